@@ -1,0 +1,1 @@
+"""The hardware contract: what a backend gives, and the plain PyTorch reference of all of it."""

@@ -1,0 +1,118 @@
+"""Attention over the paged KV cache, split in plan and run.
+
+`plan` happens once a step on the host, outside any captured graph: it turns lengths and page tables
+into whatever the kernel needs. `run` happens once a layer, inside the graph.
+
+Conventions: the window counts the token itself; the soft-cap comes before the mask; a sink is a
+logit per head that is added to the denominator only; log-sum-exp is natural and float32; a fully
+masked row gives 0 and -inf. Letters in shapes: T tokens, S sequences, H query heads, G KV heads,
+D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inarch.hal.device import Device
+from inarch.hal.kv import KVState, KVStore
+
+
+@dataclass(frozen=True)
+class AttentionSpec:
+    """Static facts of a layer's attention: what a kernel's predicate sees."""
+
+    q_heads: int  # on this rank
+    kv_heads: int
+    key_dim: int
+    value_dim: int
+    scale: float
+    dtype: torch.dtype
+    window: int | None = None  # tokens a query sees, itself included; None = all
+    softcap: float | None = None
+    sinks: bool = False
+
+
+@dataclass(frozen=True)
+class AttentionBatch:
+    """One ragged batch, in host arrays only. `plan` must have copied what it keeps.
+
+    Sequence s has the query tokens q_indptr[s]:q_indptr[s+1], which are the last ones of its
+    kv_lens[s] tokens; their K and V are written by `run` before any query reads. Its pages are
+    page_table[rows[s], :ceil(kv_lens[s] / page_tokens)]. A decode is one query token, an extend
+    several over a cached prefix, a prefill all of them; one batch may hold any mix.
+
+    page_table is the core's own table of all running requests: a backend may keep a copy on the
+    device and apply `page_updates` (rows, columns, pages written since the previous plan) to it.
+
+    tree_parent [T], for the verification of drafted tokens: the index of each query token's parent
+    within its own sequence's query tokens, -1 for a child of the cached prefix. A query sees the
+    prefix, its ancestors and itself. None: every sequence is a causal chain.
+
+    Padding sequences have one query token, length 1 and a row whose pages are all the null page.
+    """
+
+    q_indptr: np.ndarray  # int32 [S + 1]
+    kv_lens: np.ndarray  # int32 [S], new tokens included
+    rows: np.ndarray  # int32 [S]
+    page_table: np.ndarray  # int32 [rows, pages a request may have]
+    page_updates: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    tree_parent: np.ndarray | None = None  # int32 [T]
+
+    @property
+    def decode_only(self) -> bool:
+        return int(self.q_indptr[-1]) == len(self.kv_lens)
+
+
+class AttentionResult(NamedTuple):
+    """out [T, H, value_dim] in the spec's dtype; kv the state; lse [T, H] float32, natural log."""
+
+    out: Tensor
+    kv: KVState
+    lse: Tensor | None
+
+
+AttentionPlan = Any
+
+
+class Attention(Protocol):
+    """A running attention implementation, for all layers that share a spec."""
+
+    def plan(self, batch: AttentionBatch) -> AttentionPlan:
+        """Prepare one step; may allocate, upload and synchronise.
+
+        For a batch shape that is captured, the plan's device buffers keep their addresses.
+        """
+        ...
+
+    def run(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        kv: KVState,
+        plan: AttentionPlan,
+        *,
+        sinks: Tensor | None = None,
+        lse: bool = False,
+    ) -> AttentionResult:
+        """Write k, v [T, G, D] to the pages of the batch, then attend with q [T, H, D]."""
+        ...
+
+
+class AttentionFactory(Protocol):
+    """What a kernel of the facet "attention" is: bound with the fields of the spec as facts."""
+
+    def __call__(self, spec: AttentionSpec, store: KVStore, device: Device) -> Attention: ...
+
+
+def attention_facts(spec: AttentionSpec, store: KVStore) -> Mapping[str, Any]:
+    """The static facts on which an attention kernel is chosen."""
+    facts = {name: getattr(spec, name) for name in AttentionSpec.__dataclass_fields__}
+    return facts | {"page_tokens": store.layout.page_tokens, "layout": store.layout.fingerprint}

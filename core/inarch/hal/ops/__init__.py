@@ -1,0 +1,18 @@
+"""Every op, by family. A kernel registered for a name that is not here is an error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inarch.hal.op import Op
+from inarch.hal.ops import activation, norm, rotary, sampling
+
+OPS: dict[str, Op[..., Any]] = {
+    value.name: value
+    for module in (activation, norm, rotary, sampling)
+    for value in vars(module).values()
+    if isinstance(value, Op)
+}
+
+# Facets that are chosen like ops but are classes: see hal/attention.py and hal/linear.py.
+FACETS = ("attention", "linear")
