@@ -1,0 +1,39 @@
+"""What one step computes, as a value: made by the scheduler, run by the runner, then committed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inarch.engine.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """Of each sequence s, tokens [starts[s], starts[s] + lengths[s]).
+
+    The first `decodes` sequences have one token each, the one sampled last, whose id may be known to
+    the device only. The others are prefill chunks of known tokens.
+    """
+
+    requests: list[Request]
+    rows: np.ndarray  # int32 [S]
+    starts: np.ndarray  # int32 [S]
+    lengths: np.ndarray  # int32 [S]
+    samples: np.ndarray  # bool [S]: ends at the last token, so the step yields the next one
+    decodes: int
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.lengths.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """One committed token, and whether it ended its request."""
+
+    request: Request
+    token: int
+    sequence: int  # its place in the step
+    finish: str | None  # "stop", "length" or None

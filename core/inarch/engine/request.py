@@ -1,0 +1,93 @@
+"""One sample of a request, as the scheduler sees it."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inarch.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from inarch.cache.radix import Node
+
+NO_ROW = -1
+
+
+class Status(enum.Enum):
+    WAITING = "waiting"
+    RUNNING = "running"  # has a row and pages
+    FINISHED = "finished"
+
+
+class Request:
+    """A prompt, what was generated so far, and where its KV is.
+
+    Token counts, at any moment:  cached in the tree <= computed <= known + in flight, where known is
+    the prompt and the committed output, and computed counts tokens whose KV has been launched.
+    Computed lives in the scheduler's table, as do the pages.
+    """
+
+    __slots__ = (
+        "cached_tokens",
+        "client",
+        "handle",
+        "in_flight",
+        "max_tokens",
+        "namespace",
+        "node",
+        "output",
+        "params",
+        "passed_over",
+        "prompt",
+        "retractions",
+        "row",
+        "seed",
+        "status",
+        "stop_ids",
+        "tree_pages",
+    )
+
+    def __init__(
+        self,
+        handle: int,
+        prompt: np.ndarray,
+        params: SamplingParams,
+        *,
+        max_tokens: int,
+        stop_ids: frozenset[int] = frozenset(),
+        seed: int = 0,
+        namespace: str = "",
+        client: bytes = b"",
+    ) -> None:
+        self.handle = handle  # the client's number for it
+        self.client = client
+        self.prompt = prompt  # int32
+        self.params = params
+        self.max_tokens = max_tokens  # resolved: at least 1, fits the context
+        self.stop_ids = stop_ids  # eos unless ignored, and the caller's own
+        self.seed = seed
+        self.namespace = namespace
+        self.output: list[int] = []
+        self.status = Status.WAITING
+        self.in_flight = 0  # sampled tokens that the host has not seen yet
+        self.row = NO_ROW
+        self.node: Node | None = None  # lock in the prefix tree
+        self.tree_pages = 0  # of its pages, how many the tree owns: the first ones
+        self.cached_tokens = 0  # found in the tree at first admission
+        self.passed_over = 0  # times a later request was admitted before it
+        self.retractions = 0
+
+    @property
+    def known(self) -> int:
+        """Tokens whose ids the host knows."""
+        return len(self.prompt) + len(self.output)
+
+    def tokens(self, start: int, end: int) -> np.ndarray:
+        """Known tokens [start, end) as int32."""
+        prompt = len(self.prompt)
+        if end <= prompt:
+            return self.prompt[start:end]
+        tail = np.array(self.output[max(start - prompt, 0) : end - prompt], dtype=np.int32)
+        return np.concatenate((self.prompt[start:], tail)) if start < prompt else tail

@@ -1,0 +1,382 @@
+"""Decide what each step computes. No tensors, no device, no clock.
+
+    plan -> (launch) -> publish -> (wait) -> commit
+
+`plan` may be called again before the previous plan was committed: a decode needs to know only how
+many tokens there are, not which. Steps run on the device in the order in which they were planned,
+so pages may be given back as soon as the last step that uses them has been launched.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inarch.cache.pages import PageAllocator
+from inarch.cache.radix import Match, RadixCache
+from inarch.engine.plan import Produced, StepPlan
+from inarch.engine.request import Request, Status
+from inarch.engine.table import RequestTable
+
+WINDOW = 64  # waiting requests, oldest first, among which the longest cached prefix is sought
+MAX_PASSED_OVER = 16  # times a request may be passed over before it goes first
+# Share of the tokens a running request may still produce that admission keeps free for it. It rises
+# when memory ran short (a retraction) and falls slowly otherwise.
+GROWTH_START, GROWTH_LOW, GROWTH_RISE, GROWTH_FALL = 0.4, 0.05, 0.25, 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerStats:
+    running: int
+    waiting: int
+    pages_total: int
+    pages_used: int  # held by running requests
+    pages_cached: int  # evictable: kept for prompts that begin alike
+    retractions: int
+
+
+class Scheduler:
+    """Token-budget scheduling over a paged, prefix-shared KV pool.
+
+    Decodes go first, then chunks of prompts that have begun, then new requests: among the oldest
+    waiting ones the one with the longest cached prefix, unless one was passed over too often.
+    """
+
+    def __init__(
+        self,
+        *,
+        pages: int,
+        page_tokens: int,
+        max_running: int,
+        max_step_tokens: int,
+        context_length: int,
+        prefix_cache: bool = True,
+    ) -> None:
+        if max_step_tokens < max_running:
+            raise ValueError("a step must have room for a decode of every running request")
+        self.page_tokens = page_tokens
+        self.table = RequestTable(max_running, -(-context_length // page_tokens) + 1)
+        self.allocator = PageAllocator(pages)
+        self.cache = RadixCache(page_tokens)
+        self.waiting: OrderedDict[Request, None] = OrderedDict()
+        self._prefilling: list[Request] = []
+        self._decoding: dict[Request, None] = {}  # in order of admission
+        self._decode_rows = np.empty(0, dtype=np.int32)
+        self._decodes_changed = False
+        self._max_step_tokens = max_step_tokens
+        self._prefix_cache = prefix_cache
+        self._growth = GROWTH_START
+        self._retractions = 0
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of the longest request that the pool can hold."""
+        return self.allocator.total * self.page_tokens
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting or self._prefilling or self._decoding)
+
+    def stats(self) -> SchedulerStats:
+        cached = self.cache.evictable
+        used = self.allocator.total - self.allocator.free - cached
+        running = len(self._prefilling) + len(self._decoding)
+        return SchedulerStats(
+            running, len(self.waiting), self.allocator.total, used, cached, self._retractions
+        )
+
+    # ---- requests come and go ----
+
+    def add(self, request: Request) -> None:
+        """Queue a request whose prompt and answer fit `capacity` and the context length."""
+        assert len(request.prompt) + request.max_tokens - 1 <= self.capacity
+        self.waiting[request] = None
+
+    def abort(self, request: Request) -> None:
+        """End a request at any moment; a token in flight for it is dropped when it arrives."""
+        if request.status is Status.WAITING:
+            del self.waiting[request]
+        elif request.status is Status.RUNNING:
+            self._leave(request)
+        request.status = Status.FINISHED
+
+    def clear_cache(self) -> int:
+        """Forget every prefix that no running request uses; returns how many pages that freed."""
+        pages = self.cache.evict(self.cache.evictable)
+        self.allocator.give(pages)
+        return len(pages)
+
+    # ---- the step ----
+
+    def plan(self) -> StepPlan | None:
+        """Choose the next step, or None if nothing can be computed now."""
+        retractions = self._retractions
+        decode_rows = self._plan_decodes()
+        budget = self._max_step_tokens - len(decode_rows)
+        chunks = self._plan_prefills(budget, admit=self._retractions == retractions)
+        if not len(decode_rows) and not chunks:
+            return None
+        table = self.table
+        decodes: list[Request] = table.requests[decode_rows].tolist()
+        requests = decodes + [request for request, _ in chunks]
+        prefill_rows = np.array([request.row for request, _ in chunks], dtype=np.int32)
+        rows = np.concatenate((decode_rows, prefill_rows))
+        starts = table.computed[rows]
+        lengths = np.ones(len(rows), dtype=np.int32)
+        samples = np.ones(len(rows), dtype=bool)
+        for s, (request, length) in enumerate(chunks, start=len(decodes)):
+            lengths[s] = length
+            samples[s] = starts[s] + length == request.known
+        table.computed[rows] += lengths
+        for request, sampled in zip(requests, samples.tolist(), strict=True):
+            request.in_flight += sampled
+        self._start_decoding([request for request, _ in chunks])
+        return StepPlan(requests, rows, starts, lengths, samples, len(decodes))
+
+    def publish(self, plan: StepPlan) -> None:
+        """After the plan was launched: let others share the prompt pages that it fills."""
+        for request in plan.requests[plan.decodes :]:
+            self._insert(request)
+
+    def commit(self, plan: StepPlan, tokens: Sequence[int]) -> list[Produced]:
+        """Record the tokens of a finished step; `tokens` has one for every sequence of the plan.
+
+        Requests that are at their end leave, and their pages become cache.
+        """
+        produced = []
+        sampled: list[bool] = plan.samples.tolist()
+        for sequence, request in enumerate(plan.requests):
+            if not sampled[sequence]:
+                continue
+            request.in_flight -= 1
+            if request.status is Status.FINISHED:
+                continue
+            token = tokens[sequence]
+            request.output.append(token)
+            finish = None
+            if token in request.stop_ids and len(request.output) >= request.params.min_tokens:
+                finish = "stop"
+            elif len(request.output) >= request.max_tokens:
+                finish = "length"
+            produced.append(Produced(request, token, sequence, finish))
+            if finish:
+                self.abort(request)
+        self._growth = max(GROWTH_LOW, self._growth - GROWTH_FALL)
+        return produced
+
+    # ---- decodes ----
+
+    def _plan_decodes(self) -> np.ndarray:
+        """Rows that decode in this step, each with a page for its token."""
+        table = self.table
+        while True:
+            rows = self._current_decode_rows()
+            rows = rows[table.computed[rows] < table.limit[rows]]
+            full = rows[table.num_pages[rows] * self.page_tokens <= table.computed[rows]]
+            if self._make_room(len(full)):
+                break
+            self._retract_newest()
+        if len(full):
+            table.append_page_each(full, self.allocator.take(len(full)))
+        return rows
+
+    def _current_decode_rows(self) -> np.ndarray:
+        if self._decodes_changed:
+            self._decodes_changed = False
+            count = len(self._decoding)
+            self._decode_rows = np.fromiter((r.row for r in self._decoding), np.int32, count)
+        return self._decode_rows
+
+    def _start_decoding(self, requests: Sequence[Request]) -> None:
+        """Move requests whose known tokens are all launched from prefill to decode."""
+        for request in requests:
+            if self.table.computed[request.row] == request.known:
+                self._prefilling.remove(request)
+                self._decoding[request] = None
+                self._decodes_changed = True
+
+    # ---- prefills ----
+
+    def _plan_prefills(self, budget: int, *, admit: bool) -> list[tuple[Request, int]]:
+        """Chunks (request, length) of begun prompts first, then of newly admitted ones."""
+        chunks: list[tuple[Request, int]] = []
+        for request in self._prefilling:
+            length = self._grow_prefill(request, budget)
+            if not length:
+                break
+            chunks.append((request, length))
+            budget -= length
+        else:
+            return chunks + self._admit(budget) if admit else chunks
+        if not chunks and not self._decoding:
+            return self._unblock_prefill(budget)
+        return chunks
+
+    def _grow_prefill(self, request: Request, budget: int) -> int:
+        """Give a prompt's next chunk its pages; the chunk is as long as budget and memory allow."""
+        table, row = self.table, request.row
+        start = int(table.computed[row])
+        held = int(table.num_pages[row])
+        length = min(request.known - start, budget)
+        missing = max(-(-(start + length) // self.page_tokens) - held, 0)
+        self._make_room(missing)
+        missing = min(missing, self.allocator.free)
+        if missing:
+            table.append_pages(row, self.allocator.take(missing))
+        return min(length, (held + missing) * self.page_tokens - start)
+
+    def _unblock_prefill(self, budget: int) -> list[tuple[Request, int]]:
+        """Begun prompts hold all memory and none can go on: the newest ones give theirs up."""
+        while True:
+            first = self._prefilling[0]
+            length = self._grow_prefill(first, budget)
+            if length:
+                return [(first, length)]
+            if len(self._prefilling) == 1:
+                return []  # pages come back when steps in flight are committed
+            self._retract_newest()
+
+    # ---- admission ----
+
+    def _admit(self, budget: int) -> list[tuple[Request, int]]:
+        chunks: list[tuple[Request, int]] = []
+        if budget <= 0 or not self.waiting or not self.table.free_rows:
+            return chunks
+        reserved = self._reserved_pages()
+        for request in self._admission_order():
+            if budget <= 0 or not self.table.free_rows:
+                break
+            match = self._match(request)
+            if self._shares_with_prefill(request, match):
+                continue
+            node = self.cache.lock(match)
+            pages = -(-request.known // self.page_tokens) - len(match.pages)
+            growth = self._growth_pages(request.max_tokens - len(request.output))
+            idle = not (self._prefilling or self._decoding)
+            room = self.allocator.free + self.cache.evictable
+            if pages + (0 if idle else growth + reserved) > room:
+                self.cache.unlock(node)
+                break
+            self._open(request, match)
+            request.node = node
+            length = self._grow_prefill(request, budget)
+            chunks.append((request, length))
+            budget -= length
+            reserved += growth + max(pages - -(-length // self.page_tokens), 0)
+        return chunks
+
+    def _admission_order(self) -> list[Request]:
+        """The oldest waiting requests, those with the longest cached prefix first."""
+        window = [r for r in itertools.islice(self.waiting, WINDOW) if not r.in_flight]
+        if len(window) == 1:
+            return window
+        cached = {request: len(self._match(request).pages) for request in window}
+        return sorted(window, key=lambda r: (r.passed_over < MAX_PASSED_OVER, -cached[r]))
+
+    def _match(self, request: Request) -> Match:
+        # The last token is always computed: its logits give the next one.
+        return self.cache.match(request.tokens(0, request.known - 1), request.namespace)
+
+    def _shares_with_prefill(self, request: Request, match: Match) -> bool:
+        """Whether a prompt being computed will soon have more of this one's prefix in the tree."""
+        if not self._prefix_cache or match.used < len(match.node.pages):
+            return False
+        start = len(match.pages) * self.page_tokens
+        end = start + self.page_tokens
+        return any(
+            other.node is match.node
+            and other.namespace == request.namespace
+            and end <= min(other.known, request.known - 1)
+            and np.array_equal(other.tokens(start, end), request.tokens(start, end))
+            for other in self._prefilling
+        )
+
+    def _open(self, request: Request, match: Match) -> None:
+        for other in self.waiting:
+            if other is request:
+                break
+            other.passed_over += 1
+        del self.waiting[request]
+        row = self.table.open(request, limit=len(request.prompt) + request.max_tokens - 1)
+        self.table.append_pages(row, match.pages)
+        self.table.computed[row] = match.tokens(self.page_tokens)
+        request.tree_pages = len(match.pages)
+        if not request.retractions:
+            request.cached_tokens = match.tokens(self.page_tokens)
+        request.status = Status.RUNNING
+        self._prefilling.append(request)
+
+    def _reserved_pages(self) -> int:
+        """Pages to keep for what is running: the rest of begun prompts, and expected growth."""
+        table = self.table
+        prefill = sum(
+            max(-(-r.known // self.page_tokens) - int(table.num_pages[r.row]), 0)
+            for r in self._prefilling
+        )
+        rows = self._current_decode_rows()
+        remaining = int((table.limit[rows] - table.computed[rows]).sum())
+        remaining += sum(r.max_tokens - len(r.output) for r in self._prefilling)
+        return prefill + self._growth_pages(remaining)
+
+    def _growth_pages(self, tokens: int) -> int:
+        return int(self._growth * tokens) // self.page_tokens
+
+    # ---- memory ----
+
+    def _make_room(self, pages: int) -> bool:
+        """Evict cached prefixes until `pages` are free; False if that is not enough."""
+        missing = pages - self.allocator.free
+        if missing > 0:
+            self.allocator.give(self.cache.evict(missing))
+        return self.allocator.free >= pages
+
+    def _retract_newest(self) -> None:
+        """Take memory from the request admitted last; it keeps its tokens and goes first in line."""
+        newest = self._prefilling[-1] if self._prefilling else next(reversed(self._decoding))
+        self._leave(newest)
+        newest.status = Status.WAITING
+        newest.retractions += 1
+        newest.passed_over = MAX_PASSED_OVER
+        self.waiting[newest] = None
+        self.waiting.move_to_end(newest, last=False)
+        self._retractions += 1
+        self._growth = min(1.0, self._growth + GROWTH_RISE)
+
+    def _leave(self, request: Request) -> None:
+        """Take the row and the pages from a running request; what can be shared becomes cache."""
+        if request in self._decoding:
+            del self._decoding[request]
+            self._decodes_changed = True
+        else:
+            self._prefilling.remove(request)
+        self._insert(request)
+        row = request.row
+        self.allocator.give(
+            self.table.row_pages(row, request.tree_pages, int(self.table.num_pages[row]))
+        )
+        assert request.node is not None
+        self.cache.unlock(request.node)
+        request.node, request.tree_pages = None, 0
+        self.table.close(request)
+
+    def _insert(self, request: Request) -> None:
+        """Hand the tree every full page of tokens whose ids are known and whose KV is launched."""
+        if not self._prefix_cache or request.status is not Status.RUNNING:
+            return
+        row, start = request.row, request.tree_pages
+        end = min(int(self.table.computed[row]), request.known) // self.page_tokens
+        if end <= start:
+            return
+        assert request.node is not None
+        own = self.table.row_pages(row, start, end)
+        tokens = request.tokens(start * self.page_tokens, end * self.page_tokens)
+        request.node, held = self.cache.extend(request.node, tokens, own, request.namespace)
+        request.tree_pages = end
+        doubled = held != own
+        if doubled.any():
+            self.table.replace_pages(row, start, held)
+            self.allocator.give(own[doubled])

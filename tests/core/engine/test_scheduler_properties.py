@@ -1,0 +1,160 @@
+"""Random arrivals, aborts, evictions and retractions: no page is leaked, lost or written while shared."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from inarch.engine.plan import StepPlan
+from inarch.engine.request import Request, Status
+from inarch.engine.scheduler import Scheduler
+from inarch.sampling import SamplingParams
+
+VOCABULARY = 3
+STOP = 0
+
+
+def next_token(tokens: list[int]) -> int:
+    """A pretend model: what follows depends on all tokens before, so a lost one would show."""
+    return hash(tuple(tokens)) % VOCABULARY
+
+
+class ServeRandomly(RuleBasedStateMachine):
+    """Runs plans against a pretend device that remembers which tokens each page slot holds."""
+
+    @initialize(
+        page=st.sampled_from([1, 2, 4]),
+        pages=st.integers(6, 24),
+        budget=st.integers(4, 12),
+        prefix_cache=st.booleans(),
+    )
+    def start(self, page: int, pages: int, budget: int, prefix_cache: bool) -> None:
+        self.page = page
+        self.scheduler = Scheduler(
+            pages=pages,
+            page_tokens=page,
+            max_running=4,
+            max_step_tokens=budget,
+            context_length=64,
+            prefix_cache=prefix_cache,
+        )
+        self.memory: dict[int, tuple[int, ...]] = {}  # slot -> the tokens up to and with its own
+        self.flight: deque[tuple[StepPlan, list[int]]] = deque()
+        self.requests: list[Request] = []
+        self.device: dict[int, list[int]] = {}  # handle -> all tokens, as the device knows them
+
+    @rule(
+        prompt=st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=20),
+        max_tokens=st.integers(1, 12),
+        namespace=st.sampled_from(["", "tenant"]),
+    )
+    def arrive(self, prompt: list[int], max_tokens: int, namespace: str) -> None:
+        if len(prompt) + max_tokens - 1 > self.scheduler.capacity:
+            return
+        request = Request(
+            len(self.requests),
+            np.array(prompt, dtype=np.int32),
+            SamplingParams(),
+            max_tokens=max_tokens,
+            stop_ids=frozenset([STOP]),
+            namespace=namespace,
+        )
+        self.requests.append(request)
+        self.device[request.handle] = list(prompt)
+        self.scheduler.add(request)
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        request = data.draw(st.sampled_from(self.requests))
+        if request.status is not Status.FINISHED:
+            self.scheduler.abort(request)
+
+    @rule()
+    def clear_cache(self) -> None:
+        self.scheduler.clear_cache()
+
+    @rule()
+    def launch(self) -> None:
+        if len(self.flight) > 1:
+            self.commit()
+        plan = self.scheduler.plan()
+        if plan is not None:
+            self.flight.append((plan, self.compute(plan)))
+            self.scheduler.publish(plan)
+
+    @precondition(lambda self: self.flight)
+    @rule()
+    def commit(self) -> None:
+        plan, tokens = self.flight.popleft()
+        self.scheduler.commit(plan, tokens)
+
+    def compute(self, plan: StepPlan) -> list[int]:
+        table, tokens = self.scheduler.table, []
+        shared = {int(page) for node in self.scheduler.cache.nodes() for page in node.pages}
+        for s, request in enumerate(plan.requests):
+            start, length = int(plan.starts[s]), int(plan.lengths[s])
+            known = self.device[request.handle]
+            assert length > 0
+            assert start + length <= len(known)
+            pages = table.pages[plan.rows[s]]
+            for at in range(start, start + length):
+                page = int(pages[at // self.page])
+                assert page != 0, "the null page was handed out"
+                assert page not in shared, "a shared page was written"
+                slot = page * self.page + at % self.page
+                self.memory[slot] = (hash(request.namespace), *known[: at + 1])
+            for at in range(start + length):  # attention reads every earlier token
+                slot = int(pages[at // self.page]) * self.page + at % self.page
+                assert self.memory[slot] == (hash(request.namespace), *known[: at + 1])
+            tokens.append(next_token(known))
+            if plan.samples[s]:
+                known.append(tokens[-1])
+        return tokens
+
+    @invariant()
+    def every_page_has_one_owner(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        scheduler = self.scheduler
+        free = scheduler.allocator._stack[: scheduler.allocator.free].tolist()
+        cached = [int(page) for node in scheduler.cache.nodes() for page in node.pages]
+        private = []
+        for request in self.requests:
+            if request.status is Status.RUNNING:
+                held = int(scheduler.table.num_pages[request.row])
+                private += scheduler.table.row_pages(request.row, request.tree_pages, held).tolist()
+        everything = sorted(free + cached + private)
+        assert everything == list(range(1, scheduler.allocator.total + 1))
+        assert scheduler.cache.pages == len(cached)
+        unlocked = sum(len(n.pages) for n in scheduler.cache.nodes() if n.locks == 0)
+        assert scheduler.cache.evictable == unlocked
+
+    def teardown(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        for _ in range(2000):
+            self.launch()
+            if not self.flight and not self.scheduler.has_work:
+                break
+            if not self.flight:
+                raise AssertionError("work is left and nothing can be planned")
+            self.commit()
+        assert not self.scheduler.has_work, "requests starved"
+        for request in self.requests:
+            assert request.status is Status.FINISHED
+            answer = self.device[request.handle][len(request.prompt) :]
+            assert request.output == answer[: len(request.output)]
+        self.every_page_has_one_owner()
+        self.scheduler.clear_cache()
+        assert self.scheduler.allocator.free == self.scheduler.allocator.total
+
+
+ServeRandomly.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None, derandomize=True
+)
+TestServeRandomly = ServeRandomly.TestCase
