@@ -1,0 +1,206 @@
+"""One frozen, validated configuration.
+
+The command line, the environment (INARCH_*), `--config file.yaml`, the Python API and the table in
+docs/configuration.md are all generated from the fields below: an option is written once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from inarch.errors import ConfigError
+
+
+def option(
+    default: Any,
+    help: str,
+    group: str,
+    *,
+    metavar: str | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+) -> Any:
+    """A configuration field with what the command line and the docs say about it."""
+    metadata = {"help": help, "group": group, "metavar": metavar, "min": minimum, "max": maximum}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """All options of the engine and its server. None means: measured or taken from the model."""
+
+    # ---- Model ----
+    model: str | None = option(
+        None,
+        "Hugging Face folder or hub id, or the name of a bundled model; the bundled one by default.",
+        "Model",
+        metavar="MODEL",
+    )
+    served_model_name: str | None = option(
+        None, "Name under which the API lists the model; MODEL by default.", "Model"
+    )
+    revision: str | None = option(None, "Branch, tag or commit of a hub model.", "Model")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", "Dtype to compute in; auto: what the backend runs best for the checkpoint.", "Model"
+    )
+    load_format: Literal["auto", "safetensors", "dummy"] = option(
+        "auto", "Where weights come from; dummy: random ones from the config alone.", "Model"
+    )
+    context_length: int | None = option(
+        None,
+        "Most tokens of prompt and answer together; the model's own by default.",
+        "Model",
+        minimum=1,
+    )
+    chat_template: str | None = option(
+        None, "File with a Jinja chat template to use instead of the model's.", "Model"
+    )
+
+    # ---- Hardware ----
+    backend: str | None = option(
+        None, "Backend to run on; by default the best one that is really there.", "Hardware"
+    )
+    device: int = option(0, "Number of the device to open.", "Hardware", minimum=0)
+    kernels: dict[str, str] = option(
+        {},
+        "Kernel to use for an op, for debugging; '*' is every op.",
+        "Hardware",
+        metavar="OP=NAME",
+    )
+    strict: bool = option(
+        False, "Refuse to start if any op would run on the plain reference.", "Hardware"
+    )
+
+    # ---- Memory and scheduling ----
+    memory_share: float | None = option(
+        None,
+        "Share of the device's memory that the engine may use; by default 0.9, on a CPU 0.5.",
+        "Memory and scheduling",
+        minimum=0.01,
+        maximum=1.0,
+    )
+    kv_tokens: int | None = option(
+        None,
+        "Size of the KV cache in tokens; by default all that the memory share leaves.",
+        "Memory and scheduling",
+        minimum=1,
+    )
+    page_size: int | None = option(
+        None,
+        "Tokens of a KV page; by default what the backend likes best.",
+        "Memory and scheduling",
+        minimum=1,
+    )
+    max_running_requests: int = option(
+        256, "Most requests that run at once.", "Memory and scheduling", minimum=1, maximum=65536
+    )
+    max_waiting_requests: int = option(
+        8192,
+        "Most requests that wait; more are answered with 503.",
+        "Memory and scheduling",
+        minimum=1,
+    )
+    max_step_tokens: int | None = option(
+        None,
+        "Token budget of a step: decodes first, the rest for prefill chunks; by default by device.",
+        "Memory and scheduling",
+        minimum=1,
+    )
+    prefix_cache: bool = option(
+        True,
+        "Keep the KV of finished requests for prompts that begin alike.",
+        "Memory and scheduling",
+    )
+    seed: int = option(
+        0, "Where the seeds of requests without one are drawn from.", "Memory and scheduling"
+    )
+
+    # ---- Server ----
+    host: str = option("127.0.0.1", "Address to listen on.", "Server")
+    port: int = option(30000, "Port to listen on.", "Server", minimum=0, maximum=65535)
+    api_key: str | None = option(None, "Key that clients must send as a bearer token.", "Server")
+    drain_timeout: float = option(
+        30.0, "Seconds to let running requests finish at shutdown.", "Server", minimum=0
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = option(
+        "info", "How much to log.", "Server"
+    )
+
+    def __post_init__(self) -> None:
+        for field in fields():
+            check(field, getattr(self, field.name))
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """One option, as the command line and the docs see it."""
+
+    name: str
+    kind: type  # bool, int, float, str or dict
+    choices: tuple[str, ...]  # () = any
+    optional: bool  # may be None
+    default: Any
+    help: str
+    group: str
+    metavar: str | None
+    minimum: float | None
+    maximum: float | None
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+
+def fields() -> Iterator[OptionField]:
+    """Every option of EngineConfig in order of declaration."""
+    hints = typing.get_type_hints(EngineConfig)
+    for field in dataclasses.fields(EngineConfig):
+        kind, choices, optional = _unpack(hints[field.name])
+        default = {} if field.default is dataclasses.MISSING else field.default
+        meta = field.metadata
+        yield OptionField(
+            field.name, kind, choices, optional, default,
+            meta["help"], meta["group"], meta["metavar"], meta["min"], meta["max"],
+        )  # fmt: skip
+
+
+def _unpack(hint: Any) -> tuple[type, tuple[str, ...], bool]:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        kind, choices, _ = _unpack(next(a for a in arguments if a is not types.NoneType))
+        return kind, choices, True
+    if origin is Literal:
+        return str, tuple(arguments), False
+    return origin or hint, (), False
+
+
+def check(field: OptionField, value: Any) -> None:
+    """Raise ConfigError unless `value` has the field's type and lies in its range."""
+    if value is None and field.optional:
+        return
+    wanted = (int, float) if field.kind is float else (field.kind,)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and field.kind is not bool):
+        raise ConfigError(f"{field.flag}: expected {field.kind.__name__}, got {value!r}")
+    if field.choices and value not in field.choices:
+        raise ConfigError(f"{field.flag}: {value!r} is not one of {', '.join(field.choices)}")
+    if field.minimum is not None and not value >= field.minimum:
+        raise ConfigError(f"{field.flag}: {value} is below the least value, {field.minimum:g}")
+    if field.maximum is not None and not value <= field.maximum:
+        raise ConfigError(f"{field.flag}: {value} is above the greatest value, {field.maximum:g}")
+
+
+def from_mapping(values: Mapping[str, Any]) -> EngineConfig:
+    """Build a configuration from option names (with - or _), refusing unknown ones."""
+    known = {field.name for field in fields()}
+    named = {key.replace("-", "_"): value for key, value in values.items()}
+    unknown = sorted(set(named) - known)
+    if unknown:
+        raise ConfigError(f"unknown option {unknown[0]!r}; known are: {', '.join(sorted(known))}")
+    return EngineConfig(**named)

@@ -1,0 +1,274 @@
+"""The engine as an asyncio program sees it: requests in, outputs out; the core is another process."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import zmq
+import zmq.asyncio
+
+import inarch.errors
+from inarch.config import EngineConfig
+from inarch.engine import process
+from inarch.engine.frontend import Frontend
+from inarch.engine.messages import (
+    Abort,
+    ClearCache,
+    Cleared,
+    GetStats,
+    Hello,
+    ModelInfo,
+    NewRequest,
+    Overloaded,
+    Ready,
+    StartFailed,
+    Stats,
+    ToEngine,
+    TokenOutput,
+    decode_from_engine,
+    encode,
+)
+from inarch.engine.outputs import RequestOutput
+from inarch.engine.resolve import resolve, set_environment
+from inarch.engine.tokenizer import Tokenizer
+from inarch.errors import EngineDeadError, InarchError, InvalidRequestError
+from inarch.plugins import load_plugins
+from inarch.sampling import SamplingParams
+
+LONG_TEXT = 20_000  # characters, from which tokenizing moves to a thread
+STOP_PATIENCE_S = 5.0
+
+
+class AsyncEngine:
+    """Starts an engine process and talks to it: `async with AsyncEngine(config) as engine: ...`"""
+
+    config: EngineConfig
+    tokenizer: Tokenizer
+    info: ModelInfo
+
+    def __init__(self, config: EngineConfig | None = None) -> None:
+        self._given = config or EngineConfig()
+        self._tickets = itertools.count(1)
+        self._queues: dict[str, asyncio.Queue[RequestOutput | InarchError]] = {}
+        self._replies: dict[int, asyncio.Future[Stats | Cleared]] = {}
+        self._dead: str | None = "it was not started"
+
+    @property
+    def alive(self) -> bool:
+        return self._dead is None
+
+    async def __aenter__(self) -> AsyncEngine:
+        """Start the process and wait until it can answer. Raises InarchError."""
+        self.config, backend = resolve(self._given, load_plugins())
+        set_environment(backend)
+        assert self.config.model is not None
+        self._folder = tempfile.mkdtemp(prefix="inarch-")  # only this user may enter it
+        address = f"ipc://{self._folder}/engine"
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "inarch.engine.process", address, stdin=asyncio.subprocess.PIPE
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(process.dump(self.config))
+        self._process.stdin.close()
+        self._socket = zmq.asyncio.Context.instance().socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.IDENTITY, os.urandom(8))
+        self._socket.setsockopt(zmq.SNDHWM, 0)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.connect(address)
+        try:
+            self.tokenizer = await asyncio.to_thread(
+                Tokenizer.load, Path(self.config.model), chat_template=self.config.chat_template
+            )
+            self.info = await self._handshake()
+        except BaseException:
+            await self._stop()
+            raise
+        self._dead = None
+        self._frontend = Frontend(self.tokenizer, self.info, self.config.seed)
+        self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._watch())]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._die("it was closed")
+        await self._stop()
+
+    async def generate(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams,
+        *,
+        request_id: str | None = None,
+        namespace: str = "",
+    ) -> AsyncIterator[RequestOutput]:
+        """Outputs of a request as they come; samples of n > 1 are interleaved.
+
+        Closing the iterator, or cancelling the task that runs it, ends the request at once. Raises
+        InvalidRequestError before the first output, EngineDeadError at any time.
+        """
+        self._check_alive()
+        if isinstance(prompt, str) and len(prompt) > LONG_TEXT:
+            ids = await asyncio.to_thread(self._frontend.encode, prompt)
+        else:
+            ids = self._frontend.encode(prompt)
+        if request_id in self._queues:
+            raise InvalidRequestError(f"request id {request_id!r} is in use", param="request_id")
+        samples = self._frontend.open(ids, params, request_id=request_id, namespace=namespace)
+        name = self._frontend.samples[samples[0].handle].request_id
+        queue = self._queues[name] = asyncio.Queue()
+        try:
+            for message in samples:
+                await self._send(message)
+            unfinished = len(samples)
+            while unfinished:
+                output = await queue.get()
+                if isinstance(output, InarchError):
+                    raise output
+                yield output
+                unfinished -= output.finish_reason is not None
+        finally:
+            del self._queues[name]
+            self._end(samples)
+
+    async def abort(self, request_id: str) -> None:
+        """End a request; its iterator yields one more output per sample, with reason "abort"."""
+        queue = self._queues.get(request_id)
+        for sample in [s for s in self._frontend.samples.values() if s.request_id == request_id]:
+            self._frontend.close(sample.handle)
+            await self._send(Abort(handle=sample.handle))
+            if queue is not None:
+                queue.put_nowait(self._frontend.aborted(sample))
+
+    async def stats(self) -> Stats:
+        ticket = next(self._tickets)
+        reply = await self._ask(ticket, GetStats(ticket=ticket))
+        assert isinstance(reply, Stats)
+        return reply
+
+    async def clear_cache(self) -> int:
+        """Forget cached prefixes; returns how many pages that freed."""
+        ticket = next(self._tickets)
+        reply = await self._ask(ticket, ClearCache(ticket=ticket))
+        assert isinstance(reply, Cleared)
+        return reply.pages
+
+    # ---- the wire ----
+
+    async def _handshake(self) -> ModelInfo:
+        """Wait for Ready; the process may also say why it cannot start, or just end."""
+        await self._socket.send(encode(Hello()))
+        ended = asyncio.create_task(self._process.wait())
+        answer = asyncio.ensure_future(self._socket.recv())
+        await asyncio.wait({ended, answer}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            answer.cancel()
+            raise EngineDeadError(
+                f"the engine process ended with code {ended.result()} while it started; "
+                "its messages are above"
+            )
+        ended.cancel()
+        message = decode_from_engine(answer.result())
+        if isinstance(message, StartFailed):
+            await self._process.wait()
+            raise getattr(inarch.errors, message.error, InarchError)(message.message)
+        assert isinstance(message, Ready)
+        return message.info
+
+    async def _send(self, message: ToEngine) -> None:
+        self._check_alive()
+        await self._socket.send(encode(message))
+
+    async def _ask(self, ticket: int, message: GetStats | ClearCache) -> Stats | Cleared:
+        reply = self._replies[ticket] = asyncio.get_running_loop().create_future()
+        try:
+            await self._send(message)
+            return await reply
+        finally:
+            del self._replies[ticket]
+
+    def _end(self, samples: Sequence[NewRequest]) -> None:
+        """Abort what is unfinished; does not wait, so that it works in a cancelled task."""
+        for message in samples:
+            if message.handle in self._frontend.samples:
+                self._frontend.close(message.handle)
+                if self.alive:
+                    self._socket.send(encode(Abort(handle=message.handle)))
+
+    async def _receive(self) -> None:
+        while True:
+            message = decode_from_engine(await self._socket.recv())
+            match message:
+                case TokenOutput():
+                    for news in self._frontend.receive(message):
+                        if news.cut is not None:
+                            await self._send(Abort(handle=news.cut))
+                        self._deliver(news.output.request_id, news.output)
+                case Stats() | Cleared():
+                    if message.ticket in self._replies:
+                        self._replies[message.ticket].set_result(message)
+                case Overloaded():
+                    self._refuse(message)
+
+    def _deliver(self, request_id: str, output: RequestOutput | InarchError) -> None:
+        queue = self._queues.get(request_id)
+        if queue is not None:
+            queue.put_nowait(output)
+
+    def _refuse(self, message: Overloaded) -> None:
+        sample = self._frontend.samples.get(message.handle)
+        if sample is not None:
+            self._deliver(
+                sample.request_id,
+                InvalidRequestError(
+                    f"the server is overloaded: {message.waiting} requests are waiting, the limit is "
+                    f"{self.config.max_waiting_requests}; try again later",
+                    status=503,
+                    code="overloaded",
+                ),
+            )
+
+    # ---- the end ----
+
+    async def _watch(self) -> None:
+        code = await self._process.wait()
+        self._die(f"its process ended with code {code}")
+
+    def _die(self, why: str) -> None:
+        self._dead = why
+        error = EngineDeadError(f"the engine is gone: {why}")
+        for queue in self._queues.values():
+            queue.put_nowait(error)
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_exception(error)
+
+    def _check_alive(self) -> None:
+        if self._dead is not None:
+            raise EngineDeadError(f"the engine is gone: {self._dead}")
+
+    async def _stop(self) -> None:
+        if self._process.returncode is None:
+            self._process.terminate()
+            try:
+                await asyncio.wait_for(self._process.wait(), STOP_PATIENCE_S)
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+        self._socket.close()
+        shutil.rmtree(self._folder, ignore_errors=True)

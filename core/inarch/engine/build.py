@@ -1,0 +1,241 @@
+"""From a resolved configuration to a running core: device, model, memory, scheduler, runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from inarch.config import EngineConfig
+from inarch.engine.batch import upload
+from inarch.engine.core import EngineCore
+from inarch.engine.memory import MemoryPlan, measure_activations, plan_memory
+from inarch.engine.messages import ModelInfo
+from inarch.engine.runner import Runner
+from inarch.engine.sampler import Sampler
+from inarch.engine.scheduler import Scheduler
+from inarch.errors import ConfigError
+from inarch.hal.attention import AttentionBatch
+from inarch.hal.backend import Backend
+from inarch.hal.device import Device
+from inarch.hal.dispatch import Dispatcher
+from inarch.hal.executor import StepInputs
+from inarch.hal.kv import KVStore
+from inarch.hal.reference.executor import EagerExecutor
+from inarch.hal.reference.kv import ReferenceKVStore
+from inarch.models.checkpoint import Checkpoint
+from inarch.models.decoder import Decoder, kv_spec
+from inarch.models.description import Description
+from inarch.models.family import Family, find_family
+from inarch.models.loading import load_decoder
+from inarch.plugins import Plugins
+
+DEFAULT_PAGE_TOKENS = 16
+# More KV than this many full contexts per running request could only be idle cache.
+USEFUL_CONTEXTS = 4
+
+
+@dataclass(frozen=True)
+class Built:
+    """A core that is ready to step, and everything that can be said about it."""
+
+    core: EngineCore
+    info: ModelInfo
+    device: Device
+    dispatcher: Dispatcher
+    memory: MemoryPlan
+    reasons: Mapping[str, str]  # choice -> why
+
+
+def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
+    """Open the device, load the model and size the KV cache. Raises InarchError."""
+    assert config.model is not None
+    checkpoint = Checkpoint(config.model)
+    family = find_family(checkpoint.config, plugins.families(Family))
+    description = family.describe(checkpoint.config)
+    device = backend.open(config.device)
+    dtype, dtype_reason = _choose_dtype(config, checkpoint, device)
+    context, context_reason = _choose_context(config, description)
+    page_tokens, page_reason = _choose_page(config, device)
+    kernels = [*device.kernels(), *plugins.kernels(backend.name)]
+    dispatcher = Dispatcher(kernels, overrides=config.kernels, strict=config.strict)
+    spec = kv_spec(description, dtype)
+    store = device.kv_store(spec, page_tokens)
+    if store is None:
+        store = ReferenceKVStore(spec, page_tokens, device.torch_device)
+    before = device.memory().used
+    weights = None if config.load_format == "dummy" else checkpoint
+    decoder = load_decoder(
+        description, family.names(description), weights, dispatcher, store, device, dtype
+    )
+    loaded = max(device.memory().used - before, 0)
+    sampler = Sampler(config.max_running_requests, description.vocab_size, device, dispatcher)
+    dispatcher.freeze()
+    executor = device.executor() or EagerExecutor()
+    step_tokens = max(config.max_step_tokens or device.step_tokens, config.max_running_requests)
+    memory = _size_memory(
+        config, device, store, decoder, sampler,
+        weights=loaded, step_tokens=step_tokens, context=context, vocab_size=description.vocab_size,
+    )  # fmt: skip
+    scheduler = Scheduler(
+        pages=memory.pages,
+        page_tokens=page_tokens,
+        max_running=config.max_running_requests,
+        max_step_tokens=step_tokens,
+        context_length=context,
+        prefix_cache=config.prefix_cache,
+    )
+    kv = store.allocate(memory.pages)
+    runner = Runner(device, decoder, executor, sampler, scheduler.table, kv)
+    core = EngineCore(scheduler, runner, max_waiting=config.max_waiting_requests)
+    info = _model_info(config, checkpoint, description, device, scheduler, memory, dtype, context)
+    reasons = {
+        "dtype": dtype_reason,
+        "page size": page_reason,
+        "context length": context_reason,
+        "KV pages": f"limited by {memory.limited_by}",
+    }
+    return Built(core, info, device, dispatcher, memory, reasons)
+
+
+def _choose_dtype(
+    config: EngineConfig, checkpoint: Checkpoint, device: Device
+) -> tuple[torch.dtype, str]:
+    offered = device.dtypes(checkpoint.stored_dtype)
+    if config.dtype == "auto":
+        return offered[0]
+    wanted = getattr(torch, config.dtype)
+    for dtype, _ in offered:
+        if dtype == wanted:
+            return dtype, "--dtype"
+    names = ", ".join(str(dtype).removeprefix("torch.") for dtype, _ in offered)
+    raise ConfigError(f"--dtype {config.dtype}: {device.info.name} computes in {names}")
+
+
+def _choose_context(config: EngineConfig, description: Description) -> tuple[int, str]:
+    own = description.context_length
+    if config.context_length is None:
+        return own, "the model's own"
+    if config.context_length > own:
+        raise ConfigError(
+            f"--context-length {config.context_length} exceeds the {own} positions of the model"
+        )
+    return config.context_length, "--context-length"
+
+
+def _choose_page(config: EngineConfig, device: Device) -> tuple[int, str]:
+    offered = device.page_tokens()
+    if config.page_size is None:
+        return offered[0] if offered else (DEFAULT_PAGE_TOKENS, "the default")
+    sizes = [size for size, _ in offered]
+    if offered and config.page_size not in sizes:
+        raise ConfigError(
+            f"--page-size {config.page_size}: {device.info.name} has pages of "
+            f"{', '.join(map(str, sizes))} tokens"
+        )
+    return config.page_size, "--page-size"
+
+
+def _size_memory(
+    config: EngineConfig,
+    device: Device,
+    store: KVStore,
+    decoder: Decoder,
+    sampler: Sampler,
+    *,
+    weights: int,
+    step_tokens: int,
+    context: int,
+    vocab_size: int,
+) -> MemoryPlan:
+    rows = config.max_running_requests
+    run_step = _rehearsal(device, store, decoder, sampler, rows)
+    return plan_memory(
+        device,
+        store.layout,
+        share=config.memory_share or device.memory_share,
+        weights=weights,
+        activations=measure_activations(device, run_step, step_tokens),
+        sampling=Sampler.penalty_bytes(rows, vocab_size),
+        kv_tokens=config.kv_tokens,
+        most_tokens=context * rows * USEFUL_CONTEXTS,
+    )
+
+
+def _rehearsal(
+    device: Device, store: KVStore, decoder: Decoder, sampler: Sampler, max_seqs: int
+) -> Callable[[int], None]:
+    """A step of n tokens in the null page: as many sequences as can run, the last with the rest."""
+
+    @torch.inference_mode()
+    def run_step(tokens: int) -> None:
+        seqs = min(max_seqs, tokens)
+        lengths = np.ones(seqs, dtype=np.int32)
+        lengths[-1] += tokens - seqs
+        q_indptr = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+        pages = -(-tokens // store.layout.page_tokens)
+        batch = AttentionBatch(
+            q_indptr=q_indptr,
+            kv_lens=lengths,
+            rows=np.zeros(seqs, dtype=np.int32),
+            page_table=np.zeros((1, pages), dtype=np.int32),
+        )
+        zeros = np.zeros(tokens, dtype=np.int64)
+        last = q_indptr[1:].astype(np.int64) - 1
+        there = upload(device, {"ids": zeros, "positions": zeros, "last": last})
+        inputs = StepInputs(there["ids"], there["positions"], there["last"], decoder.plan(batch))
+        logits, _ = decoder.forward(inputs, store.allocate(2))
+        sampler.rehearse(logits)
+
+    return run_step
+
+
+def _model_info(
+    config: EngineConfig,
+    checkpoint: Checkpoint,
+    description: Description,
+    device: Device,
+    scheduler: Scheduler,
+    memory: MemoryPlan,
+    dtype: torch.dtype,
+    context: int,
+) -> ModelInfo:
+    assert config.model is not None
+    assert config.served_model_name is not None
+    assert config.backend is not None
+    return ModelInfo(
+        name=config.served_model_name,
+        path=config.model,
+        architecture=str(checkpoint.config["architectures"][0]),
+        context_length=context,
+        max_request_tokens=min(context, scheduler.capacity),
+        vocab_size=description.vocab_size,
+        dtype=str(dtype).removeprefix("torch."),
+        backend=config.backend,
+        device=device.info.name,
+        kv_tokens=scheduler.capacity,
+        page_tokens=scheduler.page_tokens,
+        max_running_requests=config.max_running_requests,
+        eos_token_ids=_eos_token_ids(checkpoint),
+        default_sampling=_default_sampling(checkpoint.generation_config),
+        memory=memory.as_dict(),
+    )
+
+
+def _eos_token_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
+    found = checkpoint.generation_config.get("eos_token_id", checkpoint.config.get("eos_token_id"))
+    if found is None:
+        return ()
+    return tuple(found) if isinstance(found, list) else (int(found),)
+
+
+def _default_sampling(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model's makers recommend, in the names of SamplingParams."""
+    known = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    found = {name: generation[name] for name in known if generation.get(name) is not None}
+    if found.get("top_k") == 0:
+        del found["top_k"]
+    return found

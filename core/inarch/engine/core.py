@@ -1,0 +1,125 @@
+"""The step loop: plan, launch, publish, commit. The one loop, on every device, offline and served.
+
+While the device runs a step the next one is planned and launched; results are read one step late.
+A device that is done when `launch` returns (a CPU) is read at once, so nothing is late there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import numpy as np
+
+from inarch.engine.messages import Abort, NewRequest, Stats, TokenOutput
+from inarch.engine.plan import Produced
+from inarch.engine.request import Request, Status
+from inarch.engine.runner import InFlight, Runner, StepResult
+from inarch.engine.scheduler import Scheduler
+
+MAX_IN_FLIGHT = 2  # steps launched and not yet committed, while a further one is planned
+
+LogprobRow = tuple[float, list[float], list[int]]
+
+
+class EngineCore:
+    """Scheduler and runner, driven step by step by whoever owns it."""
+
+    def __init__(self, scheduler: Scheduler, runner: Runner, *, max_waiting: int) -> None:
+        self.scheduler = scheduler
+        self._runner = runner
+        self._max_waiting = max_waiting
+        self._flight: deque[InFlight] = deque()
+        self._requests: dict[tuple[bytes, int], Request] = {}
+        self._steps = self._prompt_tokens = self._cached_tokens = self._generated_tokens = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._flight) or self.scheduler.has_work
+
+    def add(self, message: NewRequest, client: bytes = b"") -> bool:
+        """Queue a sample; False if too many are waiting."""
+        if len(self.scheduler.waiting) >= self._max_waiting:
+            return False
+        request = Request(
+            message.handle,
+            np.frombuffer(message.prompt, dtype=np.int32),
+            message.params,
+            max_tokens=message.max_tokens,
+            stop_ids=frozenset(message.stop_ids),
+            seed=message.seed,
+            namespace=message.namespace,
+            client=client,
+        )
+        self._requests[client, message.handle] = request
+        self.scheduler.add(request)
+        return True
+
+    def abort(self, message: Abort, client: bytes = b"") -> None:
+        """End a sample; unknown handles have ended already."""
+        request = self._requests.pop((client, message.handle), None)
+        if request is not None and request.status is not Status.FINISHED:
+            self.scheduler.abort(request)
+
+    def step(self) -> dict[bytes, TokenOutput]:
+        """Launch the next step, if there is one, and commit those that are done: news by client."""
+        plan = self.scheduler.plan()
+        if plan is not None:
+            self._flight.append(self._runner.launch(plan))
+            self.scheduler.publish(plan)
+        outputs: dict[bytes, TokenOutput] = {}
+        while self._flight and (
+            plan is None or len(self._flight) >= MAX_IN_FLIGHT or self._flight[0].ready()
+        ):
+            self._commit(self._flight.popleft(), outputs)
+        return outputs
+
+    def stats(self, ticket: int = 0) -> Stats:
+        now = self.scheduler.stats()
+        return Stats(
+            ticket=ticket,
+            running=now.running,
+            waiting=now.waiting,
+            kv_pages_total=now.pages_total,
+            kv_pages_used=now.pages_used,
+            kv_pages_cached=now.pages_cached,
+            page_tokens=self.scheduler.page_tokens,
+            retractions=now.retractions,
+            steps=self._steps,
+            prompt_tokens=self._prompt_tokens,
+            cached_tokens=self._cached_tokens,
+            generated_tokens=self._generated_tokens,
+        )
+
+    def _commit(self, step: InFlight, outputs: dict[bytes, TokenOutput]) -> None:
+        result = step.wait()
+        produced = self.scheduler.commit(step.plan, result.tokens)
+        self._steps += 1
+        self._generated_tokens += len(produced)
+        for client, news in _by_client(produced):
+            output = outputs.setdefault(client, TokenOutput(handles=[], tokens=[]))
+            for item in news:
+                self._report(item, result, output)
+
+    def _report(self, item: Produced, result: StepResult, output: TokenOutput) -> None:
+        request, index = item.request, len(output.handles)
+        output.handles.append(request.handle)
+        output.tokens.append(item.token)
+        if len(request.output) == 1:
+            output.cached[index] = request.cached_tokens
+            self._prompt_tokens += len(request.prompt)
+            self._cached_tokens += request.cached_tokens
+        wanted = request.params.logprobs
+        if wanted is not None:
+            chosen, values, ids = result.logprobs[item.sequence]
+            output.logprobs[index] = (chosen, values[:wanted].tolist(), ids[:wanted].tolist())
+        if item.finish:
+            output.finish[index] = item.finish
+            self._requests.pop((request.client, request.handle), None)
+
+
+def _by_client(produced: list[Produced]) -> Iterable[tuple[bytes, list[Produced]]]:
+    groups: dict[bytes, list[Produced]] = {}
+    for item in produced:
+        groups.setdefault(item.request.client, []).append(item)
+    return groups.items()

@@ -1,0 +1,149 @@
+"""The offline engine: the same core and the same text half as the server's, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from inarch.config import EngineConfig
+from inarch.engine.frontend import Frontend
+from inarch.engine.messages import Abort, ModelInfo
+from inarch.engine.outputs import RequestOutput, TokenLogprob
+from inarch.engine.tokenizer import Tokenizer
+from inarch.sampling import SamplingParams
+
+Prompt = str | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A finished sample."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    prompt_tokens: int
+    cached_tokens: int
+    logprobs: tuple[TokenLogprob, ...]
+    index: int  # which prompt of the call it answers
+    sample: int  # which of its n samples
+
+
+class Engine:
+    """Generate in this process: `with Engine(EngineConfig(model="...")) as engine: ...`
+
+    Without a configuration the bundled model is served on the best backend that is there.
+    Not safe to use from several threads at once.
+    """
+
+    def __init__(self, config: EngineConfig | None = None) -> None:
+        from inarch.engine.resolve import resolve, set_environment
+        from inarch.plugins import load_plugins
+
+        plugins = load_plugins()
+        config, backend = resolve(config or EngineConfig(), plugins)
+        set_environment(backend)
+        from inarch.engine.build import build  # imports torch, after the environment is set
+
+        assert config.model is not None
+        self.config = config
+        self.tokenizer = Tokenizer.load(Path(config.model), chat_template=config.chat_template)
+        self._built = build(config, backend, plugins)
+        self._core = self._built.core
+        self._frontend = Frontend(self.tokenizer, self.info, config.seed)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._built.info
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[Answer]:
+        """Answer one prompt or many, as one batch; n answers each, in the order of the prompts."""
+        many = _as_list(prompts)
+        parts: dict[tuple[int, int], list[RequestOutput]] = {}
+        for number, output in self._run(many, _per_prompt(params, len(many))):
+            parts.setdefault((number, output.index), []).append(output)
+        return [_join(number, outputs) for (number, _), outputs in sorted(parts.items())]
+
+    def stream(
+        self, prompt: Prompt, params: SamplingParams | None = None
+    ) -> Iterator[RequestOutput]:
+        """Outputs of one prompt as they come. Leaving the loop early ends the request."""
+        for _, output in self._run([prompt], [params or SamplingParams()]):
+            yield output
+
+    def close(self) -> None:
+        """Give the device back. The engine cannot be used afterwards."""
+        self._built.device.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(
+        self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]
+    ) -> Iterator[tuple[int, RequestOutput]]:
+        """(number of the prompt, output), until all are finished."""
+        frontend, owner = self._frontend, {}
+        opened = []
+        try:
+            for number, (prompt, wanted) in enumerate(zip(prompts, params, strict=True)):
+                request_id = str(number)
+                opened += frontend.open(frontend.encode(prompt), wanted, request_id=request_id)
+                owner[request_id] = number
+            waiting = iter(opened)
+            message = next(waiting, None)
+            while message is not None or self._core.has_work:
+                while message is not None and self._core.add(message):
+                    message = next(waiting, None)
+                for output in self._core.step().values():
+                    for news in frontend.receive(output):
+                        if news.cut is not None:
+                            self._core.abort(Abort(handle=news.cut))
+                        yield owner[news.output.request_id], news.output
+        finally:
+            for message in opened:
+                frontend.close(message.handle)
+                self._core.abort(Abort(handle=message.handle))
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
+        return [prompts]  # type: ignore[list-item]
+    return list(prompts)  # type: ignore[arg-type]
+
+
+def _per_prompt(
+    params: SamplingParams | Sequence[SamplingParams] | None, count: int
+) -> list[SamplingParams]:
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * count
+    if len(params) != count:
+        raise ValueError(f"{count} prompts, but {len(params)} sampling parameters")
+    return list(params)
+
+
+def _join(number: int, outputs: Sequence[RequestOutput]) -> Answer:
+    last = outputs[-1]
+    return Answer(
+        text="".join(output.text for output in outputs),
+        token_ids=tuple(token for output in outputs for token in output.token_ids),
+        finish_reason=str(last.finish_reason),
+        prompt_tokens=last.prompt_tokens,
+        cached_tokens=last.cached_tokens,
+        logprobs=tuple(item for output in outputs for item in output.logprobs),
+        index=number,
+        sample=last.index,
+    )

@@ -1,0 +1,204 @@
+"""The text half of an engine: from prompts to samples, and from tokens back to text.
+
+Both engines, in-process and across processes, use this; it knows no device and no scheduler.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from inarch.engine.detokenizer import Detokenizer
+from inarch.engine.messages import ModelInfo, NewRequest, TokenOutput
+from inarch.engine.outputs import FinishReason, RequestOutput, TokenLogprob
+from inarch.engine.tokenizer import Tokenizer
+from inarch.errors import InvalidRequestError
+from inarch.sampling import SamplingParams, check_token_ids
+
+
+@dataclass
+class Sample:
+    """One of the n answers to a request, while it is being written."""
+
+    handle: int
+    request_id: str
+    index: int
+    params: SamplingParams
+    stop_ids: frozenset[int]
+    prompt_tokens: int
+    detokenizer: Detokenizer
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class News:
+    """An output for a request; `cut` if the engine must be told to stop, for text it cannot see."""
+
+    output: RequestOutput
+    cut: int | None = None  # handle to abort
+
+
+@dataclass
+class Frontend:
+    """Validates requests, numbers their samples and turns the engine's tokens into outputs."""
+
+    tokenizer: Tokenizer
+    info: ModelInfo
+    seed: int = 0
+    samples: dict[int, Sample] = field(default_factory=dict)
+    _handles: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        self._seeds = np.random.default_rng(self.seed)
+
+    def encode(self, prompt: str | Sequence[int]) -> list[int]:
+        """Token ids of a prompt; ids are checked, text is tokenized."""
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt)
+        ids = list(prompt)
+        check_token_ids(ids, self.info.vocab_size, param="prompt")
+        return ids
+
+    def open(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        *,
+        request_id: str | None = None,
+        namespace: str = "",
+    ) -> list[NewRequest]:
+        """Make the samples of a request. Raises InvalidRequestError."""
+        params.check(self.info.vocab_size)
+        max_tokens = self._max_tokens(len(prompt), params)
+        request_id = request_id or uuid.uuid4().hex
+        stop_ids = set(params.stop_token_ids)
+        if not params.ignore_eos:
+            stop_ids |= set(self.info.eos_token_ids) | set(self.tokenizer.eos_token_ids)
+        seed = params.seed
+        if seed is None:
+            seed = int(self._seeds.integers(2**63))
+        ids = np.array(prompt, dtype="<i4").tobytes()
+        messages = []
+        for index in range(params.n):
+            sample = Sample(
+                next(self._handles),
+                request_id,
+                index,
+                params,
+                frozenset(stop_ids),
+                len(prompt),
+                self.tokenizer.detokenizer(
+                    prompt,
+                    stop=params.stop,
+                    include_stop=params.include_stop,
+                    skip_special_tokens=params.skip_special_tokens,
+                ),
+            )
+            self.samples[sample.handle] = sample
+            messages.append(
+                NewRequest(
+                    handle=sample.handle,
+                    prompt=ids,
+                    params=params,
+                    max_tokens=max_tokens,
+                    stop_ids=sorted(stop_ids),
+                    seed=(seed + index) % 2**64,
+                    namespace=namespace,
+                )
+            )
+        return messages
+
+    def receive(self, output: TokenOutput) -> Iterator[News]:
+        """Turn one step's tokens into outputs; those of samples that were closed are dropped."""
+        for index, (handle, token) in enumerate(zip(output.handles, output.tokens, strict=True)):
+            sample = self.samples.get(handle)
+            if sample is None:
+                continue
+            sample.cached_tokens = output.cached.get(index, sample.cached_tokens)
+            logprobs: tuple[TokenLogprob, ...] = ()
+            if index in output.logprobs:
+                chosen, values, ids = output.logprobs[index]
+                top = tuple(zip(ids, values, strict=True))
+                logprobs = (TokenLogprob(token, chosen, top),)
+            yield self._advance(sample, token, output.finish.get(index), logprobs)
+
+    def close(self, handle: int) -> None:
+        """Forget a sample; tokens that still arrive for it are dropped."""
+        self.samples.pop(handle, None)
+
+    def aborted(self, sample: Sample) -> RequestOutput:
+        """The last output of a sample that somebody ended."""
+        return self._output(sample, sample.detokenizer.finish(), (), (), "abort", None)
+
+    def _max_tokens(self, prompt_tokens: int, params: SamplingParams) -> int:
+        if not prompt_tokens:
+            raise InvalidRequestError(
+                "the prompt is empty: it needs at least one token", param="prompt"
+            )
+        room = self.info.max_request_tokens - prompt_tokens
+        if room < 1:
+            limit = "context length"
+            if self.info.max_request_tokens < self.info.context_length:
+                limit = "KV memory of this server"
+            raise InvalidRequestError(
+                f"the prompt has {prompt_tokens} tokens, but the {limit} is "
+                f"{self.info.max_request_tokens} tokens for prompt and answer together",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+        if params.max_tokens == 0:
+            raise InvalidRequestError("max_tokens must be at least 1, got 0", param="max_tokens")
+        return min(room, params.max_tokens or room)
+
+    def _advance(
+        self, sample: Sample, token: int, finish: str | None, logprobs: tuple[TokenLogprob, ...]
+    ) -> News:
+        """Add a token to a sample. An eos or stop token is counted but not part of the text."""
+        sample.completion_tokens += 1
+        detokenizer = sample.detokenizer
+        is_stop = finish == "stop"
+        if is_stop and not sample.params.include_stop:
+            text = ""
+        else:
+            may_stop = sample.completion_tokens > sample.params.min_tokens
+            text = detokenizer.push([token], check_stops=may_stop)
+        if detokenizer.matched is not None:
+            self.close(sample.handle)
+            output = self._output(sample, text, (token,), logprobs, "stop", detokenizer.matched)
+            return News(output, None if finish else sample.handle)
+        if finish is None:
+            return News(self._output(sample, text, (token,), logprobs, None, None))
+        self.close(sample.handle)
+        text += detokenizer.finish()
+        reason: FinishReason = "stop" if is_stop else "length"
+        matched = token if is_stop else None
+        return News(self._output(sample, text, (token,), logprobs, reason, matched))
+
+    def _output(
+        self,
+        sample: Sample,
+        text: str,
+        tokens: tuple[int, ...],
+        logprobs: tuple[TokenLogprob, ...],
+        finish: FinishReason | None,
+        matched: int | str | None,
+        error: str | None = None,
+    ) -> RequestOutput:
+        return RequestOutput(
+            sample.request_id,
+            sample.index,
+            text,
+            tokens,
+            logprobs,
+            finish,
+            matched,
+            sample.prompt_tokens,
+            sample.completion_tokens,
+            sample.cached_tokens,
+            error,
+        )

@@ -1,0 +1,113 @@
+"""How large the KV cache may be: measured on the device, not guessed from constants."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inarch.errors import OutOfMemoryError
+from inarch.hal.device import Device
+from inarch.hal.kv import KVLayout
+
+PROBE_TOKENS = 64  # the size of the first measured step
+PATIENCE_S = 3.0  # the full step is measured if it should take less than this
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes of the device, and what each part is for."""
+
+    total: int
+    share: float  # of the total, that the engine may use
+    weights: int
+    activations: int  # measured: the peak of a step
+    sampling: int  # reserved for penalties
+    page_bytes: int
+    pages: int  # the null page included
+    limited_by: str
+
+    @property
+    def kv(self) -> int:
+        return self.pages * self.page_bytes
+
+    def as_dict(self) -> dict[str, int]:
+        parts = {name: getattr(self, name) for name in ("weights", "activations", "sampling", "kv")}
+        return {"total": self.total, "usable": int(self.total * self.share), **parts}
+
+
+def measure_activations(device: Device, run_step: Callable[[int], None], max_tokens: int) -> int:
+    """The most memory a step of up to `max_tokens` takes beyond weights and KV, in bytes.
+
+    Measured at the full size, unless that would make the start slow: then at a small one, scaled up.
+    """
+    small = min(PROBE_TOKENS, max_tokens)
+    run_step(small)  # the first step also loads and compiles things
+    seconds, peak = _measure(device, run_step, small)
+    if small == max_tokens:
+        return peak
+    if seconds * max_tokens / small < PATIENCE_S:
+        return _measure(device, run_step, max_tokens)[1]
+    return peak * -(-max_tokens // small)
+
+
+def _measure(device: Device, run_step: Callable[[int], None], tokens: int) -> tuple[float, int]:
+    device.synchronize()
+    device.reset_peak_memory()
+    before = device.memory().used
+    started = time.perf_counter()
+    run_step(tokens)
+    device.synchronize()
+    return time.perf_counter() - started, max(device.memory().peak - before, 0)
+
+
+def plan_memory(
+    device: Device,
+    layout: KVLayout,
+    *,
+    share: float,
+    weights: int,
+    activations: int,
+    sampling: int,
+    kv_tokens: int | None,
+    most_tokens: int,
+) -> MemoryPlan:
+    """Divide the device's memory; what the other parts leave is the KV cache.
+
+    kv_tokens: what the user asked for; most_tokens: more than this could never be used.
+    """
+    stats = device.memory()
+    usable = min(int(stats.total * share) - stats.used, int(stats.free * share))
+    left = usable - activations - sampling
+    fit = max(left // layout.page_bytes, 0)
+    wanted = kv_tokens if kv_tokens is not None else most_tokens
+    asked = 1 + -(-wanted // layout.page_tokens)
+    if kv_tokens is not None and asked > fit:
+        raise OutOfMemoryError(
+            f"--kv-tokens {kv_tokens} needs {_gib(asked * layout.page_bytes)}, but only "
+            f"{_gib(left)} are left ({_gib(stats.free)} free): lower it, or raise --memory-share"
+        )
+    if fit < 2:
+        raise OutOfMemoryError(
+            f"no memory is left for the KV cache: {_gib(stats.free)} of {_gib(stats.total)} are free "
+            f"on {device.info.name}, a step needs {_gib(activations)}: free memory, raise "
+            "--memory-share, lower --max-step-tokens or --max-running-requests, or take a smaller "
+            "model or dtype"
+        )
+    limited_by = "--kv-tokens" if kv_tokens is not None else "what could ever be used"
+    if asked > fit:
+        limited_by = f"the share of memory, {share:g}"
+    return MemoryPlan(
+        stats.total,
+        share,
+        weights,
+        activations,
+        sampling,
+        layout.page_bytes,
+        min(asked, fit),
+        limited_by,
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{max(size, 0) / 2**30:.2f} GiB"

@@ -1,0 +1,129 @@
+"""What travels between a front end and the engine process: msgspec structs, nothing else.
+
+Front ends number their samples themselves (`handle`); the engine knows a request by its client and
+handle.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from inarch.sampling import SamplingParams
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=True):
+    """Base of all messages; the class name is the tag."""
+
+
+# ---- front end to engine ----
+
+
+class Hello(Message):
+    """Asks for Ready, once the engine can answer."""
+
+
+class NewRequest(Message):
+    """One sample to generate; the front end has validated it against ModelInfo."""
+
+    handle: int
+    prompt: bytes  # int32 token ids, little endian
+    params: SamplingParams
+    max_tokens: int
+    stop_ids: list[int]
+    seed: int
+    namespace: str = ""
+
+
+class Abort(Message):
+    handle: int
+
+
+class GetStats(Message):
+    ticket: int
+
+
+class ClearCache(Message):
+    ticket: int
+
+
+# ---- engine to front end ----
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a front end must know of the loaded model."""
+
+    name: str  # as the API lists it
+    path: str
+    architecture: str
+    context_length: int  # most tokens of prompt and answer together
+    max_request_tokens: int  # the same, also limited by the KV memory
+    vocab_size: int
+    dtype: str
+    backend: str
+    device: str
+    kv_tokens: int
+    page_tokens: int
+    max_running_requests: int
+    eos_token_ids: tuple[int, ...]
+    default_sampling: dict[str, Any]  # from generation_config.json
+    memory: dict[str, int]  # where the device's bytes went, by purpose
+
+
+class Ready(Message):
+    info: ModelInfo
+
+
+class StartFailed(Message):
+    error: str  # class name in inarch.errors
+    message: str
+
+
+class TokenOutput(Message):
+    """One step's news for one front end: parallel lists, one entry a sample.
+
+    finish: index in the lists -> "stop" or "length". cached: index -> prompt tokens found in the
+    cache, with a sample's first token. logprobs: index -> (logprob, top values, top ids).
+    """
+
+    handles: list[int]
+    tokens: list[int]
+    finish: dict[int, str] = {}
+    cached: dict[int, int] = {}
+    logprobs: dict[int, tuple[float, list[float], list[int]]] = {}
+
+
+class Stats(Message):
+    ticket: int
+    running: int
+    waiting: int
+    kv_pages_total: int
+    kv_pages_used: int
+    kv_pages_cached: int
+    page_tokens: int
+    retractions: int
+    steps: int
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+
+
+class Cleared(Message):
+    ticket: int
+    pages: int
+
+
+class Overloaded(Message):
+    """The request was not taken: too many are waiting."""
+
+    handle: int
+    waiting: int
+
+
+ToEngine = Hello | NewRequest | Abort | GetStats | ClearCache
+FromEngine = Ready | StartFailed | TokenOutput | Stats | Cleared | Overloaded
+
+encode = msgspec.msgpack.Encoder().encode
+decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode
+decode_from_engine = msgspec.msgpack.Decoder(FromEngine).decode

@@ -1,0 +1,38 @@
+"""What an engine gives back for a request, piece by piece."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A chosen token with its natural-log probability and the most likely alternatives."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()  # (token id, logprob) by falling probability
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOutput:
+    """What is new for one sample of a request since the last output for it.
+
+    text may lag behind token_ids: a half character, or text that may become a stop string, is held
+    back and comes with a later output, at the latest with the one that has a finish_reason.
+    """
+
+    request_id: str
+    index: int  # which of the n samples
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...]  # as many as token_ids if asked for, else empty
+    finish_reason: FinishReason | None
+    matched_stop: int | str | None  # the stop token or string, when finish_reason is "stop"
+    prompt_tokens: int
+    completion_tokens: int  # so far, of this sample
+    cached_tokens: int  # of the prompt, that were not computed again
+    error: str | None = None  # the message, when finish_reason is "error"

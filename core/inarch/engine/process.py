@@ -1,0 +1,142 @@
+"""The engine process: a core behind a ZeroMQ socket, told what to do by front ends.
+
+    python -m inarch.engine.process ADDRESS      (the configuration comes as JSON on standard input)
+
+It ends when its parent has gone, or on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import zmq
+
+from inarch.config import EngineConfig, from_mapping
+from inarch.engine.messages import (
+    Abort,
+    ClearCache,
+    Cleared,
+    FromEngine,
+    GetStats,
+    Hello,
+    NewRequest,
+    Overloaded,
+    Ready,
+    StartFailed,
+    decode_to_engine,
+    encode,
+)
+from inarch.errors import InarchError
+
+log = logging.getLogger("inarch.engine")
+PARENT_CHECK_MS = 1000
+
+
+def dump(config: EngineConfig) -> bytes:
+    """A configuration as it travels to the process."""
+    return json.dumps(dataclasses.asdict(config)).encode()
+
+
+def main(address: str) -> int:
+    """Build the core and serve it until the parent goes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's to handle
+    config = from_mapping(json.load(sys.stdin))
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
+    )
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+    socket.setsockopt(zmq.SNDHWM, 0)
+    socket.setsockopt(zmq.RCVHWM, 0)
+    socket.setsockopt(zmq.LINGER, 1000)
+    socket.bind(address)
+    try:
+        service = Service(config, socket)
+    except InarchError as error:
+        _report_failure(socket, type(error).__name__, str(error))
+        return 1
+    except Exception as error:
+        log.exception("the engine could not start")
+        _report_failure(socket, "InarchError", f"{type(error).__name__}: {error}")
+        return 1
+    service.run()
+    return 0
+
+
+def _report_failure(socket: zmq.Socket[bytes], error: str, message: str) -> None:
+    client, _ = socket.recv_multipart()
+    socket.send_multipart([client, encode(StartFailed(error=error, message=message))])
+    socket.close()
+    zmq.Context.instance().term()
+
+
+class Service:
+    """Feeds messages to the core and sends its outputs to the clients they belong to."""
+
+    def __init__(self, config: EngineConfig, socket: zmq.Socket[bytes]) -> None:
+        from inarch.engine.build import build
+        from inarch.plugins import load_plugins
+        from inarch.selection import choose_backend
+
+        plugins = load_plugins()
+        backend = choose_backend(plugins, config.backend)
+        self._socket = socket
+        self._built = build(config, backend, plugins)
+        self._core = self._built.core
+        self._parent = os.getppid()
+
+    def run(self) -> None:
+        """Step while there is work, sleep while there is none, end with the parent."""
+        while True:
+            if not self._core.has_work and not self._socket.poll(PARENT_CHECK_MS):
+                if os.getppid() != self._parent:
+                    return
+                continue
+            for client, payload in self._received():
+                self._handle(client, payload)
+            if self._core.has_work:
+                for client, output in self._core.step().items():
+                    self._send(client, output)
+
+    def _received(self) -> Iterator[tuple[bytes, bytes]]:
+        while True:
+            try:
+                client, payload = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            yield client, payload
+
+    def _handle(self, client: bytes, payload: bytes) -> None:
+        try:
+            message: Any = decode_to_engine(payload)
+        except msgspec.MsgspecError as error:
+            log.error("dropped a malformed message: %s", error)
+            return
+        match message:
+            case NewRequest():
+                if not self._core.add(message, client):
+                    waiting = len(self._core.scheduler.waiting)
+                    self._send(client, Overloaded(handle=message.handle, waiting=waiting))
+            case Abort():
+                self._core.abort(message, client)
+            case Hello():
+                self._send(client, Ready(info=self._built.info))
+            case GetStats():
+                self._send(client, self._core.stats(message.ticket))
+            case ClearCache():
+                pages = self._core.scheduler.clear_cache()
+                self._send(client, Cleared(ticket=message.ticket, pages=pages))
+
+    def _send(self, client: bytes, message: FromEngine) -> None:
+        self._socket.send_multipart([client, encode(message)])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

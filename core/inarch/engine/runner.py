@@ -1,0 +1,106 @@
+"""Run a step plan on the device: batch, attention plan, forward pass, sampling.
+
+`launch` returns as soon as the work is given to the device; results are read from what it returns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from inarch.engine.batch import build_batch, step_shape, upload
+from inarch.engine.plan import StepPlan
+from inarch.engine.sampler import Sampled, SampleInputs, Sampler
+from inarch.engine.table import RequestTable
+from inarch.hal.device import Device
+from inarch.hal.executor import Executor, StepInputs
+from inarch.hal.kv import KVState
+from inarch.models.decoder import Decoder
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step produced, on the host. One token for every sequence of its plan.
+
+    logprobs: sequence -> (chosen, top values, top ids), if any sequence asked for them.
+    """
+
+    tokens: list[int]
+    logprobs: dict[int, tuple[float, np.ndarray, np.ndarray]]
+
+
+class InFlight:
+    """A launched step."""
+
+    def __init__(self, plan: StepPlan, inputs: SampleInputs, sampled: Sampled) -> None:
+        self.plan = plan
+        self._inputs = inputs
+        self._sampled = sampled
+
+    def ready(self) -> bool:
+        return self._sampled.tokens.ready()
+
+    def wait(self) -> StepResult:
+        """Block until the device has finished the step."""
+        tokens = self._sampled.tokens.wait()
+        if not self._inputs.everyone:
+            everyone = np.zeros(len(self.plan.requests), dtype=np.int64)
+            everyone[self._inputs.sequences] = tokens
+            tokens = everyone
+        return StepResult(tokens.tolist(), self._logprobs())
+
+    def _logprobs(self) -> dict[int, tuple[float, np.ndarray, np.ndarray]]:
+        if self._sampled.logprobs is None:
+            return {}
+        chosen, values, ids = (part.wait() for part in self._sampled.logprobs)
+        return {
+            sequence: (float(chosen[i]), values[i], ids[i])
+            for i, sequence in enumerate(self._inputs.sequences.tolist())
+        }
+
+
+class Runner:
+    """Owns the KV state and everything on the device that a step needs."""
+
+    def __init__(
+        self,
+        device: Device,
+        decoder: Decoder,
+        executor: Executor,
+        sampler: Sampler,
+        table: RequestTable,
+        kv: KVState,
+    ) -> None:
+        self._device = device
+        self._decoder = decoder
+        self._executor = executor
+        self._sampler = sampler
+        self._table = table
+        self._kv = kv
+
+    @torch.inference_mode()
+    def launch(self, plan: StepPlan) -> InFlight:
+        """Give a step to the device. Steps run in the order in which they are launched."""
+        shape = self._executor.bucket(step_shape(plan))
+        batch = build_batch(plan, self._table, shape)
+        sample_inputs = self._sampler.prepare(plan)
+        there = upload(
+            self._device,
+            {
+                "token_ids": batch.token_ids,
+                "positions": batch.positions,
+                "last_token": batch.last_token,
+                **sample_inputs.arrays,
+            },
+        )
+        inputs = StepInputs(
+            token_ids=self._sampler.resolve(there["token_ids"]),
+            positions=there["positions"],
+            last_token=there["last_token"],
+            plans=self._decoder.plan(batch.attention),
+        )
+        logits, self._kv = self._executor.run(self._decoder.forward, shape, inputs, self._kv)
+        sampled = self._sampler.sample(logits[: len(plan.requests)], sample_inputs, there)
+        return InFlight(plan, sample_inputs, sampled)

@@ -1,0 +1,237 @@
+"""Sampling policy: which parameters, random numbers, penalties and biases each row gets.
+
+The arithmetic is ops (inarch.hal.ops.sampling); this file keeps what they need, by row of the
+request table, so that a step gathers it with a few array calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inarch.engine.philox import uniforms
+from inarch.engine.plan import StepPlan
+from inarch.engine.request import Request
+from inarch.hal.device import Device, Transfer
+from inarch.hal.dispatch import Dispatcher
+from inarch.hal.ops import sampling as ops
+from inarch.sampling import MAX_TOP_LOGPROBS
+
+BLOCK = 64  # random numbers are drawn ahead for this many positions of a row
+FORBIDDEN = np.float32(-np.inf)
+
+
+@dataclass(frozen=True)
+class SampleInputs:
+    """What one step's sampling needs, on the host; `arrays` go up with the rest of the step."""
+
+    sequences: np.ndarray  # int64: the sequences of the step that sample
+    rows: np.ndarray  # int64: their rows
+    arrays: Mapping[str, np.ndarray]
+    everyone: bool  # all sequences sample
+    greedy: bool
+    penalized: bool
+    biased: bool
+    logprobs: int | None  # most alternatives that any of them asks for
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Transfers of a step's results; each row is one of SampleInputs.sequences."""
+
+    tokens: Transfer
+    logprobs: tuple[Transfer, Transfer, Transfer] | None  # chosen, values, ids
+
+
+class Sampler:
+    """Holds the sampling parameters of every row and samples whole batches with them."""
+
+    def __init__(self, rows: int, vocab_size: int, device: Device, dispatcher: Dispatcher) -> None:
+        self._device = device
+        self._vocab_size = vocab_size
+        self._temperature = np.zeros(rows, dtype=np.float32)
+        self._top_k = np.zeros(rows, dtype=np.int32)
+        self._top_p = np.ones(rows, dtype=np.float32)
+        self._min_p = np.zeros(rows, dtype=np.float32)
+        self._penalties = np.zeros((3, rows), dtype=np.float32)  # repetition, frequency, presence
+        self._penalized = np.zeros(rows, dtype=bool)
+        self._biased = np.zeros(rows, dtype=bool)
+        self._logprobs = np.full(rows, -1, dtype=np.int32)
+        self._seeds = np.zeros(rows, dtype=np.uint64)
+        self._uniforms = np.zeros((rows, BLOCK), dtype=np.float32)
+        self._block = np.full(rows, -1, dtype=np.int64)  # which block of positions is drawn
+        self._last = torch.zeros(rows, dtype=torch.int64, device=device.torch_device)
+        self._seen: tuple[Tensor, Tensor] | None = None  # prompt [rows, V], counts [rows, V]
+        self._greedy = dispatcher.bind(ops.greedy)
+        self._sample = dispatcher.bind(ops.sample)
+        self._penalize = dispatcher.bind(ops.penalize)
+        self._count = dispatcher.bind(ops.count_tokens)
+        self._bias = dispatcher.bind(ops.add_bias)
+        self._logprob = dispatcher.bind(ops.logprobs)
+
+    @staticmethod
+    def penalty_bytes(rows: int, vocab_size: int) -> int:
+        """Device memory that the first request with a penalty takes, for the memory budget."""
+        return rows * vocab_size * (torch.int32.itemsize + torch.bool.itemsize)
+
+    def resolve(self, token_ids: Tensor) -> Tensor:
+        """Replace ids of the form ~row by the token sampled last for that row."""
+        return torch.where(token_ids >= 0, token_ids, self._last[(~token_ids).clamp_min(0)])
+
+    def rehearse(self, logits: Tensor) -> None:
+        """Sample from logits [S, V] with everything on and keep nothing: to measure its memory."""
+        rows = len(logits)
+        there = {
+            "temperature": np.ones(rows, dtype=np.float32),
+            "top_k": np.full(rows, self._vocab_size, dtype=np.int32),
+            "top_p": np.ones(rows, dtype=np.float32),
+            "min_p": np.zeros(rows, dtype=np.float32),
+            "uniform": np.zeros(rows, dtype=np.float32),
+        }
+        tokens = self._sample(logits, *(self._device.upload(array) for array in there.values()))
+        self._logprob(logits, tokens, min(MAX_TOP_LOGPROBS, self._vocab_size))
+
+    # ---- host side ----
+
+    def prepare(self, plan: StepPlan) -> SampleInputs:
+        """Gather what the sequences of a step need."""
+        for s in range(plan.decodes, len(plan.requests)):
+            if plan.samples[s]:
+                self._admit(plan.requests[s])
+        sequences = np.flatnonzero(plan.samples)
+        rows = plan.rows[sequences].astype(np.int64)
+        arrays = {"sample_sequences": sequences, "sample_rows": rows}
+        greedy = not self._temperature[rows].any()
+        if not greedy:
+            positions = (plan.starts + plan.lengths)[sequences]
+            arrays |= {
+                "temperature": self._temperature[rows],
+                "top_k": self._top_k[rows],
+                "top_p": self._top_p[rows],
+                "min_p": self._min_p[rows],
+                "uniform": self._draw(rows, positions),
+            }
+        penalized = bool(self._penalized[rows].any())
+        if penalized:
+            parts = zip(("repetition", "frequency", "presence"), self._penalties, strict=True)
+            arrays |= {name: values[rows] for name, values in parts}
+        biased = bool(self._biased[rows].any())
+        if biased:
+            biases = self._gather_bias([plan.requests[s] for s in sequences.tolist()])
+            biased = biases is not None
+            arrays |= biases or {}
+        top = int(self._logprobs[rows].max(initial=-1))
+        return SampleInputs(
+            sequences,
+            rows,
+            arrays,
+            everyone=len(sequences) == len(plan.requests),
+            greedy=greedy,
+            penalized=penalized,
+            biased=biased,
+            logprobs=top if top >= 0 else None,
+        )
+
+    def _admit(self, request: Request) -> None:
+        """Take over a request's parameters when its first token since admission is sampled."""
+        row, params = request.row, request.params
+        self._temperature[row] = params.temperature
+        self._top_k[row] = params.top_k if params.top_k > 0 else self._vocab_size
+        self._top_p[row], self._min_p[row] = params.top_p, params.min_p
+        penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
+        self._penalties[:, row] = penalties
+        self._penalized[row] = penalties != (1.0, 0.0, 0.0)
+        self._biased[row] = bool(params.logit_bias) or params.min_tokens > 0
+        self._logprobs[row] = -1 if params.logprobs is None else params.logprobs
+        self._seeds[row] = np.uint64(request.seed % 2**64)
+        self._block[row] = -1
+        if self._penalized[row]:
+            self._remember(request)
+
+    def _draw(self, rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """One uniform for each row: a function of its seed and of the position."""
+        blocks = positions // BLOCK
+        stale = np.flatnonzero(self._block[rows] != blocks)
+        for block in np.unique(blocks[stale]).tolist():
+            these = rows[stale[blocks[stale] == block]]
+            self._uniforms[these] = uniforms(self._seeds[these], block * BLOCK, BLOCK)
+            self._block[these] = block
+        drawn: np.ndarray = self._uniforms[rows, positions % BLOCK]
+        return drawn
+
+    def _gather_bias(self, requests: list[Request]) -> dict[str, np.ndarray] | None:
+        """logit_bias, and the ban of stop tokens before min_tokens, as (place, token, value)."""
+        places: list[int] = []
+        tokens: list[int] = []
+        values: list[float] = []
+        for place, request in enumerate(requests):
+            bias = dict(request.params.logit_bias)
+            if len(request.output) + request.in_flight - 1 < request.params.min_tokens:
+                bias |= dict.fromkeys(request.stop_ids, float(FORBIDDEN))
+            places += [place] * len(bias)
+            tokens += bias.keys()
+            values += bias.values()
+        if not places:
+            return None
+        return {
+            "bias_rows": np.array(places, dtype=np.int64),
+            "bias_tokens": np.array(tokens, dtype=np.int64),
+            "bias_values": np.array(values, dtype=np.float32),
+        }
+
+    # ---- device side ----
+
+    def sample(self, logits: Tensor, inputs: SampleInputs, there: Mapping[str, Tensor]) -> Sampled:
+        """Sample from logits [S, V] with the uploaded arrays; begins the copies to the host."""
+        if not inputs.everyone:
+            logits = logits[there["sample_sequences"]]
+        raw, rows = logits, there["sample_rows"]
+        if inputs.penalized:
+            logits = self._apply_penalties(logits, rows, there)
+        if inputs.biased:
+            places = (there["bias_rows"], there["bias_tokens"])
+            logits = self._bias(logits, *places, there["bias_values"])
+        if inputs.greedy:
+            tokens = self._greedy(logits)
+        else:
+            names = ("temperature", "top_k", "top_p", "min_p", "uniform")
+            tokens = self._sample(logits, *(there[name] for name in names))
+        self._last.index_copy_(0, rows, tokens)
+        if inputs.penalized:
+            assert self._seen is not None
+            self._count(self._seen[1], rows, tokens)
+        logprobs = None
+        if inputs.logprobs is not None:
+            parts = self._logprob(raw, tokens, inputs.logprobs)
+            chosen, values, ids = (self._device.download(part) for part in parts)
+            logprobs = (chosen, values, ids)
+        return Sampled(self._device.download(tokens), logprobs)
+
+    def _apply_penalties(self, logits: Tensor, rows: Tensor, there: Mapping[str, Tensor]) -> Tensor:
+        assert self._seen is not None
+        prompt, counts = (seen[rows] for seen in self._seen)
+        names = ("repetition", "frequency", "presence")
+        penalized: Tensor = self._penalize(logits, prompt, counts, *(there[n] for n in names))
+        return penalized
+
+    def _remember(self, request: Request) -> None:
+        """Note which tokens a request has already seen: its prompt, and its output if it returns."""
+        if self._seen is None:
+            shape = (len(self._seeds), self._vocab_size)
+            place = self._device.torch_device
+            self._seen = (
+                torch.zeros(shape, dtype=torch.bool, device=place),
+                torch.zeros(shape, dtype=torch.int32, device=place),
+            )
+        prompt, counts = self._seen
+        prompt[request.row] = False
+        counts[request.row] = 0
+        prompt[request.row, self._device.upload(np.unique(request.prompt).astype(np.int64))] = True
+        if request.output:
+            ids, times = np.unique(np.array(request.output), return_counts=True)
+            places = self._device.upload(ids.astype(np.int64))
+            counts[request.row, places] = self._device.upload(times.astype(np.int32))

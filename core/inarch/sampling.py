@@ -1,0 +1,118 @@
+"""What a caller may ask of the sampler and of the end of an answer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from inarch.errors import InvalidRequestError
+
+MAX_TOP_LOGPROBS = 20
+MAX_STOP_STRINGS = 32
+MAX_STOP_TOKENS = 64
+MAX_N = 128
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Never changes once a request is admitted. Defaults are "off" unless a number says otherwise.
+
+    Randomness is a function of (seed, position): an answer does not depend on its neighbours in the
+    batch, on a retraction or on a restart. Without a seed one is drawn at admission.
+    """
+
+    max_tokens: int | None = None  # None: up to the context length
+    min_tokens: int = 0  # before this many, neither eos nor stop tokens nor stop strings end it
+    temperature: float = 1.0  # 0 = greedy
+    top_p: float = 1.0
+    top_k: int = -1  # -1 = all
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    seed: int | None = None
+    n: int = 1
+    logprobs: int | None = None  # None = off; k = the chosen token and the k most likely
+    skip_special_tokens: bool = True
+    include_stop: bool = False  # keep the stop string or token in the text
+
+    def check(self, vocab_size: int) -> None:
+        """Raise InvalidRequestError naming the first field that is out of its range."""
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise InvalidRequestError(
+                    f"{name} must be between {low:g} and {high:g}, got {value}", param=name
+                )
+        if self.top_k == 0 or self.top_k < -1:
+            raise InvalidRequestError(
+                f"top_k must be -1 (all) or at least 1, got {self.top_k}", param="top_k"
+            )
+        if self.top_p == 0:
+            raise InvalidRequestError("top_p must be above 0, got 0", param="top_p")
+        if self.repetition_penalty == 0:
+            raise InvalidRequestError(
+                "repetition_penalty must be above 0, got 0", param="repetition_penalty"
+            )
+        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
+            raise InvalidRequestError(
+                f"min_tokens ({self.min_tokens}) exceeds max_tokens ({self.max_tokens})",
+                param="min_tokens",
+            )
+        self._check_stops(vocab_size)
+        self._check_bias(vocab_size)
+
+    def _check_stops(self, vocab_size: int) -> None:
+        if len(self.stop) > MAX_STOP_STRINGS:
+            raise InvalidRequestError(
+                f"at most {MAX_STOP_STRINGS} stop strings, got {len(self.stop)}", param="stop"
+            )
+        if "" in self.stop:
+            raise InvalidRequestError("a stop string must not be empty", param="stop")
+        if len(self.stop_token_ids) > MAX_STOP_TOKENS:
+            raise InvalidRequestError(
+                f"at most {MAX_STOP_TOKENS} stop token ids, got {len(self.stop_token_ids)}",
+                param="stop_token_ids",
+            )
+        check_token_ids(self.stop_token_ids, vocab_size, param="stop_token_ids")
+
+    def _check_bias(self, vocab_size: int) -> None:
+        check_token_ids(self.logit_bias, vocab_size, param="logit_bias")
+        for token, bias in self.logit_bias.items():
+            if not -100 <= bias <= 100:
+                raise InvalidRequestError(
+                    f"logit_bias of token {token} must be between -100 and 100, got {bias}",
+                    param="logit_bias",
+                )
+
+
+# NaN fails every comparison, so it is refused by the ranges too.
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("max_tokens", 0, math.inf),
+    ("min_tokens", 0, math.inf),
+    ("temperature", 0, 100),
+    ("top_p", 0, 1),
+    ("top_k", -1, 2**31 - 1),
+    ("min_p", 0, 1),
+    ("repetition_penalty", 0, 100),
+    ("frequency_penalty", -2, 2),
+    ("presence_penalty", -2, 2),
+    ("seed", -(2**63), 2**63 - 1),
+    ("n", 1, MAX_N),
+    ("logprobs", 0, MAX_TOP_LOGPROBS),
+)
+
+
+def check_token_ids(ids: Any, vocab_size: int, *, param: str) -> None:
+    """Raise InvalidRequestError for the first id outside [0, vocab_size)."""
+    for token in ids:
+        if not 0 <= token < vocab_size:
+            raise InvalidRequestError(
+                f"{param}: token id {token} is outside the vocabulary (0..{vocab_size - 1})",
+                param=param,
+            )
