@@ -9,7 +9,7 @@ from types import TracebackType
 
 from inarch.config import EngineConfig
 from inarch.engine.frontend import Frontend
-from inarch.engine.messages import Abort, ModelInfo
+from inarch.engine.messages import Abort, ModelInfo, Stats
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
 from inarch.sampling import SamplingParams
@@ -63,10 +63,13 @@ class Engine:
         prompts: Prompt | Sequence[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
     ) -> list[Answer]:
-        """Answer one prompt or many, as one batch; n answers each, in the order of the prompts."""
+        """Answer one prompt or many, as one batch; n answers each, in the order of the prompts.
+
+        Without parameters the model's own recommendation is taken.
+        """
         many = _as_list(prompts)
         parts: dict[tuple[int, int], list[RequestOutput]] = {}
-        for number, output in self._run(many, _per_prompt(params, len(many))):
+        for number, output in self._run(many, self._per_prompt(params, len(many))):
             parts.setdefault((number, output.index), []).append(output)
         return [_join(number, outputs) for (number, _), outputs in sorted(parts.items())]
 
@@ -74,8 +77,12 @@ class Engine:
         self, prompt: Prompt, params: SamplingParams | None = None
     ) -> Iterator[RequestOutput]:
         """Outputs of one prompt as they come. Leaving the loop early ends the request."""
-        for _, output in self._run([prompt], [params or SamplingParams()]):
+        for _, output in self._run([prompt], self._per_prompt(params, 1)):
             yield output
+
+    def stats(self) -> Stats:
+        """What the engine did so far and holds now."""
+        return self._core.stats()
 
     def close(self) -> None:
         """Give the device back. The engine cannot be used afterwards."""
@@ -91,6 +98,15 @@ class Engine:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _per_prompt(
+        self, params: SamplingParams | Sequence[SamplingParams] | None, count: int
+    ) -> list[SamplingParams]:
+        if params is None or isinstance(params, SamplingParams):
+            return [params or SamplingParams(**self.info.default_sampling)] * count
+        if len(params) != count:
+            raise ValueError(f"{count} prompts, but {len(params)} sampling parameters")
+        return list(params)
 
     def _run(
         self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]
@@ -123,16 +139,6 @@ def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
         return [prompts]  # type: ignore[list-item]
     return list(prompts)  # type: ignore[arg-type]
-
-
-def _per_prompt(
-    params: SamplingParams | Sequence[SamplingParams] | None, count: int
-) -> list[SamplingParams]:
-    if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * count
-    if len(params) != count:
-        raise ValueError(f"{count} prompts, but {len(params)} sampling parameters")
-    return list(params)
 
 
 def _join(number: int, outputs: Sequence[RequestOutput]) -> Answer:

@@ -1,0 +1,88 @@
+"""A backend that computes nothing, to measure what the host costs: same core, no arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inarch.hal.attention import AttentionBatch, AttentionResult
+from inarch.hal.backend import Backend, Probe
+from inarch.hal.device import Device, DeviceInfo, MemoryStats, ReadyTransfer, Transfer
+from inarch.hal.executor import Step, StepInputs, StepShape
+from inarch.hal.kv import KVState
+from inarch.hal.op import Kernel
+
+
+class NullAttention:
+    """Plans by taking note of the batch, as cheaply as can be."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def plan(self, batch: AttentionBatch) -> AttentionBatch:
+        return batch
+
+    def run(self, layer: int, q: Tensor, k: Tensor, v: Tensor, kv: KVState, plan: Any, **_: Any) -> Any:
+        return AttentionResult(q, kv, None)
+
+
+class NullExecutor:
+    """Answers the same logits to every step of a number of sequences."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self._logits = torch.zeros(4096, vocab_size)
+
+    def bucket(self, shape: StepShape) -> StepShape:
+        return shape
+
+    def run(self, step: Step, shape: StepShape, inputs: StepInputs, kv: KVState) -> Any:
+        return self._logits[: shape.seqs], kv
+
+
+class NullDevice(Device):
+    torch_device = torch.device("cpu")
+
+    def __init__(self, vocab_size: int, memory_bytes: int) -> None:
+        self.info = DeviceInfo("null", "null", memory_bytes)
+        self._vocab_size = vocab_size
+        self._tokens = np.full(4096, 7)
+
+    def memory(self) -> MemoryStats:
+        return MemoryStats(self.info.memory_bytes, self.info.memory_bytes, 0, 0)
+
+    def reset_peak_memory(self) -> None: ...
+
+    def upload(self, host: np.ndarray) -> Tensor:
+        return torch.from_numpy(host)
+
+    def download(self, tensor: Tensor) -> Transfer:
+        return ReadyTransfer(self._tokens[: len(tensor)])
+
+    def synchronize(self) -> None: ...
+
+    def kernels(self) -> Sequence[Kernel]:
+        tokens = torch.full((4096,), 7)
+        return [
+            Kernel("attention", "null", NullAttention),
+            Kernel("greedy", "null", lambda logits: tokens[: len(logits)]),
+            Kernel("sample", "null", lambda logits, *_: tokens[: len(logits)]),
+        ]
+
+    def executor(self) -> NullExecutor:
+        return NullExecutor(self._vocab_size)
+
+
+class NullBackend(Backend):
+    name = "null"
+
+    def __init__(self, vocab_size: int, memory_bytes: int = 8 << 30) -> None:
+        self._arguments = (vocab_size, memory_bytes)
+
+    def probe(self) -> Probe:
+        return Probe(score=1, devices=("null",))
+
+    def open(self, index: int) -> NullDevice:
+        return NullDevice(*self._arguments)
