@@ -190,6 +190,8 @@ def check(field: OptionField, value: Any) -> None:
         raise ConfigError(f"{field.flag}: expected {field.kind.__name__}, got {value!r}")
     if field.choices and value not in field.choices:
         raise ConfigError(f"{field.flag}: {value!r} is not one of {', '.join(field.choices)}")
+    if not isinstance(value, int | float):
+        return
     if field.minimum is not None and not value >= field.minimum:
         raise ConfigError(f"{field.flag}: {value} is below the least value, {field.minimum:g}")
     if field.maximum is not None and not value <= field.maximum:

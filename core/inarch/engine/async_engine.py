@@ -195,7 +195,8 @@ class AsyncEngine:
         await self._socket.send(encode(message))
 
     async def _ask(self, ticket: int, message: GetStats | ClearCache) -> Stats | Cleared:
-        reply = self._replies[ticket] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Stats | Cleared] = asyncio.get_running_loop().create_future()
+        self._replies[ticket] = reply
         try:
             await self._send(message)
             return await reply

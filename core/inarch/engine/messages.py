@@ -20,11 +20,11 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=Tr
 # ---- front end to engine ----
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """Asks for Ready, once the engine can answer."""
 
 
-class NewRequest(Message):
+class NewRequest(Message, frozen=True):
     """One sample to generate; the front end has validated it against ModelInfo."""
 
     handle: int
@@ -36,15 +36,15 @@ class NewRequest(Message):
     namespace: str = ""
 
 
-class Abort(Message):
+class Abort(Message, frozen=True):
     handle: int
 
 
-class GetStats(Message):
+class GetStats(Message, frozen=True):
     ticket: int
 
 
-class ClearCache(Message):
+class ClearCache(Message, frozen=True):
     ticket: int
 
 
@@ -71,16 +71,16 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     memory: dict[str, int]  # where the device's bytes went, by purpose
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     info: ModelInfo
 
 
-class StartFailed(Message):
+class StartFailed(Message, frozen=True):
     error: str  # class name in inarch.errors
     message: str
 
 
-class TokenOutput(Message):
+class TokenOutput(Message, frozen=True):
     """One step's news for one front end: parallel lists, one entry a sample.
 
     finish: index in the lists -> "stop" or "length". cached: index -> prompt tokens found in the
@@ -94,7 +94,7 @@ class TokenOutput(Message):
     logprobs: dict[int, tuple[float, list[float], list[int]]] = {}
 
 
-class Stats(Message):
+class Stats(Message, frozen=True):
     ticket: int
     running: int
     waiting: int
@@ -109,12 +109,12 @@ class Stats(Message):
     generated_tokens: int
 
 
-class Cleared(Message):
+class Cleared(Message, frozen=True):
     ticket: int
     pages: int
 
 
-class Overloaded(Message):
+class Overloaded(Message, frozen=True):
     """The request was not taken: too many are waiting."""
 
     handle: int

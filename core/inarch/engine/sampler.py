@@ -104,7 +104,7 @@ class Sampler:
                 self._admit(plan.requests[s])
         sequences = np.flatnonzero(plan.samples)
         rows = plan.rows[sequences].astype(np.int64)
-        arrays = {"sample_sequences": sequences, "sample_rows": rows}
+        arrays: dict[str, np.ndarray] = {"sample_sequences": sequences, "sample_rows": rows}
         greedy = not self._temperature[rows].any()
         if not greedy:
             positions = (plan.starts + plan.lengths)[sequences]

@@ -174,8 +174,8 @@ class Scheduler:
         """Rows that decode in this step, each with a page for its token."""
         table = self.table
         while True:
-            rows = self._current_decode_rows()
-            rows = rows[table.computed[rows] < table.limit[rows]]
+            every = self._current_decode_rows()
+            rows: np.ndarray = every[table.computed[every] < table.limit[every]]
             full = rows[table.num_pages[rows] * self.page_tokens <= table.computed[rows]]
             if self._make_room(len(full)):
                 break
