@@ -118,7 +118,7 @@ class EngineConfig:
         "Keep the KV of finished requests for prompts that begin alike.",
         "Memory and scheduling",
     )
-    seed: int = option(
+    random_seed: int = option(
         0, "Where the seeds of requests without one are drawn from.", "Memory and scheduling"
     )
 

@@ -93,7 +93,7 @@ class AsyncEngine:
             await self._stop()
             raise
         self._dead = None
-        self._frontend = Frontend(self.tokenizer, self.info, self.config.seed)
+        self._frontend = Frontend(self.tokenizer, self.info, self.config.random_seed)
         self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._watch())]
         return self
 

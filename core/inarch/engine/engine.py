@@ -52,7 +52,7 @@ class Engine:
         self.tokenizer = Tokenizer.load(Path(config.model), chat_template=config.chat_template)
         self._built = build(config, backend, plugins)
         self._core = self._built.core
-        self._frontend = Frontend(self.tokenizer, self.info, config.seed)
+        self._frontend = Frontend(self.tokenizer, self.info, config.random_seed)
 
     @property
     def info(self) -> ModelInfo:
@@ -69,7 +69,7 @@ class Engine:
         """
         many = _as_list(prompts)
         parts: dict[tuple[int, int], list[RequestOutput]] = {}
-        for number, output in self._run(many, self._per_prompt(params, len(many))):
+        for number, output in self.stream_batch(many, self._per_prompt(params, len(many))):
             parts.setdefault((number, output.index), []).append(output)
         return [_join(number, outputs) for (number, _), outputs in sorted(parts.items())]
 
@@ -77,7 +77,7 @@ class Engine:
         self, prompt: Prompt, params: SamplingParams | None = None
     ) -> Iterator[RequestOutput]:
         """Outputs of one prompt as they come. Leaving the loop early ends the request."""
-        for _, output in self._run([prompt], self._per_prompt(params, 1)):
+        for _, output in self.stream_batch([prompt], self._per_prompt(params, 1)):
             yield output
 
     def stats(self) -> Stats:
@@ -108,10 +108,13 @@ class Engine:
             raise ValueError(f"{count} prompts, but {len(params)} sampling parameters")
         return list(params)
 
-    def _run(
+    def stream_batch(
         self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]
     ) -> Iterator[tuple[int, RequestOutput]]:
-        """(number of the prompt, output), until all are finished."""
+        """Outputs of many prompts as they come, each with the number of its prompt.
+
+        Leaving the loop early ends the requests that are unfinished.
+        """
         frontend, owner = self._frontend, {}
         opened = []
         try:
