@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from inarch.hal.op import Kernel
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
     from inarch.hal.collectives import Communicator
     from inarch.hal.executor import Executor
     from inarch.hal.kv import KVSpec, KVStore

@@ -82,7 +82,7 @@ class Kernel:
     """
 
     op: str
-    name: str  # "triton", "flashinfer", ...; unique for the op
+    name: str  # unique for the op
     implementation: Callable[..., Any] | str
     supports: Callable[[Facts], Support] = always
 

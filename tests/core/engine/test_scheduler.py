@@ -1,0 +1,207 @@
+"""What the scheduler promises, one sentence a test. No device: tokens are made up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inarch.engine.plan import StepPlan
+from inarch.engine.request import Request
+from inarch.engine.scheduler import MAX_PASSED_OVER, Scheduler
+from inarch.sampling import SamplingParams
+
+PAGE = 4
+
+
+def make_scheduler(**options: int) -> Scheduler:
+    defaults = {"pages": 1000, "max_running": 4, "max_step_tokens": 8, "context_length": 2000}
+    return Scheduler(page_tokens=PAGE, **defaults | options)  # type: ignore[arg-type]
+
+
+def make_request(name: int, prompt: int | list[int], max_tokens: int = 100) -> Request:
+    """A request whose prompt is given, or has so many tokens like nobody else's."""
+    ids = [1000 * name + i for i in range(prompt)] if isinstance(prompt, int) else prompt
+    array = np.array(ids, dtype=np.int32)
+    return Request(name, array, SamplingParams(), max_tokens=max_tokens)
+
+
+def chunks(plan: StepPlan | None) -> list[tuple[int, int, int]]:
+    """(request, start, length) of each sequence."""
+    if plan is None:
+        return []
+    handles = [request.handle for request in plan.requests]
+    return list(zip(handles, plan.starts.tolist(), plan.lengths.tolist(), strict=True))
+
+
+def launch(scheduler: Scheduler) -> StepPlan | None:
+    plan = scheduler.plan()
+    if plan is not None:
+        scheduler.publish(plan)
+    return plan
+
+
+def step(scheduler: Scheduler) -> list[tuple[int, int, int]]:
+    """Plan and commit one step in which every token sampled is 7."""
+    plan = launch(scheduler)
+    if plan is not None:
+        scheduler.commit(plan, [7] * len(plan.requests))
+    return chunks(plan)
+
+
+def test_a_long_prompt_is_cut_to_the_step_budget() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(make_request(1, 19))
+    assert [step(scheduler) for _ in range(4)] == [
+        [(1, 0, 8)],
+        [(1, 8, 8)],
+        [(1, 16, 3)],
+        [(1, 19, 1)],
+    ]
+
+
+def test_a_running_decode_is_not_delayed_by_a_new_prompt() -> None:
+    scheduler = make_scheduler()
+    scheduler.add(make_request(1, 2))
+    step(scheduler)
+    scheduler.add(make_request(2, 50))
+    assert step(scheduler) == [(1, 2, 1), (2, 0, 7)]
+
+
+def test_the_next_step_is_planned_while_one_is_in_flight() -> None:
+    scheduler = make_scheduler()
+    request = make_request(1, 2, max_tokens=3)
+    scheduler.add(request)
+    first, second, third = (launch(scheduler) for _ in range(3))
+    assert [chunks(plan) for plan in (first, second, third)] == [
+        [(1, 0, 2)],
+        [(1, 2, 1)],
+        [(1, 3, 1)],
+    ]
+    assert (
+        launch(scheduler) is None
+    )  # its third token is in flight: there is nothing more to compute
+    for plan in (first, second, third):
+        assert plan is not None
+        scheduler.commit(plan, [7])
+    assert request.output == [7, 7, 7]
+    assert not scheduler.has_work
+
+
+def test_a_step_in_flight_for_an_ended_request_is_dropped() -> None:
+    scheduler = make_scheduler()
+    request = Request(
+        1, np.array([1, 2], np.int32), SamplingParams(), max_tokens=9, stop_ids=frozenset([5])
+    )
+    scheduler.add(request)
+    first, second = launch(scheduler), launch(scheduler)
+    assert first is not None
+    assert second is not None
+    assert [item.finish for item in scheduler.commit(first, [5])] == ["stop"]
+    assert scheduler.commit(second, [6]) == []
+    assert request.output == [5]
+
+
+def test_the_longest_cached_prefix_is_admitted_first() -> None:
+    scheduler = make_scheduler(max_running=1)
+    cached = make_request(1, 40, max_tokens=1)
+    scheduler.add(cached)
+    while scheduler.has_work:
+        step(scheduler)
+    scheduler.add(make_request(2, 6))
+    scheduler.add(make_request(3, cached.prompt.tolist() + [1, 2, 3]))
+    assert step(scheduler) == [(3, 40, 3)]
+
+
+def test_nobody_is_passed_over_for_ever() -> None:
+    scheduler = make_scheduler(max_running=1)
+    cached = make_request(1, 40, max_tokens=1)
+    scheduler.add(cached)
+    while scheduler.has_work:
+        step(scheduler)
+    unlucky = make_request(2, 6, max_tokens=1)
+    scheduler.add(unlucky)
+    served = []
+    for handle in range(3, 40):
+        scheduler.add(make_request(handle, [*cached.prompt.tolist(), handle], max_tokens=1))
+        served += [name for name, _, _ in step(scheduler)]
+    assert served.index(2) == MAX_PASSED_OVER
+
+
+def test_a_prompt_waits_for_the_one_that_computes_its_prefix() -> None:
+    scheduler = make_scheduler(max_step_tokens=16)
+    shared = list(range(24))
+    scheduler.add(make_request(1, [*shared, 100]))
+    scheduler.add(make_request(2, [*shared, 200]))
+    scheduler.add(make_request(3, 5))
+    assert step(scheduler) == [(1, 0, 16)]
+    assert step(scheduler) == [(1, 16, 9), (3, 0, 5)]
+    assert (2, 24, 1) in step(scheduler)
+
+
+def test_the_newest_request_gives_up_its_memory_first_and_is_the_next_to_return() -> None:
+    scheduler = make_scheduler(pages=1 + 8)
+    old, new = make_request(1, 8, max_tokens=16), make_request(2, 8, max_tokens=16)
+    scheduler.add(old)
+    scheduler.add(new)
+    while not scheduler.stats().retractions:
+        step(scheduler)
+    assert new.row == -1
+    assert old.row != -1
+    produced = len(new.output)
+    assert produced > 0
+    scheduler.add(make_request(3, 4, max_tokens=4))
+    while new.row == -1:
+        planned = step(scheduler)
+    assert old not in scheduler.waiting
+    assert [name for name, _, _ in planned] == [2]
+    assert len(new.output) == produced + 1
+
+
+def test_a_retracted_request_waits_for_its_token_in_flight() -> None:
+    scheduler = make_scheduler(pages=1 + 4)
+    scheduler.add(make_request(1, 6, max_tokens=10))
+    scheduler.add(make_request(2, 2, max_tokens=10))
+    plans = []
+    while not scheduler.stats().retractions:
+        plan = launch(scheduler)
+        assert plan is not None
+        plans.append(plan)
+    retracted = next(iter(scheduler.waiting))
+    assert retracted.in_flight > 0
+    while plans:
+        scheduler.commit(plans[0], [7] * len(plans.pop(0).requests))
+    assert retracted.in_flight == 0
+    while scheduler.has_work:
+        step(scheduler)
+    assert retracted.output == [7] * 10
+
+
+@pytest.mark.parametrize("when", ["waiting", "prefilling", "decoding"])
+def test_an_abort_gives_everything_back(when: str) -> None:
+    scheduler = make_scheduler(max_running=2)
+    blockers = [make_request(name, 4) for name in (8, 9)] if when == "waiting" else []
+    request = make_request(1, 20 if when == "prefilling" else 5)
+    for each in (*blockers, request):
+        scheduler.add(each)
+    step(scheduler)
+    step(scheduler)
+    for each in (request, *blockers):
+        scheduler.abort(each)
+    stats = scheduler.stats()
+    assert (stats.running, stats.waiting, stats.pages_used) == (0, 0, 0)
+    scheduler.clear_cache()
+    assert scheduler.allocator.free == scheduler.allocator.total
+
+
+def test_without_a_prefix_cache_nothing_is_kept() -> None:
+    scheduler = Scheduler(
+        pages=100, page_tokens=PAGE, max_running=4, max_step_tokens=64, context_length=200,
+        prefix_cache=False,
+    )  # fmt: skip
+    for handle in (1, 2):
+        request = make_request(handle, list(range(20)), max_tokens=2)
+        scheduler.add(request)
+        while scheduler.has_work:
+            step(scheduler)
+        assert request.cached_tokens == 0
+    assert scheduler.allocator.free == scheduler.allocator.total
