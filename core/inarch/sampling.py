@@ -11,6 +11,7 @@ from inarch.errors import InvalidRequestError
 
 MAX_TOP_LOGPROBS = 20
 MAX_STOP_STRINGS = 32
+MAX_STOP_CHARACTERS = 1000  # of one stop string
 MAX_STOP_TOKENS = 64
 MAX_N = 128
 
@@ -72,8 +73,12 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             raise InvalidRequestError(
                 f"at most {MAX_STOP_STRINGS} stop strings, got {len(self.stop)}", param="stop"
             )
-        if "" in self.stop:
-            raise InvalidRequestError("a stop string must not be empty", param="stop")
+        for text in self.stop:
+            if not 0 < len(text) <= MAX_STOP_CHARACTERS:
+                raise InvalidRequestError(
+                    f"a stop string must have 1 to {MAX_STOP_CHARACTERS} characters, got {len(text)}",
+                    param="stop",
+                )
         if len(self.stop_token_ids) > MAX_STOP_TOKENS:
             raise InvalidRequestError(
                 f"at most {MAX_STOP_TOKENS} stop token ids, got {len(self.stop_token_ids)}",

@@ -40,10 +40,7 @@ class ByteText:
         self._begun = bool(context) or table.spelling.at_start is None
 
     def feed(self, token_ids: Sequence[int]) -> str:
-        if self._begun:
-            new = b"".join(map(self._table.__getitem__, token_ids))
-        else:
-            new = self._begin(token_ids)
+        new = self._join(token_ids) if self._begun else self._begin(token_ids)
         data = self._rest + new
         text, used = codecs.utf_8_decode(data, "replace", False)
         self._rest = data[used:]
@@ -57,9 +54,11 @@ class ByteText:
         for at, token_id in enumerate(token_ids):
             if self._table[token_id]:
                 self._begun = True
-                rest = map(self._table.__getitem__, token_ids[at + 1 :])
-                return self._table.at_start(token_id) + b"".join(rest)
+                return self._table.at_start(token_id) + self._join(token_ids[at + 1 :])
         return b""
+
+    def _join(self, token_ids: Sequence[int]) -> bytes:
+        return b"".join(map(self._table.__getitem__, token_ids))
 
 
 class WindowText:

@@ -206,7 +206,8 @@ def _convert(folder: Path) -> tuple[Backend, dict[str, str]]:
         loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # anything, from a missing file to a missing package
         raise ModelError(
-            f"{folder} has no tokenizer.json, and transformers finds no other tokenizer: {error}"
+            f"{folder} has no tokenizer.json, and transformers finds no other tokenizer in it: "
+            + " ".join(str(error).split())
         ) from None
     backend = getattr(loaded, "backend_tokenizer", None)
     if backend is None:
