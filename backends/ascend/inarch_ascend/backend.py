@@ -1,0 +1,116 @@
+"""Find Ascend NPUs by what the driver and CANN leave on the disk, without loading torch-npu."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import Distribution
+from pathlib import Path
+from typing import NoReturn
+
+from inarch.errors import BackendError
+from inarch.hal.backend import Backend, Probe
+
+NO_KERNELS = (
+    "this version of inarch-ascend can find the hardware but has no kernels yet: "
+    "run on the CPU with --backend reference"
+)
+PCI_VENDOR, PCI_ACCELERATOR = "0x19e5", "0x12"  # Huawei's; its network cards have it too
+CONTROL_NODES = ("davinci_manager", "devmm_svm", "hisi_hdc")
+CANN_VARIABLES = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME")
+
+
+class AscendBackend(Backend):
+    """Looks below `root`, in the packages of `site` (sys.path) and in `environment`."""
+
+    name = "ascend"
+
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        site: Sequence[str] | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._root, self._site, self._environment = root, site, environment
+
+    def probe(self) -> Probe:
+        if self._environment.get("ASCEND_RT_VISIBLE_DEVICES") == "":
+            return Probe(0, reasons=("ASCEND_RT_VISIBLE_DEVICES is empty and hides every NPU",))
+        nodes = [path.name for path in (self._root / "dev").glob("davinci[0-9]*")]
+        chips, libraries = list(self._chips()), self._libraries()
+        troubles = list(self._troubles(nodes, chips, libraries))
+        if not nodes and not chips:
+            reason = "no Ascend NPU: no /dev/davinci0, and none on the PCI bus"
+            return Probe(0, reasons=(reason, *troubles), libraries=libraries)
+        devices = tuple(f"Ascend NPU {node.removeprefix('davinci')}" for node in sorted(nodes))
+        reasons = (*troubles, NO_KERNELS)
+        return Probe(0, devices, reasons, hardware_seen=True, libraries=libraries)
+
+    def open(self, index: int) -> NoReturn:
+        raise BackendError("; ".join(self.probe().reasons))
+
+    def environment(self) -> Mapping[str, str]:
+        # An installed torch-npu would load itself with torch, and fail there without CANN.
+        return {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+
+    def _chips(self) -> Iterator[str]:
+        """PCI device ids of the NPUs on the bus."""
+        for folder in sorted((self._root / "sys/bus/pci/devices").glob("*")):
+            kind = _read(folder / "class")
+            if _read(folder / "vendor") == PCI_VENDOR and kind.startswith(PCI_ACCELERATOR):
+                yield _read(folder / "device")
+
+    def _troubles(
+        self, nodes: Sequence[str], chips: Sequence[str], libraries: Mapping[str, str]
+    ) -> Iterator[str]:
+        if "torch-npu" in libraries and "CANN" not in libraries:
+            yield (
+                f"torch-npu {libraries['torch-npu']} is installed without CANN, so that `import torch` "
+                "fails unless TORCH_DEVICE_BACKEND_AUTOLOAD=0 is set, as Inarch does"
+            )
+        if not nodes and chips:
+            yield (
+                f"an NPU ({', '.join(chips)}) is on the PCI bus, but no /dev/davinci0 is here: install "
+                "the driver, or give the device to this container (--device /dev/davinci0)"
+            )
+        if not nodes:
+            return
+        for node in CONTROL_NODES:
+            if not (self._root / "dev" / node).exists():
+                yield f"/dev/{node} is not there: give it to this container too"
+        if "CANN" not in libraries:
+            yield "CANN is not in the environment: install it and source its set_env.sh"
+        if "torch-npu" not in libraries:
+            yield "torch-npu is not installed: pip install torch-npu"
+
+    def _libraries(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        driver = _read(self._root / "usr/local/Ascend/driver/version.info")
+        if version := re.search(r"^Version=(.+)$", driver, re.MULTILINE):
+            found["driver"] = version[1]
+        site = list(sys.path if self._site is None else self._site)
+        for name in ("torch", "torch-npu"):
+            for distribution in Distribution.discover(name=name, path=site):
+                found.setdefault(name, distribution.version)
+        if cann := self._cann():
+            found["CANN"] = cann
+        return found
+
+    def _cann(self) -> str | None:
+        """CANN's version, "unknown" where it does not tell, None where it is not there."""
+        for variable in CANN_VARIABLES:
+            home = self._root / self._environment.get(variable, "").lstrip("/")
+            if self._environment.get(variable) and home.is_dir():
+                texts = map(_read, home.glob("*-linux/ascend_toolkit_install.info"))
+                found = [re.search(r"^version=(.+)$", text, re.MULTILINE) for text in texts]
+                return next((version[1] for version in found if version), "unknown")
+        return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+"""Intel CPUs for Inarch."""

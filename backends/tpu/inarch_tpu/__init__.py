@@ -1,0 +1,1 @@
+"""Google TPUs for Inarch."""

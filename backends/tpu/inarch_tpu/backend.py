@@ -1,0 +1,97 @@
+"""Find TPU chips on the PCI bus and their device nodes, without loading libtpu or JAX."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import Distribution
+from pathlib import Path
+from typing import NoReturn
+
+from inarch.errors import BackendError
+from inarch.hal.backend import Backend, Probe
+
+NO_KERNELS = (
+    "this version of inarch-tpu can find the hardware but has no kernels yet: "
+    "run on the CPU with --backend reference"
+)
+PCI_VENDOR = "0x1ae0"  # Google's; its network cards have it too, so the device id decides
+PCI_DEVICES = {
+    "0x0027": "TPU v2 or v3",
+    "0x005e": "TPU v4",
+    "0x0062": "TPU v5p",
+    "0x0063": "TPU v5e",
+    "0x006f": "TPU v6e",
+    "0x0076": "TPU v7",
+}
+LIBRARIES = ("libtpu", "jax", "torch")
+MACHINE_TYPE = "TPU_ACCELERATOR_TYPE"  # set on TPU machines, "v5litepod-8"
+
+
+class TpuBackend(Backend):
+    """Looks below `root`, in the packages of `site` (sys.path) and in `environment`."""
+
+    name = "tpu"
+
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        site: Sequence[str] | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        self._root, self._site, self._environment = root, site, environment
+
+    def probe(self) -> Probe:
+        nodes, chips = self._nodes(), list(self._chips())
+        if not chips and not any(node.startswith("accel") for node in nodes):
+            return self._nothing()
+        devices = tuple(chips or ["TPU"] * len(nodes)) if nodes else ()
+        libraries = self._libraries()
+        reasons = [NO_KERNELS]
+        if "libtpu" not in libraries:
+            reasons.insert(0, "libtpu is not installed: pip install libtpu")
+        if not nodes:
+            reasons.insert(
+                0,
+                f"{len(chips)} x {chips[0]} on the PCI bus, but neither /dev/accel0 nor /dev/vfio/0 is "
+                "here: give the devices to this container (--privileged)",
+            )
+        return Probe(0, devices, tuple(reasons), hardware_seen=True, libraries=libraries)
+
+    def open(self, index: int) -> NoReturn:
+        raise BackendError("; ".join(self.probe().reasons))
+
+    def _nothing(self) -> Probe:
+        if machine := self._environment.get(MACHINE_TYPE):
+            reason = f"{MACHINE_TYPE} is {machine}, but no chip can be seen from here"
+            return Probe(0, reasons=(reason, NO_KERNELS), hardware_seen=True)
+        return Probe(0, reasons=("no TPU: no chip on the PCI bus and no /dev/accel0",))
+
+    def _nodes(self) -> list[str]:
+        """Device nodes: accel0 up to v4, vfio/0 since v5. (/dev/vfio may serve other devices too.)"""
+        accel = [path.name for path in (self._root / "dev").glob("accel[0-9]*")]
+        vfio = [f"vfio/{path.name}" for path in (self._root / "dev/vfio").glob("[0-9]*")]
+        return sorted(accel or vfio)
+
+    def _chips(self) -> Iterator[str]:
+        for folder in sorted((self._root / "sys/bus/pci/devices").glob("*")):
+            if _read(folder / "vendor") == PCI_VENDOR:
+                chip = PCI_DEVICES.get(_read(folder / "device"))
+                if chip is not None:
+                    yield chip
+
+    def _libraries(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        site = list(sys.path if self._site is None else self._site)
+        for name in LIBRARIES:
+            for distribution in Distribution.discover(name=name, path=site):
+                found.setdefault(name, distribution.version)
+        return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""

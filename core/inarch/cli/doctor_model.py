@@ -1,0 +1,73 @@
+"""`inarch doctor MODEL`: how a model would be served, and where each choice comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from inarch.cli.tables import print_table
+from inarch.config import EngineConfig
+from inarch.engine.build import Built, build
+from inarch.engine.resolve import resolve
+from inarch.hal.dispatch import Choice
+from inarch.plugins import Plugins
+
+MIB = 1 << 20
+WHY = {
+    "preferred": "the best that applies",
+    "forced": "--kernels",
+    "parts": "made of its parts",
+    "reference": "no kernel applies",
+}
+
+
+def report(config: EngineConfig, plugins: Plugins) -> None:
+    """Build the engine as `serve` would, and print its choices. Raises InarchError."""
+    resolved, backend = resolve(config, plugins)
+    built = build(resolved, backend, plugins)
+    try:
+        print_table(("model", built.info.name, "why"), _model_rows(built))
+        print_table(("memory", "MiB", "where from"), _memory_rows(built))
+        print_table(("op", "kernel", "bindings", "why"), _op_rows(built.dispatcher.choices))
+    finally:
+        built.device.close()
+
+
+def _model_rows(built: Built) -> list[tuple[str, str, str]]:
+    info, why = built.info, built.reasons
+    return [
+        ("folder", info.path, ""),
+        ("architecture", info.architecture, "config.json"),
+        ("dtype", info.dtype, why["dtype"]),
+        ("context length", f"{info.context_length} tokens", why["context length"]),
+        ("page", f"{info.page_tokens} tokens", why["page size"]),
+        ("KV cache", f"{info.kv_tokens} tokens", why["KV pages"]),
+        ("longest request", f"{info.max_request_tokens} tokens", "context length, or KV cache"),
+    ]
+
+
+def _memory_rows(built: Built) -> list[tuple[str, str, str]]:
+    memory = built.memory
+    usable = int(memory.total * memory.share)
+    rows = [
+        ("device", memory.total, f"measured, {built.info.device}"),
+        ("usable", usable, f"{memory.share:g} of it: --memory-share, or the device's own"),
+        ("weights", memory.weights, "measured, after loading"),
+        ("a step", memory.activations, "measured, the peak of the largest step"),
+        ("sampling", memory.sampling, "counts for penalties, per request that can run"),
+        ("KV cache", memory.kv, f"{memory.pages} pages of {memory.page_bytes} bytes"),
+    ]
+    return [(name, f"{size / MIB:.1f}", source) for name, size, source in rows]
+
+
+def _op_rows(choices: Iterable[Choice]) -> list[tuple[str, str, str, str]]:
+    """One row per op and reason: bindings that differ in their facts alone are counted together."""
+    counted: dict[tuple[str, str, str], int] = {}
+    for choice in choices:
+        passed_over = [f"not {kernel}: {reason}" for kernel, reason in choice.rejected]
+        row = (
+            choice.op,
+            choice.kernel,
+            "; ".join([WHY.get(choice.why, choice.why), *choice.caveats, *passed_over]),
+        )
+        counted[row] = counted.get(row, 0) + 1
+    return [(op, kernel, str(times), why) for (op, kernel, why), times in sorted(counted.items())]
