@@ -29,7 +29,11 @@ class Linear(Protocol):
     """What a kernel of the facet "linear" is: an object that packs weights and applies them."""
 
     def prepack(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> PackedWeight:
-        """Take over weight [N, K] and bias [N], on the device in the spec's dtype."""
+        """Pack weight [N, K] and bias [N], on the device in the spec's dtype.
+
+        They may be kept as they are but must not be written to: a tied head is packed from the
+        embedding's own tensor.
+        """
         ...
 
     def apply(self, x: Tensor, packed: PackedWeight) -> Tensor:

@@ -1,0 +1,1 @@
+"""Models as data: families describe, one decoder runs every description."""

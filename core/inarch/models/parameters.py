@@ -1,0 +1,57 @@
+"""What a canonical tensor looks like, before any byte of it is read.
+
+Canonical names are the decoder's own; a family says which tensors of a checkpoint make up each. A
+parameter may be several of them, one below the other: the decoder multiplies once by the fused q, k
+and v, while most checkpoints keep three tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Shape of one canonical tensor: [sum(rows), columns], or [sum(rows)] without columns.
+
+    rows has one entry for each part that a checkpoint may keep apart (q, k and v; gate and up).
+    scale: the weight of a norm; random weights of a norm are one, others lie around zero.
+    """
+
+    rows: tuple[int, ...]
+    columns: int | None = None
+    scale: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.shape_of(sum(self.rows))
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    def shape_of(self, rows: int) -> tuple[int, ...]:
+        return (rows,) if self.columns is None else (rows, self.columns)
+
+
+Parameters = dict[str, Parameter]
+
+
+def norm(features: int) -> Parameters:
+    return {"weight": Parameter((features,), scale=True)}
+
+
+def linear(inputs: int, *outputs: int, bias: bool = False) -> Parameters:
+    """The tensors of a linear layer whose outputs are those of several, one after the other."""
+    weight = {"weight": Parameter(outputs, inputs)}
+    return weight | {"bias": Parameter(outputs)} if bias else weight
+
+
+def nested(**modules: Parameters) -> Parameters:
+    """Parameters of named modules, under dotted names."""
+    return {
+        f"{module}.{name}": parameter
+        for module, own in modules.items()
+        for name, parameter in own.items()
+    }

@@ -1,0 +1,68 @@
+"""Finds the folder of the model that a user names: a path, a bundled model, or an id of the hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from inarch.errors import ModelError
+
+CONFIGURATION = ("*.json", "*.txt", "*.jinja", "*.model")  # .model: SentencePiece vocabularies
+WEIGHTS = ("*.safetensors",)
+OTHER_FORMATS = ("consolidated*", "original/*", "*/*")  # copies of the same weights
+HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
+
+
+def resolve_model(
+    model: str, bundled: Mapping[str, Path], *, revision: str | None = None, weights: bool = True
+) -> Path:
+    """The local folder of `model`, downloaded from the hub first if need be.
+
+    A folder that exists wins over a bundled name, and both over the hub. revision: a branch, tag or
+    commit on the hub. weights=False leaves the weights there, for `--load-format dummy`. Raises
+    ModelError.
+    """
+    folder = Path(model).expanduser()
+    if model and folder.is_dir():
+        return folder
+    if model in bundled:
+        return bundled[model]
+    if folder.is_file():
+        raise ModelError(f"{model} is a file: give the folder that holds it and its config.json")
+    names = f"Bundled models: {', '.join(bundled)}" if bundled else "No model is bundled"
+    if not HUB_ID.fullmatch(model):
+        raise ModelError(f"there is no model folder {model!r}. {names}")
+    try:
+        return _download(model, revision, weights)
+    except (OSError, ValueError) as error:
+        why = _why_not(model, error)
+        raise ModelError(f"there is no folder {model}, and {why}. {names}") from error
+
+
+def _download(model: str, revision: str | None, weights: bool) -> Path:
+    from huggingface_hub import snapshot_download
+
+    wanted = [*CONFIGURATION, *(WEIGHTS if weights else ())]
+    ignored = list(OTHER_FORMATS)
+    found = snapshot_download(
+        model, revision=revision, allow_patterns=wanted, ignore_patterns=ignored
+    )
+    return Path(found)
+
+
+def _why_not(model: str, error: Exception) -> str:
+    from huggingface_hub import constants
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return "the hub's model is gated: accept its terms there, then log in with `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return "the hub has no such model, or it is private: check the name, or `hf auth login`"
+    if isinstance(error, ValueError):
+        return f"it is no valid name on the hub: {error}"
+    offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+    return (
+        f"it is not in the local hub cache while {offline} ({str(error).splitlines()[0]}): run "
+        f"`hf download {model}` where there is a network, or give a folder"
+    )

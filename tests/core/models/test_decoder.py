@@ -1,0 +1,80 @@
+"""The decoder gives transformers' logits, however the tokens are cut into steps and pages."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from .oracle import MODELS, Saved, load
+
+TOLERANCE = 2e-4  # absolute, on float32 logits
+
+every_model = pytest.mark.parametrize("name", MODELS)
+every_page_size = pytest.mark.parametrize("page_tokens", [1, 16, 128])
+
+
+def tokens(length: int, seed: int = 0) -> list[int]:
+    return random.Random(f"{length} {seed}").choices(range(101), k=length)
+
+
+def assert_equal(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE)
+
+
+@every_model
+@every_page_size
+def test_a_whole_prefill(saved: Callable[[str], Saved], name: str, page_tokens: int) -> None:
+    prompt, model = tokens(150), saved(name)
+    logits = load(model.folder, page_tokens).step({0: prompt})[0]
+    assert_equal(logits, model.logits(prompt)[-1])
+
+
+@every_model
+@every_page_size
+def test_a_prefill_in_odd_chunks_and_then_decodes(
+    saved: Callable[[str], Saved], name: str, page_tokens: int
+) -> None:
+    prompt, model = tokens(150), saved(name)
+    paged, expected = load(model.folder, page_tokens), model.logits(prompt)
+    end = 0
+    for size in (1, 3, 17, 1, 29, 64, 7, 13, *[1] * 15):
+        logits = paged.step({3: prompt[end : end + size]})[3]
+        end += size
+        assert_equal(logits, expected[end - 1])
+    assert end == len(prompt)
+
+
+@every_model
+@every_page_size
+def test_sequences_do_not_feel_their_neighbours_in_a_ragged_batch(
+    saved: Callable[[str], Saved], name: str, page_tokens: int
+) -> None:
+    model = saved(name)
+    paged = load(model.folder, page_tokens)
+    prompts = {row: tokens(90, seed=row) for row in range(6)}
+    expected = {row: model.logits(prompt) for row, prompt in prompts.items()}
+    ends, chance = dict.fromkeys(prompts, 0), random.Random(1)
+    while unfinished := [row for row in prompts if ends[row] < 90]:
+        chosen = chance.sample(unfinished, chance.randint(1, len(unfinished)))
+        sizes = {row: chance.choice([1, 1, 2, 5, 33]) for row in chosen}
+        chunks = {row: prompts[row][ends[row] : ends[row] + sizes[row]] for row in chosen}
+        for row, logits in paged.step(chunks).items():
+            ends[row] += len(chunks[row])
+            assert_equal(logits, expected[row][ends[row] - 1])
+
+
+@every_model
+def test_64_greedy_tokens(saved: Callable[[str], Saved], name: str) -> None:
+    model, prompt = saved(name), tokens(20)
+    assert load(model.folder).greedy(0, prompt, 64) == model.greedy(prompt, 64)
+
+
+def test_a_float32_checkpoint_can_run_in_bfloat16(saved: Callable[[str], Saved]) -> None:
+    model, prompt = saved("llama"), tokens(60)
+    logits = load(model.folder, dtype=torch.bfloat16).step({0: prompt})[0]
+    exact = model.logits(prompt)[-1]
+    assert logits.dtype == torch.float32
+    assert (logits - exact).norm() < 0.05 * exact.norm()

@@ -1,0 +1,72 @@
+"""Drives a decoder by hand: the caller says which tokens each sequence gets in which step."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inarch.hal.attention import AttentionBatch
+from inarch.hal.device import Device
+from inarch.hal.executor import StepInputs
+from inarch.hal.kv import KVStore
+from inarch.models.decoder import Decoder
+
+
+class Paged:
+    """Sequences in rows of a page table, with pages given out in shuffled order."""
+
+    def __init__(
+        self, decoder: Decoder, store: KVStore, device: Device, *, rows: int = 8, tokens: int = 512
+    ) -> None:
+        """rows: sequences at once; tokens: the most that each may have."""
+        self._decoder, self._device = decoder, device
+        self._page_tokens = store.layout.page_tokens
+        columns = -(-tokens // self._page_tokens)
+        self._kv = store.allocate(1 + rows * columns)
+        self._free = list(range(1, 1 + rows * columns))
+        random.Random(0).shuffle(self._free)
+        self._table = np.zeros((rows, columns), np.int32)
+        self._lengths = np.zeros(rows, np.int32)
+
+    @torch.inference_mode()
+    def step(self, chunks: Mapping[int, Sequence[int]]) -> dict[int, Tensor]:
+        """One forward pass that appends tokens to rows: logits [V] after each row's last token."""
+        rows = np.array(list(chunks), np.int32)
+        sizes = np.array([len(tokens) for tokens in chunks.values()], np.int32)
+        q_indptr = np.concatenate(([0], sizes.cumsum())).astype(np.int32)
+        starts = self._lengths[rows]
+        positions = np.concatenate(
+            [start + np.arange(size) for start, size in zip(starts, sizes, strict=True)]
+        )
+        for row, size in zip(rows, sizes, strict=True):
+            self._grow(row, size)
+        batch = AttentionBatch(q_indptr, self._lengths[rows], rows, self._table)
+        inputs = StepInputs(
+            token_ids=self._upload([token for tokens in chunks.values() for token in tokens]),
+            positions=self._upload(positions),
+            last_token=self._upload(q_indptr[1:] - 1),
+            plans=self._decoder.plan(batch),
+        )
+        logits, self._kv = self._decoder.forward(inputs, self._kv)
+        return dict(zip(chunks, logits, strict=True))
+
+    def greedy(self, row: int, prompt: Sequence[int], new_tokens: int) -> list[int]:
+        """Prefill the prompt at once, then decode token by token: the new tokens."""
+        found = [int(self.step({row: prompt})[row].argmax())]
+        while len(found) < new_tokens:
+            found.append(int(self.step({row: found[-1:]})[row].argmax()))
+        return found
+
+    def _grow(self, row: int, tokens: int) -> None:
+        held = -(-self._lengths[row] // self._page_tokens)
+        self._lengths[row] += tokens
+        needed = -(-self._lengths[row] // self._page_tokens)
+        for column in range(held, needed):
+            self._table[row, column] = self._free.pop()
+
+    def _upload(self, values: Sequence[int] | np.ndarray) -> Tensor:
+        return self._device.upload(np.asarray(values, np.int64))
