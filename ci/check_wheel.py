@@ -1,6 +1,6 @@
 """Build the wheel and compare what it holds with the source: every package, and nothing else.
 
-    python ci/check_wheel.py
+python ci/check_wheel.py
 """
 
 from __future__ import annotations

@@ -25,7 +25,9 @@ class NullAttention:
     def plan(self, batch: AttentionBatch) -> AttentionBatch:
         return batch
 
-    def run(self, layer: int, q: Tensor, k: Tensor, v: Tensor, kv: KVState, plan: Any, **_: Any) -> Any:
+    def run(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, kv: KVState, plan: Any, **_: Any
+    ) -> Any:
         return AttentionResult(q, kv, None)
 
 

@@ -16,6 +16,11 @@ from inarch.hal.device import Device
 from inarch.hal.executor import StepShape
 
 ALIGNMENT = 8  # bytes; every packed array begins at a multiple of it
+TORCH_DTYPE = {
+    np.dtype(np.int32): torch.int32,
+    np.dtype(np.int64): torch.int64,
+    np.dtype(np.float32): torch.float32,
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,6 @@ def upload(device: Device, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor
     tensors: dict[str, Tensor] = {}
     at = 0
     for name, array in arrays.items():
-        dtype = getattr(torch, array.dtype.name)
-        tensors[name] = there[at : at + array.nbytes].view(dtype)
+        tensors[name] = there[at : at + array.nbytes].view(TORCH_DTYPE[array.dtype])
         at += sizes[name]
     return tensors

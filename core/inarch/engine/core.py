@@ -7,7 +7,6 @@ A device that is done when `launch` returns (a CPU) is read at once, so nothing 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -96,15 +95,19 @@ class EngineCore:
         produced = self.scheduler.commit(step.plan, result.tokens)
         self._steps += 1
         self._generated_tokens += len(produced)
-        for client, news in _by_client(produced):
-            output = outputs.setdefault(client, TokenOutput(handles=[], tokens=[]))
-            for item in news:
-                self._report(item, result, output)
+        for item in produced:
+            request = item.request
+            output = outputs.get(request.client)
+            if output is None:
+                output = outputs[request.client] = TokenOutput(handles=[], tokens=[])
+            if item.finish or len(request.output) == 1 or request.params.logprobs is not None:
+                self._report_details(item, result, output)
+            output.handles.append(request.handle)
+            output.tokens.append(item.token)
 
-    def _report(self, item: Produced, result: StepResult, output: TokenOutput) -> None:
+    def _report_details(self, item: Produced, result: StepResult, output: TokenOutput) -> None:
+        """What comes with a sample's first and last token, and with each if it wants logprobs."""
         request, index = item.request, len(output.handles)
-        output.handles.append(request.handle)
-        output.tokens.append(item.token)
         if len(request.output) == 1:
             output.cached[index] = request.cached_tokens
             self._prompt_tokens += len(request.prompt)
@@ -116,10 +119,3 @@ class EngineCore:
         if item.finish:
             output.finish[index] = item.finish
             self._requests.pop((request.client, request.handle), None)
-
-
-def _by_client(produced: list[Produced]) -> Iterable[tuple[bytes, list[Produced]]]:
-    groups: dict[bytes, list[Produced]] = {}
-    for item in produced:
-        groups.setdefault(item.request.client, []).append(item)
-    return groups.items()

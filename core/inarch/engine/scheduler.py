@@ -148,19 +148,18 @@ class Scheduler:
         Requests that are at their end leave, and their pages become cache.
         """
         produced = []
-        sampled: list[bool] = plan.samples.tolist()
-        for sequence, request in enumerate(plan.requests):
-            if not sampled[sequence]:
-                continue
+        for sequence in np.flatnonzero(plan.samples).tolist():
+            request = plan.requests[sequence]
             request.in_flight -= 1
             if request.status is Status.FINISHED:
                 continue
             token = tokens[sequence]
-            request.output.append(token)
+            output = request.output
+            output.append(token)
             finish = None
-            if token in request.stop_ids and len(request.output) >= request.params.min_tokens:
+            if token in request.stop_ids and len(output) >= request.params.min_tokens:
                 finish = "stop"
-            elif len(request.output) >= request.max_tokens:
+            elif len(output) >= request.max_tokens:
                 finish = "length"
             produced.append(Produced(request, token, sequence, finish))
             if finish:

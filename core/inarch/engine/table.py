@@ -10,6 +10,8 @@ import numpy as np
 
 from inarch.engine.request import NO_ROW, Request
 
+NO_UPDATES = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32))
+
 
 class RequestTable:
     """Pages and lengths of up to `rows` running requests of up to `max_pages` pages each."""
@@ -22,7 +24,7 @@ class RequestTable:
         self.computed = np.zeros(rows, dtype=np.int32)  # tokens whose KV has been launched
         self.limit = np.zeros(rows, dtype=np.int32)  # most tokens whose KV will be needed
         self._free = list(range(rows - 1, -1, -1))
-        self._updates: list[tuple[np.ndarray, np.ndarray]] = []
+        self._updates: list[tuple[np.ndarray, np.ndarray]] | None = None  # None: all of it is new
 
     @property
     def free_rows(self) -> int:
@@ -61,13 +63,19 @@ class RequestTable:
         return self.pages[row, start:end].copy()
 
     def take_updates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """The places written since the last call: rows, columns and the pages that are there now."""
+        """The places written since the last call: rows, columns and the pages that are there now.
+
+        None at first, as nobody knows the table yet; afterwards never, however little has changed.
+        """
         updates, self._updates = self._updates, []
-        if not updates:
+        if updates is None:
             return None
+        if not updates:
+            return NO_UPDATES
         rows, columns = (np.concatenate(part) for part in zip(*updates, strict=True))
         return rows, columns, self.pages[rows, columns]
 
     def _write(self, rows: np.ndarray, columns: np.ndarray, pages: np.ndarray) -> None:
         self.pages[rows, columns] = pages
-        self._updates.append((rows, columns))
+        if self._updates is not None:
+            self._updates.append((rows, columns))
