@@ -12,6 +12,8 @@ from inarch.engine.request import NO_ROW, Request
 
 NO_UPDATES = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32))
 
+NOTHING = np.empty(0, dtype=np.int32)
+
 
 class RequestTable:
     """Pages and lengths of up to `rows` running requests of up to `max_pages` pages each."""
@@ -65,17 +67,18 @@ class RequestTable:
     def take_updates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """The places written since the last call: rows, columns and the pages that are there now.
 
-        None at first, as nobody knows the table yet; afterwards never, however little has changed.
+        None the first time: whoever keeps a copy of the table must take all of it.
         """
         updates, self._updates = self._updates, []
         if updates is None:
             return None
         if not updates:
-            return NO_UPDATES
+            return NOTHING, NOTHING, NOTHING
         rows, columns = (np.concatenate(part) for part in zip(*updates, strict=True))
         return rows, columns, self.pages[rows, columns]
 
     def _write(self, rows: np.ndarray, columns: np.ndarray, pages: np.ndarray) -> None:
         self.pages[rows, columns] = pages
         if self._updates is not None:
+            if self._updates is not None:
             self._updates.append((rows, columns))

@@ -4,9 +4,9 @@
 into whatever the kernel needs. `run` happens once a layer, inside the graph.
 
 Conventions: the window counts the token itself; the soft-cap comes before the mask; a sink is a
-logit per head that is added to the denominator only; log-sum-exp is natural and float32; a fully
-masked row gives 0 and -inf. Letters in shapes: T tokens, S sequences, H query heads, G KV heads,
-D head size.
+logit per head that is added to the denominator only; log-sum-exp, of that denominator, is natural
+and float32; a fully masked row gives 0 and -inf. Letters in shapes: T tokens, S sequences, H query
+heads, G KV heads, D head size.
 """
 
 from __future__ import annotations
@@ -49,12 +49,14 @@ class AttentionBatch:
 
     page_table is the core's own table of all running requests: a backend may keep a copy on the
     device and apply `page_updates` (rows, columns, pages written since the previous plan) to it.
+    None: the table is not the one of the previous plan, and must be copied whole.
 
     tree_parent [T], for the verification of drafted tokens: the index of each query token's parent
     within its own sequence's query tokens, -1 for a child of the cached prefix. A query sees the
     prefix, its ancestors and itself. None: every sequence is a causal chain.
 
-    Padding sequences have one query token, length 1 and a row whose pages are all the null page.
+    Padding sequences have no cached prefix and a row whose pages are all the null page. They have
+    one query token each, the last of them what remains.
     """
 
     q_indptr: np.ndarray  # int32 [S + 1]

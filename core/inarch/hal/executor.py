@@ -44,7 +44,11 @@ Step = Callable[[StepInputs, KVState], tuple[Tensor, KVState]]  # -> logits [S, 
 
 class Executor(Protocol):
     def bucket(self, shape: StepShape) -> StepShape:
-        """The shape to pad to; every field at least as large. The same shape: no padding."""
+        """The shape to pad to; every field at least as large. The same shape: no padding.
+
+        What is added comes as padding sequences: no more sequences than tokens, and at least one
+        sequence if there are tokens.
+        """
         ...
 
     def run(

@@ -68,7 +68,7 @@ class KVStore(ABC):
 
     @abstractmethod
     def read(self, kv: KVState, layer: int, pages: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens of pages [N] int64 in order: k, v [N * page_tokens, G, D]."""
+        """A copy of the tokens of pages [N] int64 in order: k, v [N * page_tokens, G, D]."""
 
     @abstractmethod
     def copy_pages(self, kv: KVState, source: np.ndarray, target: np.ndarray) -> KVState:
@@ -80,7 +80,11 @@ class KVStore(ABC):
 
     @abstractmethod
     def import_pages(self, kv: KVState, pages: np.ndarray, data: CanonicalPages) -> KVState:
-        """The inverse of `export_pages`, from a store of any layout with the same spec."""
+        """The inverse of `export_pages`, from a store of any layout and page size, the same spec.
+
+        The last page may be filled in part. Raises ValueError if the tokens need other than
+        len(pages) pages.
+        """
 
 
 def check_pages(pages: Sequence[int] | np.ndarray, total: int) -> None:
