@@ -80,5 +80,4 @@ class RequestTable:
     def _write(self, rows: np.ndarray, columns: np.ndarray, pages: np.ndarray) -> None:
         self.pages[rows, columns] = pages
         if self._updates is not None:
-            if self._updates is not None:
             self._updates.append((rows, columns))
