@@ -127,7 +127,9 @@ def test_logprobs_are_those_of_transformers(start: Start, served: Served) -> Non
     for token, logprob, row in zip(answer.token_ids, answer.logprobs, expected, strict=True):
         assert logprob.token_id == token
         assert logprob.logprob == pytest.approx(float(row[token]), abs=2e-4)
-        assert [value for _, value in logprob.top] == pytest.approx(row.topk(5)[0].tolist(), abs=2e-4)
+        assert [value for _, value in logprob.top] == pytest.approx(
+            row.topk(5)[0].tolist(), abs=2e-4
+        )
 
 
 def test_a_request_ends_at_a_stop_token_but_not_before_min_tokens(start: Start) -> None:

@@ -8,7 +8,12 @@ from inarch.engine.philox import philox, uniforms
 def test_the_words_are_those_of_the_published_test_vectors() -> None:
     """kat_vectors of Random123: philox4x32 with 10 rounds."""
     zeros = philox(np.zeros(1, np.uint64), np.zeros(1, np.uint64))
-    assert [f"{word:08x}" for word in zeros.ravel()] == ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"]
+    assert [f"{word:08x}" for word in zeros.ravel()] == [
+        "6627e8d5",
+        "e169c58d",
+        "bc57ac4c",
+        "9b00dbd8",
+    ]
 
 
 def test_a_number_depends_on_seed_and_position_alone() -> None:

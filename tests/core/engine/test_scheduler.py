@@ -108,7 +108,7 @@ def test_the_longest_cached_prefix_is_admitted_first() -> None:
     while scheduler.has_work:
         step(scheduler)
     scheduler.add(make_request(2, 6))
-    scheduler.add(make_request(3, cached.prompt.tolist() + [1, 2, 3]))
+    scheduler.add(make_request(3, [*cached.prompt.tolist(), 1, 2, 3]))
     assert step(scheduler) == [(3, 40, 3)]
 
 

@@ -1,0 +1,91 @@
+"""The engine on an accelerator that answers late, captures, pads and poisons: the same tokens.
+
+The sentences of test_engine.py hold here too, and are run again; what follows them is about being
+one step late, which a CPU never is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inarch.sampling import SamplingParams
+
+from .test_engine import (
+    FAMILIES,
+    GREEDY,
+    Served,
+    Start,
+    oracle,
+    random_prompt,
+    test_a_request_ends_at_a_stop_token_but_not_before_min_tokens,
+    test_a_stop_string_ends_the_text_across_token_borders,
+    test_leaving_a_stream_early_frees_its_memory,
+    test_logit_bias_forces_and_forbids,
+    test_logprobs_are_those_of_transformers,
+    test_repetition_is_penalized_over_prompt_and_output,
+    test_requests_that_share_a_new_prefix_compute_it_once,
+    test_the_answer_ends_where_the_context_does,
+)
+
+__all__ = [
+    "test_a_request_ends_at_a_stop_token_but_not_before_min_tokens",
+    "test_a_stop_string_ends_the_text_across_token_borders",
+    "test_leaving_a_stream_early_frees_its_memory",
+    "test_logit_bias_forces_and_forbids",
+    "test_logprobs_are_those_of_transformers",
+    "test_repetition_is_penalized_over_prompt_and_output",
+    "test_requests_that_share_a_new_prefix_compute_it_once",
+    "test_the_answer_ends_where_the_context_does",
+]
+
+
+FAKE = Path(__file__).parents[2] / "fake_accelerator"
+
+
+@pytest.fixture
+def start(start: Start, monkeypatch: pytest.MonkeyPatch) -> Start:
+    monkeypatch.syspath_prepend(FAKE)
+    monkeypatch.syspath_prepend(FAKE / "installed")  # its metadata
+    return lambda name="llama", **options: start(name, **{"backend": "fake"} | options)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_tokens_are_those_of_transformers(start: Start, served: Served, family: str) -> None:
+    prompts = [random_prompt(length, length) for length in (1, 16, 17, 75, 200)]
+    with start(family, max_step_tokens=13) as engine:
+        answers = engine.generate(prompts, GREEDY)
+        again = engine.generate(prompts, GREEDY)
+    assert [answer.cached_tokens for answer in again] == [0, 0, 0, 0, 128]
+    for prompt, answer, second in zip(prompts, answers, again, strict=True):
+        assert list(answer.token_ids) == oracle(served(family), prompt)
+        assert answer.token_ids == second.token_ids
+
+
+def test_retraction_loses_no_token_although_one_is_in_flight(start: Start, served: Served) -> None:
+    prompts = [random_prompt(100, seed) for seed in range(6)]
+    params = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True)
+    with start(kv_tokens=5 * 128) as engine:
+        answers = engine.generate(prompts, params)
+        assert engine.stats().retractions > 0
+    for prompt, answer in zip(prompts, answers, strict=True):
+        assert list(answer.token_ids) == oracle(served("llama"), prompt)
+
+
+def test_a_seeded_answer_is_the_same_alone_and_in_a_batch(start: Start) -> None:
+    params = SamplingParams(max_tokens=64, seed=7, top_p=0.9, repetition_penalty=1.1)
+    prompts = [random_prompt(30, seed) for seed in range(7)]
+    with start() as engine:
+        alone = engine.generate(prompts[3], params)[0]
+        assert engine.generate(prompts, params)[3].token_ids == alone.token_ids
+
+
+def test_the_next_step_is_launched_before_the_last_one_is_read(start: Start) -> None:
+    """Tokens are one step late: when the first is out, the second is computed already."""
+    with start() as engine:
+        outputs = engine.stream(random_prompt(10), GREEDY)
+        next(outputs)
+        (request,) = engine._core._requests.values()
+        assert (len(request.output), request.in_flight) == (1, 1)
+        outputs.close()
