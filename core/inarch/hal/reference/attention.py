@@ -1,0 +1,179 @@
+"""Attention in plain PyTorch, over the pages of any KV store.
+
+New tokens are written through the store; keys are then gathered page by page, group by group (see
+grouping.py), and attended (see dense.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec
+from inarch.hal.device import Device
+from inarch.hal.kv import KVState, KVStore
+from inarch.hal.reference.dense import causal_attention, explicit_attention, masked_attention
+from inarch.hal.reference.grouping import HostGroup, group_sequences, query_slots
+
+# Elements of [n, heads, queries, keys] handled at once: bounds the memory of masks and scores.
+BLOCK = 1 << 24
+
+
+@dataclass(frozen=True)
+class Group:
+    """n sequences of Q query tokens and at most L keys each, on the device. See HostGroup."""
+
+    size: int  # n
+    queries: int  # Q
+    span: int  # L
+    tokens: Tensor | slice  # where its n * Q query tokens are in the batch
+    pages: Tensor | None  # [n * pages]; None: the keys are the batch's own K and V
+    unwritten: Tensor | None  # places among the gathered tokens that are none of the sequence's
+    own: Tensor  # [n, Q]: place in the span of each query's own key
+    masking: Literal["none", "causal", "mask"]  # "none": one query sees all; "causal": Q = L
+    mask: Tensor | None = None  # bool [n, Q, L]; None with "mask": too large, built block by block
+
+
+@dataclass(frozen=True)
+class Plan:
+    slots: Tensor  # int64 [T]
+    groups: tuple[Group, ...]
+
+
+class ReferenceAttention:
+    """Serves every spec on every torch device. Not for capture: groups differ from step to step."""
+
+    def __init__(self, spec: AttentionSpec, store: KVStore, device: Device) -> None:
+        self._spec, self._store, self._device = spec, store, device
+        self._page_tokens = store.layout.page_tokens
+        dims = spec.key_dim + spec.value_dim
+        self._token_bytes = spec.kv_heads * dims * store.spec.dtype.itemsize
+
+    def plan(self, batch: AttentionBatch) -> Plan:
+        groups = group_sequences(
+            batch,
+            self._page_tokens,
+            self._spec.window,
+            self._token_bytes,
+            reuse=self._store.spec.dtype == self._spec.dtype,
+        )
+        slots = self._device.upload(query_slots(batch, self._page_tokens))
+        return Plan(slots, tuple(self._upload(group) for group in groups))
+
+    def run(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        kv: KVState,
+        plan: Plan,
+        *,
+        sinks: Tensor | None = None,
+        lse: bool = False,
+    ) -> AttentionResult:
+        kv = self._store.write(kv, layer, plan.slots, k, v)
+        out = q.new_empty((*q.shape[:2], self._spec.value_dim), dtype=self._spec.dtype)
+        sums = q.new_empty(q.shape[:2], dtype=torch.float32) if lse else None
+        for group in plan.groups:
+            keys, values = self._keys(group, layer, k, v, kv)
+            queries = q[group.tokens].reshape(group.size, group.queries, *q.shape[1:])
+            attended, group_sums = self._attend(group, queries, keys, values, sinks, lse)
+            out[group.tokens] = attended.flatten(0, 1).to(out.dtype)
+            if sums is not None and group_sums is not None:
+                sums[group.tokens] = group_sums.flatten(0, 1)
+        return AttentionResult(out, kv, sums)
+
+    def _upload(self, group: HostGroup) -> Group:
+        upload, tokens = self._device.upload, group.tokens
+        contiguous = int(tokens[-1] - tokens[0]) + 1 == len(tokens)
+        own = group.spans[:, None] - group.queries + np.arange(group.queries)
+        uploaded = Group(
+            size=len(group.spans),
+            queries=group.queries,
+            span=group.span,
+            tokens=slice(int(tokens[0]), int(tokens[-1]) + 1) if contiguous else upload(tokens),
+            pages=None if group.pages is None else upload(group.pages.ravel()),
+            unwritten=self._unwritten(group),
+            own=upload(own),
+            masking=self._masking(group),
+            mask=None if group.tree_mask is None else upload(group.tree_mask),
+        )
+        small = own.size * group.span * self._spec.q_heads <= BLOCK
+        if uploaded.masking == "mask" and uploaded.mask is None and small:
+            mask = self._visible(uploaded, slice(None), group.span)
+            uploaded = dataclasses.replace(uploaded, mask=mask)
+        return uploaded
+
+    def _unwritten(self, group: HostGroup) -> Tensor | None:
+        if group.pages is None or group.spans.min() == group.span:
+            return None
+        gathered = np.arange(group.pages.shape[1] * self._page_tokens)
+        holes = (gathered >= group.spans[:, None]) & (gathered < group.span)
+        return self._device.upload(np.flatnonzero(holes))
+
+    def _masking(self, group: HostGroup) -> Literal["none", "causal", "mask"]:
+        window = self._spec.window
+        if group.tree_mask is not None or (window is not None and window < group.span):
+            return "mask"
+        if group.pages is None:
+            return "causal"
+        return "none" if group.queries == 1 and group.spans.min() == group.span else "mask"
+
+    def _visible(self, group: Group, rows: slice, keys: int) -> Tensor:
+        """bool [n, rows, keys] of a group of chains."""
+        own = group.own[:, rows].unsqueeze(-1)
+        key = torch.arange(keys, device=own.device)
+        visible = key <= own
+        return visible if self._spec.window is None else visible & (key > own - self._spec.window)
+
+    def _keys(
+        self, group: Group, layer: int, k: Tensor, v: Tensor, kv: KVState
+    ) -> tuple[Tensor, Tensor]:
+        """K, V [n, L, G, D]: finite wherever they are masked, whatever the pages hold there."""
+        if group.pages is None:
+            keys, values = k[group.tokens], v[group.tokens]
+        else:
+            keys, values = self._store.read(kv, layer, group.pages)
+            if group.unwritten is not None:
+                keys.index_fill_(0, group.unwritten, 0)
+                values.index_fill_(0, group.unwritten, 0)
+        dense = [x.reshape(group.size, -1, *x.shape[1:])[:, : group.span] for x in (keys, values)]
+        return dense[0].to(self._spec.dtype), dense[1].to(self._spec.dtype)
+
+    def _attend(
+        self, group: Group, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, lse: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """out [n, Q, H, value_dim] and, if asked for, lse [n, Q, H]."""
+        spec = self._spec
+        fused = spec.softcap is None and sinks is None and not lse
+        if fused and group.masking == "causal":
+            return causal_attention(q, k, v, spec.scale), None
+        outs, sums = [], []
+        for rows, mask in self._blocks(group):
+            keys = slice(None if mask is None else mask.shape[-1])
+            block = (q[:, rows], k[:, keys], v[:, keys], mask, spec.scale)
+            if fused:
+                outs.append(masked_attention(*block))
+            else:
+                out, total = explicit_attention(*block, softcap=spec.softcap, sinks=sinks)
+                outs.append(out)
+                sums.append(total)
+        return torch.cat(outs, 1), torch.cat(sums, 1) if lse else None
+
+    def _blocks(self, group: Group) -> Iterator[tuple[slice, Tensor | None]]:
+        """Rows of queries, each with its mask [n, rows, keys], so that BLOCK is kept."""
+        if group.masking == "none" or group.mask is not None:
+            yield slice(None), group.mask
+            return
+        size = max(1, BLOCK // (group.size * group.span * self._spec.q_heads))
+        for start in range(0, group.queries, size):
+            stop = min(start + size, group.queries)
+            keys = group.span - group.queries + stop  # no query of the block sees further
+            yield slice(start, stop), self._visible(group, slice(start, stop), keys)
