@@ -20,6 +20,8 @@ from inarch.hal.op import Kernel
 class NullAttention:
     """Plans by taking note of the batch, as cheaply as can be."""
 
+    capturable = True
+
     def __init__(self, *_: Any) -> None: ...
 
     def plan(self, batch: AttentionBatch) -> AttentionBatch:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from inarch.config import EngineConfig
 from inarch.engine.batch import upload
 from inarch.engine.core import EngineCore
-from inarch.engine.memory import MemoryPlan, measure_activations, plan_memory
+from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
 from inarch.engine.messages import ModelInfo
 from inarch.engine.runner import Runner
 from inarch.engine.sampler import Sampler
@@ -74,7 +74,7 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     loaded = max(device.memory().used - before, 0)
     sampler = Sampler(config.max_running_requests, description.vocab_size, device, dispatcher)
     dispatcher.freeze()
-    executor = device.executor() or EagerExecutor()
+    executor = (device.executor() if decoder.capturable else None) or EagerExecutor()
     step_tokens = max(config.max_step_tokens or device.step_tokens, config.max_running_requests)
     memory = _size_memory(
         config, device, store, decoder, sampler,
@@ -152,27 +152,24 @@ def _size_memory(
     vocab_size: int,
 ) -> MemoryPlan:
     rows = config.max_running_requests
-    run_step = _rehearsal(device, store, decoder, sampler, rows)
+    run_step = _rehearsal(device, store, decoder, sampler)
     return plan_memory(
         device,
         store.layout,
         share=config.memory_share or device.memory_share,
         weights=weights,
-        activations=measure_activations(device, run_step, step_tokens),
+        activations=measure_activations(device, run_step, step_tokens, rows),
         sampling=Sampler.penalty_bytes(rows, vocab_size),
         kv_tokens=config.kv_tokens,
         most_tokens=context * rows * USEFUL_CONTEXTS,
     )
 
 
-def _rehearsal(
-    device: Device, store: KVStore, decoder: Decoder, sampler: Sampler, max_seqs: int
-) -> Callable[[int], None]:
-    """A step of n tokens in the null page: as many sequences as can run, the last with the rest."""
+def _rehearsal(device: Device, store: KVStore, decoder: Decoder, sampler: Sampler) -> RunStep:
+    """A step in the null page: each sequence has one token, the last of them what remains."""
 
     @torch.inference_mode()
-    def run_step(tokens: int) -> None:
-        seqs = min(max_seqs, tokens)
+    def run_step(tokens: int, seqs: int) -> None:
         lengths = np.ones(seqs, dtype=np.int32)
         lengths[-1] += tokens - seqs
         q_indptr = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)

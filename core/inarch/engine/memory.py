@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from inarch.errors import OutOfMemoryError
 from inarch.hal.device import Device
 from inarch.hal.kv import KVLayout
 
-PROBE_TOKENS = 64  # the size of the first measured step
+PROBE_TOKENS, PROBE_SEQS = 64, 8  # the size of the first measured step
 PATIENCE_S = 3.0  # the full step is measured if it should take less than this
 
 
@@ -36,27 +37,31 @@ class MemoryPlan:
         return {"total": self.total, "usable": int(self.total * self.share), **parts}
 
 
-def measure_activations(device: Device, run_step: Callable[[int], None], max_tokens: int) -> int:
-    """The most memory a step of up to `max_tokens` takes beyond weights and KV, in bytes.
+RunStep = Callable[[int, int], None]  # tokens, sequences
 
-    Measured at the full size, unless that would make the start slow: then at a small one, scaled up.
+
+def measure_activations(device: Device, run_step: RunStep, max_tokens: int, max_seqs: int) -> int:
+    """The most memory a step of up to these sizes takes beyond weights and KV, in bytes.
+
+    Measured at the full size, unless that would make the start slow: then at small ones, from which
+    what a token and what a sampled sequence takes are scaled up apart.
     """
-    small = min(PROBE_TOKENS, max_tokens)
-    run_step(small)  # the first step also loads and compiles things
-    seconds, peak = _measure(device, run_step, small)
-    if small == max_tokens:
-        return peak
-    if seconds * max_tokens / small < PATIENCE_S:
-        return _measure(device, run_step, max_tokens)[1]
-    return peak * -(-max_tokens // small)
+    tokens, seqs = min(PROBE_TOKENS, max_tokens), min(PROBE_SEQS, max_seqs)
+    run_step(tokens, seqs)  # the first step also loads and compiles things
+    seconds, several = _measure(device, run_step, tokens, seqs)
+    if seconds * max_tokens / tokens < PATIENCE_S:
+        return _measure(device, run_step, max_tokens, max_seqs)[1]
+    _, one = _measure(device, run_step, tokens, 1)
+    a_sequence = max(several - one, 0) / max(seqs - 1, 1)
+    return math.ceil(one * max_tokens / tokens + a_sequence * max_seqs)
 
 
-def _measure(device: Device, run_step: Callable[[int], None], tokens: int) -> tuple[float, int]:
+def _measure(device: Device, run_step: RunStep, tokens: int, seqs: int) -> tuple[float, int]:
     device.synchronize()
     device.reset_peak_memory()
     before = device.memory().used
     started = time.perf_counter()
-    run_step(tokens)
+    run_step(tokens, seqs)
     device.synchronize()
     return time.perf_counter() - started, max(device.memory().peak - before, 0)
 

@@ -85,14 +85,10 @@ class Sampler:
     def rehearse(self, logits: Tensor) -> None:
         """Sample from logits [S, V] with everything on and keep nothing: to measure its memory."""
         rows = len(logits)
-        there = {
-            "temperature": np.ones(rows, dtype=np.float32),
-            "top_k": np.full(rows, self._vocab_size, dtype=np.int32),
-            "top_p": np.ones(rows, dtype=np.float32),
-            "min_p": np.zeros(rows, dtype=np.float32),
-            "uniform": np.zeros(rows, dtype=np.float32),
-        }
-        tokens = self._sample(logits, *(self._device.upload(array) for array in there.values()))
+        one = self._device.upload(np.ones(rows, dtype=np.float32))
+        zero = self._device.upload(np.zeros(rows, dtype=np.float32))
+        top_k = self._device.upload(np.full(rows, self._vocab_size, dtype=np.int32))
+        tokens = self._sample(logits, one, zero, top_k, one, zero)
         self._logprob(logits, tokens, min(MAX_TOP_LOGPROBS, self._vocab_size))
 
     # ---- host side ----
@@ -110,10 +106,8 @@ class Sampler:
             positions = (plan.starts + plan.lengths)[sequences]
             arrays |= {
                 "temperature": self._temperature[rows],
-                "top_k": self._top_k[rows],
-                "top_p": self._top_p[rows],
-                "min_p": self._min_p[rows],
                 "uniform": self._draw(rows, positions),
+                **self._filters(rows),
             }
         penalized = bool(self._penalized[rows].any())
         if penalized:
@@ -151,6 +145,17 @@ class Sampler:
         self._block[row] = -1
         if self._penalized[row]:
             self._remember(request)
+
+    def _filters(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Those filters that at least one of the rows has."""
+        filters = {}
+        if (self._top_k[rows] < self._vocab_size).any():
+            filters["top_k"] = self._top_k[rows]
+        if (self._top_p[rows] < 1).any():
+            filters["top_p"] = self._top_p[rows]
+        if (self._min_p[rows] > 0).any():
+            filters["min_p"] = self._min_p[rows]
+        return filters
 
     def _draw(self, rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """One uniform for each row: a function of its seed and of the position."""
@@ -198,8 +203,8 @@ class Sampler:
         if inputs.greedy:
             tokens = self._greedy(logits)
         else:
-            names = ("temperature", "top_k", "top_p", "min_p", "uniform")
-            tokens = self._sample(logits, *(there[name] for name in names))
+            filters = (there.get(name) for name in ("top_k", "top_p", "min_p"))
+            tokens = self._sample(logits, there["temperature"], there["uniform"], *filters)
         self._last.index_copy_(0, rows, tokens)
         if inputs.penalized:
             assert self._seen is not None

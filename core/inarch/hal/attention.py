@@ -83,13 +83,16 @@ AttentionPlan = Any
 
 
 class Attention(Protocol):
-    """A running attention implementation, for all layers that share a spec."""
+    """A running attention implementation, for all layers that share a spec.
+
+    capturable: whether `run` may be recorded once for a batch shape and replayed after `plan` was
+    called for another batch of that shape, whose plan is in buffers of the same addresses.
+    """
+
+    capturable: bool
 
     def plan(self, batch: AttentionBatch) -> AttentionPlan:
-        """Prepare one step; may allocate, upload and synchronise.
-
-        For a batch shape that is captured, the plan's device buffers keep their addresses.
-        """
+        """Prepare one step; may allocate, upload and synchronise."""
         ...
 
     def run(

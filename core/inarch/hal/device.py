@@ -120,6 +120,7 @@ class Device(ABC):
         return None
 
     def executor(self) -> Executor | None:
+        """How steps are run. Not asked for if an attention of the model is not capturable."""
         return None
 
     def communicator(self, rank: int, size: int, address: str) -> Communicator | None:

@@ -69,10 +69,13 @@ class Dispatcher:
             for op, kernel in self._overrides.items()
             if op != "*" and not any(choice.op == op for choice in self.choices)
         ]
+        everywhere = self._overrides.get("*", REFERENCE)
+        if everywhere != REFERENCE and all(choice.kernel != everywhere for choice in self.choices):
+            unknown.append(f"*={everywhere}")
         if unknown:
             known = ", ".join(sorted({choice.op for choice in self.choices}))
             raise ConfigError(
-                f"--kernels {', '.join(unknown)}: the model binds no such op ({known})"
+                f"--kernels {', '.join(unknown)}: nothing takes it; the ops of the model are {known}"
             )
         self._frozen = True
 

@@ -46,6 +46,11 @@ class Decoder:
     head: Projection
     attentions: tuple[Attention, ...]  # one for each distinct attention spec
 
+    @property
+    def capturable(self) -> bool:
+        """Whether `forward` may be recorded and replayed: see Attention."""
+        return all(attention.capturable for attention in self.attentions)
+
     def plan(self, batch: AttentionBatch) -> tuple[Any, ...]:
         """The attention plans of one step, for `StepInputs.plans`."""
         return tuple(attention.plan(batch) for attention in self.attentions)

@@ -21,19 +21,19 @@ def generated(model: Path, prompt: str, add_special_tokens: bool = True) -> str:
 
 
 def test_the_answer_alone_is_printed(run: Run, model: Path) -> None:
-    ended = run("generate", str(model), "--prompt", "Once", *OPTIONS)
+    ended = run("generate", str(model), "--raw", "--prompt", "Once", *OPTIONS)
 
     assert (ended.code, ended.out) == (0, generated(model, "Once") + "\n")
 
 
 def test_a_prompt_can_come_from_standard_input(run: Run, model: Path) -> None:
-    ended = run("generate", str(model), "--prompt", "-", *OPTIONS, stdin="Twice\n")
+    ended = run("generate", str(model), "--raw", "--prompt", "-", *OPTIONS, stdin="Twice\n")
 
     assert ended.out == generated(model, "Twice\n") + "\n"
 
 
-def test_with_chat_the_prompt_is_a_message(run: Run, model: Path) -> None:
-    ended = run("generate", str(model), "--chat", "--prompt", "Hi", *OPTIONS)
+def test_the_prompt_is_a_message_where_there_is_a_chat_template(run: Run, model: Path) -> None:
+    ended = run("generate", str(model), "--prompt", "Hi", *OPTIONS)
 
     assert ended.out == generated(model, "u:Hi|a:", add_special_tokens=False) + "\n"
 
@@ -41,7 +41,7 @@ def test_with_chat_the_prompt_is_a_message(run: Run, model: Path) -> None:
 def test_the_answer_ends_before_a_stop_text(run: Run, model: Path) -> None:
     whole = generated(model, "Once")
     stop = whole[5:7]
-    ended = run("generate", str(model), "--prompt", "Once", "--stop", stop, *OPTIONS)
+    ended = run("generate", str(model), "--raw", "--prompt", "Once", "--stop", stop, *OPTIONS)
 
     assert ended.out == whole[: whole.index(stop)] + "\n"
 
@@ -74,7 +74,7 @@ def test_a_mistake_is_told_on_standard_error(
 
 @pytest.mark.parametrize(
     ("options", "tokens"),
-    [([], len("<") + 300), (["--chat"], len("u:") + 300 + len("|a:"))],
+    [(["--raw"], len("<") + 300), ([], len("u:") + 300 + len("|a:"))],
     ids=["text after bos", "message in a template without bos"],
 )
 def test_a_prompt_that_is_too_long_is_told(

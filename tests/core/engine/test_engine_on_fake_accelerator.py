@@ -73,12 +73,35 @@ def test_retraction_loses_no_token_although_one_is_in_flight(start: Start, serve
         assert list(answer.token_ids) == oracle(served("llama"), prompt)
 
 
-def test_a_seeded_answer_is_the_same_alone_and_in_a_batch(start: Start) -> None:
-    params = SamplingParams(max_tokens=64, seed=7, top_p=0.9, repetition_penalty=1.1)
-    prompts = [random_prompt(30, seed) for seed in range(7)]
+def test_sampling_with_everything_on_gives_the_answers_of_the_cpu(start: Start) -> None:
+    params = SamplingParams(
+        temperature=0.9, top_k=20, top_p=0.9, min_p=0.01, seed=4, max_tokens=20, min_tokens=5,
+        repetition_penalty=1.2, presence_penalty=0.3, logprobs=3, logit_bias={3: 2.0},
+    )  # fmt: skip
+    prompts = [random_prompt(length, length) for length in (1, 17, 75, 200)]
+    answers = []
+    for backend in ("reference", "fake"):
+        with start(backend=backend, page_size=128) as engine:
+            answers.append([answer.token_ids for answer in engine.generate(prompts, params)])
+            answers.append([engine.generate(prompt, params)[0].token_ids for prompt in prompts])
+    assert all(each == answers[0] for each in answers)
+
+
+def test_decodes_are_replayed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inarch_fake.device import FakeDevice
+    from inarch_fake.executor import FakeExecutor
+
+    executor = FakeExecutor()
+    monkeypatch.setattr(FakeDevice, "executor", lambda self: executor)
     with start() as engine:
-        alone = engine.generate(prompts[3], params)[0]
-        assert engine.generate(prompts, params)[3].token_ids == alone.token_ids
+        engine.generate([random_prompt(5), random_prompt(6), random_prompt(7)], GREEDY)
+    assert executor.replays >= 60
+
+
+def test_memory_is_measured_when_no_size_is_given(start: Start) -> None:
+    with start(kv_tokens=None) as engine:
+        assert engine.info.memory["activations"] > 0
+        assert engine.info.kv_tokens >= engine.info.context_length
 
 
 def test_the_next_step_is_launched_before_the_last_one_is_read(start: Start) -> None:

@@ -28,10 +28,10 @@ def draw(
     return sample(
         logits.expand(rows, -1),
         torch.full((rows,), temperature),
-        torch.full((rows,), top_k, dtype=torch.int32),
-        torch.full((rows,), top_p),
-        torch.full((rows,), min_p),
         uniform,
+        None if top_k == OFF else torch.full((rows,), top_k, dtype=torch.int32),
+        None if top_p == 1 else torch.full((rows,), top_p),
+        None if min_p == 0 else torch.full((rows,), min_p),
     ).numpy()
 
 
@@ -105,6 +105,16 @@ def test_no_uniform_ever_draws_a_token_that_was_cut(
     assert drawn <= set(kept_by_hand(logits.double().numpy(), **wider))  # type: ignore[arg-type]
 
 
+def test_a_filter_that_is_off_for_a_row_changes_nothing_for_it() -> None:
+    """The same draw, whether or not a neighbour in the batch brings filters along."""
+    logits = torch.from_numpy(np.random.default_rng(2).standard_normal((1, 5000), np.float32))
+    uniform = (torch.arange(2000) + 0.5) / 2000
+    one = torch.ones(2000)
+    off = (torch.full((2000,), OFF, dtype=torch.int32), one, torch.zeros(2000))
+    rows = logits.expand(2000, -1)
+    assert torch.equal(sample(rows, one, uniform, *off), sample(rows, one, uniform))
+
+
 def test_temperature_zero_is_greedy_whatever_the_uniform() -> None:
     logits = torch.tensor([0.1, 3.0, 2.9, 3.0])
     assert draw(logits, torch.rand(50), temperature=0.0).tolist() == [1] * 50
@@ -131,7 +141,7 @@ def test_rows_with_different_parameters_do_not_influence_each_other() -> None:
     top_p = torch.tensor([1.0, 0.5, 1.0, 0.9, 1.0, 0.1])
     min_p = torch.tensor([0.0, 0.0, 0.1, 0.0, 0.0, 0.0])
     uniform = torch.from_numpy(rng.random(6, np.float32))
-    parameters = (logits, temperature, top_k, top_p, min_p, uniform)
+    parameters = (logits, temperature, uniform, top_k, top_p, min_p)
     together = sample(*parameters)
     alone = [sample(*(p[i : i + 1] for p in parameters)).item() for i in range(6)]
     assert together.tolist() == alone

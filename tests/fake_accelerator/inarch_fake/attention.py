@@ -41,6 +41,8 @@ class EagerPlan:
 class FakeAttention:
     """Keeps its own page table, as a device would, and applies to it what the core says changed."""
 
+    capturable = True
+
     def __init__(self, spec: AttentionSpec, store: KVStore, device: Device) -> None:
         self._spec, self._store, self._device = spec, store, device
         self._fallback = ReferenceAttention(spec, store, device)

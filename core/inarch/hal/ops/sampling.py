@@ -22,34 +22,47 @@ def greedy(logits: Tensor) -> Tensor:
 def sample(
     logits: Tensor,
     temperature: Tensor,
-    top_k: Tensor,
-    top_p: Tensor,
-    min_p: Tensor,
     uniform: Tensor,
+    top_k: Tensor | None = None,
+    top_p: Tensor | None = None,
+    min_p: Tensor | None = None,
 ) -> Tensor:
     """Draw one token a row by inverting the cumulative distribution at `uniform`.
 
-    logits [S, V] float32. temperature [S] float32, 0 = greedy. top_k [S] int32, V or more = off.
-    top_p, min_p [S] float32, 1 and 0 = off. uniform [S] float32 in [0, 1). Returns int64 [S].
+    logits [S, V] float32. temperature [S] float32, 0 = greedy. uniform [S] float32 in [0, 1).
+    top_k [S] int32, V or more = off; top_p, min_p [S] float32, 1 and 0 = off; None where no row of
+    the batch has one. Returns int64 [S].
 
-    Tokens are ordered by falling probability, ties by rising id. Kept are the first top_k, those
+    Kept are, in order of falling probability with ties by rising id, the first top_k tokens, those
     before which less than top_p of the probability lies, and those of at least min_p times the
-    highest probability; then the kept are renormalised. The most likely token is always kept.
+    highest probability; the most likely one always. Among the kept, whose probabilities are
+    renormalised, the draw goes by rising id: without filters nothing need be sorted.
     """
-    scaled = logits / torch.where(temperature > 0, temperature, 1.0).unsqueeze(1)
-    ordered, ids = torch.sort(scaled, dim=-1, descending=True, stable=True)
-    probs = torch.softmax(ordered, dim=-1)
-    before = probs.cumsum(-1) - probs
-    rank = torch.arange(probs.shape[-1], device=probs.device)
-    keep = (rank < top_k.unsqueeze(1)) & (before < top_p.unsqueeze(1))
-    keep &= probs >= min_p.unsqueeze(1) * probs[:, :1]
-    keep[:, 0] = True
-    cumulative = torch.where(keep, probs, 0.0).cumsum(-1)
+    probs = torch.softmax(logits / torch.where(temperature > 0, temperature, 1.0)[:, None], dim=-1)
+    if top_k is not None or top_p is not None or min_p is not None:
+        probs = _filtered(probs, top_k, top_p, min_p)
+    cumulative = probs.cumsum(-1, dtype=torch.float64)
     total = cumulative[:, -1:]
-    choice = (cumulative <= uniform.unsqueeze(1) * total).sum(-1)
-    last_kept = keep.sum(-1) - 1  # rounding may carry the draw past the end
-    choice = torch.where(temperature > 0, torch.minimum(choice, last_kept), 0)
-    return ids.gather(1, choice.unsqueeze(1)).squeeze(1)
+    drawn = (cumulative <= uniform[:, None] * total).sum(-1)
+    last_kept = (cumulative < total).sum(-1)  # rounding may carry the draw past the end
+    return torch.where(temperature > 0, torch.minimum(drawn, last_kept), logits.argmax(-1))
+
+
+def _filtered(
+    probs: Tensor, top_k: Tensor | None, top_p: Tensor | None, min_p: Tensor | None
+) -> Tensor:
+    """probs [S, V] with 0 for what the filters of `sample` cut."""
+    ordered, ids = torch.sort(probs, dim=-1, descending=True, stable=True)
+    keep = torch.ones_like(ordered, dtype=torch.bool)
+    if top_k is not None:
+        keep &= torch.arange(probs.shape[-1], device=probs.device) < top_k[:, None]
+    if top_p is not None:
+        before = ordered.cumsum(-1) - ordered
+        keep &= (before < top_p[:, None]) | (top_p >= 1)[:, None]
+    if min_p is not None:
+        keep &= ordered >= min_p[:, None] * ordered[:, :1]
+    keep[:, 0] = True
+    return probs * torch.zeros_like(keep).scatter(1, ids, keep)
 
 
 @op()

@@ -47,7 +47,9 @@ class Plan:
 
 
 class ReferenceAttention:
-    """Serves every spec on every torch device. Not for capture: groups differ from step to step."""
+    """Serves every spec on every torch device."""
+
+    capturable = False  # its groups differ from step to step
 
     def __init__(self, spec: AttentionSpec, store: KVStore, device: Device) -> None:
         self._spec, self._store, self._device = spec, store, device
