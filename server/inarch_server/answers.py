@@ -1,0 +1,153 @@
+"""One HTTP request may hold many prompts of many samples: run them, and merge what they produce.
+
+Whoever writes to the client takes what has come since it last took: a fast client gets every token
+by itself, a slow one gets them in lumps, and what waits is never more than the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from itertools import accumulate
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from inarch.engine.outputs import RequestOutput, TokenLogprob
+from inarch.errors import InarchError
+from inarch.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from inarch.engine.async_engine import AsyncEngine
+    from inarch_server.metrics import Stopwatch
+    from inarch_server.prompts import Prompt
+
+
+class AnswerError(InarchError):
+    """The engine could not finish an answer that it had begun."""
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """What one choice has produced since it was last taken; taken once, at the end: all of it."""
+
+    index: int  # of the choice: prompts in order, the n samples of each together
+    prompt: int
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: str | None = None
+    matched_stop: int | str | None = None
+    completion_tokens: int = 0  # so far, of the whole choice
+    cached_tokens: int = 0
+
+    def add(self, output: RequestOutput) -> None:
+        self.text += output.text
+        self.token_ids += output.token_ids
+        self.logprobs += output.logprobs
+        self.finish_reason = output.finish_reason
+        self.matched_stop = output.matched_stop
+        self.completion_tokens = output.completion_tokens
+        self.cached_tokens = output.cached_tokens
+
+
+class Answers:
+    """All choices of one HTTP request. Leaving it, for whatever reason, aborts what still runs."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        ids: Sequence[str],
+        prompts: Sequence[Prompt],
+        params: Sequence[SamplingParams],
+        stopwatch: Stopwatch,
+    ) -> None:
+        self._engine = engine
+        self.ids, self.prompts, self.params = ids, prompts, params
+        self._stopwatch = stopwatch
+        self._pending: dict[int, Piece] = {}
+        self._completed: dict[int, int] = {}  # tokens so far by choice
+        self._cached: dict[int, int] = {}  # tokens of each prompt that were not computed again
+        self._first_choice = [0, *accumulate(p.n for p in params)]  # of each prompt
+        self._news, self._over = asyncio.Event(), asyncio.Event()
+        self._error: Exception | None = None
+        self._running = len(prompts)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Answers:
+        self._tasks = [asyncio.create_task(self._run(i)) for i in range(len(self.prompts))]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._stopwatch.finish()
+
+    async def take(self) -> list[Piece]:
+        """Wait for something new and take all of it, by choice; empty once all is finished.
+
+        Raises what went wrong, after all that came before it was taken.
+        """
+        while not self._pending and self._running and self._error is None:
+            self._news.clear()
+            await self._news.wait()
+        if self._error is not None and not self._pending:
+            raise self._error
+        pieces, self._pending = self._pending, {}
+        return list(pieces.values())
+
+    async def all(self) -> list[Piece]:
+        """Wait until everything is finished; the whole of every choice, in order."""
+        await self._over.wait()
+        if self._error is not None:
+            raise self._error
+        return sorted(await self.take(), key=lambda piece: piece.index)
+
+    def usage(self) -> dict[str, Any]:
+        """Tokens so far, in OpenAI's words; a prompt counts once, however many samples it has."""
+        prompt = sum(len(prompt.ids) for prompt in self.prompts)
+        completion = sum(self._completed.values())
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": sum(self._cached.values())},
+        }
+
+    async def _run(self, number: int) -> None:
+        try:
+            outputs = self._engine.generate(
+                self.prompts[number].ids, self.params[number], request_id=self.ids[number]
+            )
+            async with aclosing(outputs):
+                async for output in outputs:
+                    self._add(number, output)
+        except Exception as error:
+            self._error = self._error or error
+        finally:
+            self._running -= 1
+            if self._error is not None or not self._running:
+                self._over.set()
+            self._news.set()
+
+    def _add(self, number: int, output: RequestOutput) -> None:
+        if output.finish_reason == "error":
+            raise AnswerError(output.error or "the engine gave up this request")
+        index = self._first_choice[number] + output.index
+        self._stopwatch.output(index, len(output.token_ids))
+        self._completed[index] = output.completion_tokens
+        # The samples of one prompt share it: only what the first of them found counts as cached.
+        self._cached[number] = min(
+            self._cached.get(number, output.cached_tokens), output.cached_tokens
+        )
+        if index not in self._pending:
+            self._pending[index] = Piece(index, number)
+        self._pending[index].add(output)
+        self._news.set()

@@ -1,0 +1,47 @@
+"""The routes of the server, around one engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from inarch_server import info
+from inarch_server.body import MAX_BODY_BYTES
+from inarch_server.health import Health
+from inarch_server.metrics import Metrics
+from inarch_server.middleware import MIDDLEWARES, show_id
+from inarch_server.native import generate
+from inarch_server.openai_chat import chat_completions
+from inarch_server.openai_completions import completions
+from inarch_server.service import SERVICE, Service
+
+if TYPE_CHECKING:
+    from inarch.config import EngineConfig
+    from inarch.engine.async_engine import AsyncEngine
+
+
+def make_app(engine: AsyncEngine, config: EngineConfig) -> web.Application:
+    """An application that serves `engine`, which must have been entered.
+
+    Run it with `handler_cancellation=True`: that is how a request ends when its client goes away.
+    """
+    app = web.Application(middlewares=MIDDLEWARES, client_max_size=MAX_BODY_BYTES)
+    metrics = Metrics()
+    app[SERVICE] = Service(engine, config, metrics, Health(engine, metrics))
+    app.on_response_prepare.append(show_id)
+    app.add_routes(
+        [
+            web.get("/", info.page),
+            web.get("/health", info.health),
+            web.get("/health_generate", info.health_generate),
+            web.get("/metrics", info.metrics),
+            web.get("/v1/models", info.models),
+            web.get("/v1/models/{id:.+}", info.model),
+            web.post("/v1/chat/completions", chat_completions),
+            web.post("/v1/completions", completions),
+            web.post("/generate", generate),
+            web.put("/generate", generate),
+        ]
+    )
+    return app

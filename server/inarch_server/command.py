@@ -1,0 +1,24 @@
+"""`inarch serve`: the command's shape. What it does is in serve.py, imported when it runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from inarch.cli.options import GroupedCommand, engine_options
+
+if TYPE_CHECKING:
+    from inarch.config import EngineConfig
+
+
+@click.command("serve", cls=GroupedCommand)
+@engine_options()
+def serve(config: EngineConfig) -> None:
+    """Serve MODEL over HTTP: OpenAI's API, SGLang's /generate, and a page to chat on.
+
+    Without MODEL the bundled one is served.
+    """
+    from inarch_server.serve import run
+
+    run(config)

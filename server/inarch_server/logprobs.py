@@ -1,0 +1,71 @@
+"""Log-probabilities of tokens in the three shapes that clients know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from inarch.engine.outputs import TokenLogprob
+
+if TYPE_CHECKING:
+    from inarch.engine.tokenizer import Tokenizer
+
+# JSON has no -inf; this is what OpenAI writes for a token that cannot come.
+LOWEST = -9999.0
+
+
+def chat(tokenizer: Tokenizer, entries: Sequence[TokenLogprob]) -> dict[str, Any]:
+    content = [
+        {
+            **_chat_token(tokenizer, entry.token_id, entry.logprob),
+            "top_logprobs": [_chat_token(tokenizer, *top) for top in entry.top],
+        }
+        for entry in entries
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _chat_token(tokenizer: Tokenizer, token_id: int, logprob: float) -> dict[str, Any]:
+    return {
+        "token": tokenizer.token_text(token_id),
+        "logprob": max(logprob, LOWEST),
+        "bytes": list(tokenizer.token_bytes(token_id)),
+    }
+
+
+def completion(
+    tokenizer: Tokenizer, entries: Sequence[TokenLogprob], offset: int
+) -> tuple[dict[str, Any], int]:
+    """The four parallel lists, and where the token after the last one begins.
+
+    `offset`: characters of the choice's text before the first entry.
+    """
+    tokens = [tokenizer.token_text(entry.token_id) for entry in entries]
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
+        offset += len(token)
+    return {
+        "tokens": tokens,
+        "token_logprobs": [max(entry.logprob, LOWEST) for entry in entries],
+        "top_logprobs": [_by_text(tokenizer, entry) for entry in entries],
+        "text_offset": offsets,
+    }, offset
+
+
+def _by_text(tokenizer: Tokenizer, entry: TokenLogprob) -> dict[str, float]:
+    """Of several tokens with one text the likeliest stands."""
+    top: dict[str, float] = {}
+    for token_id, logprob in entry.top:
+        top.setdefault(tokenizer.token_text(token_id), max(logprob, LOWEST))
+    return top
+
+
+def native(
+    tokenizer: Tokenizer, entries: Sequence[tuple[int, float]], with_text: bool
+) -> list[list[Any]]:
+    """[logprob, token id, text or null] of each (token id, logprob)."""
+    return [
+        [max(logprob, LOWEST), token, tokenizer.token_text(token) if with_text else None]
+        for token, logprob in entries
+    ]

@@ -1,0 +1,85 @@
+"""POST /v1/completions: one or many prompts, as text or token ids, continued as they are."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from inarch_server import logprobs, sse
+from inarch_server.answers import Answers, Piece
+from inarch_server.body import read_body
+from inarch_server.openai_common import Envelope, OpenAIEvents, json_response
+from inarch_server.prompts import Prompt, split, tokenize
+from inarch_server.protocol import CompletionRequest
+from inarch_server.sampling import sampling_params
+from inarch_server.service import SERVICE
+
+if TYPE_CHECKING:
+    from inarch.engine.tokenizer import Tokenizer
+
+DEFAULT_MAX_TOKENS = 16
+
+
+async def completions(request: web.Request) -> web.StreamResponse:
+    service = request.app[SERVICE]
+    body = await read_body(request, CompletionRequest)
+    service.check_model(body.model)
+    most = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    params = sampling_params(
+        service.engine, body, max_tokens=("max_tokens", most), logprobs=("logprobs", body.logprobs)
+    )
+    prompts = await tokenize(service.engine, split(body.prompt, "prompt"), "prompt")
+    envelope = Envelope(f"cmpl-{uuid.uuid4().hex}", service.model)
+    ids = [f"{envelope.id}-{i}" for i in range(len(prompts))]
+    async with service.answer(request, ids, prompts, [params] * len(prompts)) as answers:
+        wording = Wording(body, answers.prompts, service.engine.tokenizer)
+        if body.stream:
+            events = CompletionEvents(envelope, answers, body, wording)
+            return await sse.stream(request, answers, events)
+        choices = [wording.choice(piece) for piece in await answers.all()]
+        return json_response(envelope.wrap("text_completion", choices, usage=answers.usage()))
+
+
+class Wording:
+    """Turns pieces into choices: the first piece of a choice may echo the prompt."""
+
+    def __init__(
+        self, body: CompletionRequest, prompts: Sequence[Prompt], tokenizer: Tokenizer
+    ) -> None:
+        self._body, self._prompts, self._tokenizer = body, prompts, tokenizer
+        self._offset: dict[int, int] = {}  # of the next token in the text, by choice
+
+    def choice(self, piece: Piece) -> dict[str, Any]:
+        text = piece.text
+        if self._body.echo and piece.index not in self._offset:
+            text = self._echo(self._prompts[piece.prompt]) + text
+        offset = self._offset.setdefault(piece.index, 0)
+        shape = None
+        if self._body.logprobs is not None:
+            shape, offset = logprobs.completion(self._tokenizer, piece.logprobs, offset)
+            self._offset[piece.index] = offset
+        return {
+            "index": piece.index,
+            "text": text,
+            "logprobs": shape,
+            "finish_reason": piece.finish_reason,
+        }
+
+    def _echo(self, prompt: Prompt) -> str:
+        return self._tokenizer.decode(prompt.ids) if prompt.text is None else prompt.text
+
+
+class CompletionEvents(OpenAIEvents):
+    kind = "text_completion"
+
+    def __init__(
+        self, envelope: Envelope, answers: Answers, body: CompletionRequest, wording: Wording
+    ) -> None:
+        super().__init__(envelope, answers, body.stream_options)
+        self._wording = wording
+
+    def choices(self, piece: Piece) -> Iterable[dict[str, Any]]:
+        yield self._wording.choice(piece)

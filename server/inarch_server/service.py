@@ -1,0 +1,74 @@
+"""What every handler of one server shares: the engine, the name it is served under, the numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from inarch.errors import InvalidRequestError
+from inarch.sampling import SamplingParams
+from inarch_server.answers import Answers
+from inarch_server.health import Health
+from inarch_server.metrics import Metrics, Stopwatch
+from inarch_server.prompts import Prompt
+
+if TYPE_CHECKING:
+    from inarch.config import EngineConfig
+    from inarch.engine.async_engine import AsyncEngine
+
+MAX_CHOICES = 4096  # of one request
+
+
+@dataclass(frozen=True, eq=False)
+class Service:
+    engine: AsyncEngine
+    config: EngineConfig
+    metrics: Metrics
+    health: Health
+    running: set[asyncio.Task[Any]] = field(default_factory=set)  # requests being handled
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def model(self) -> str:
+        """The name under which the API lists the model."""
+        return self.engine.info.name
+
+    def check_model(self, name: str | None) -> None:
+        """A request may leave the model out, but must not name another one."""
+        if name is not None and name != self.model:
+            raise InvalidRequestError(
+                f"model {name!r} is not served here; this server has {self.model!r}",
+                param="model",
+                status=404,
+                code="model_not_found",
+            )
+
+    def answer(
+        self,
+        request: web.Request,
+        ids: Sequence[str],
+        prompts: Sequence[Prompt],
+        params: Sequence[SamplingParams],
+    ) -> Answers:
+        """Answers to `prompts`, one id and one set of parameters each; enter them to begin."""
+        choices = sum(one.n for one in params)
+        if choices > MAX_CHOICES:
+            raise InvalidRequestError(
+                f"{len(prompts)} prompts with n make {choices} choices, more than the {MAX_CHOICES}"
+                " of one request; send several requests",
+                param="n",
+            )
+        return Answers(
+            self.engine, ids, prompts, params, Stopwatch(self.metrics, request[RECEIVED_S])
+        )
+
+
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
+RECEIVED_S: web.RequestKey[float] = web.RequestKey("received_s", float)  # time.perf_counter()
+CLIENT_GONE: web.RequestKey[bool] = web.RequestKey("client_gone", bool)
+SERVICE: web.AppKey[Service] = web.AppKey("service", Service)

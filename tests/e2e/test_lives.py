@@ -1,0 +1,108 @@
+"""How `inarch serve` starts, stops, and bears the loss of its engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+from .process import INARCH, ServerProcess, eventually
+
+LONG_STREAM = {"prompt": "Once", "max_tokens": 200, "ignore_eos": True, "stream": True}
+
+
+def engine_of(server: ServerProcess) -> int:
+    """Process id of the server's engine."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    (engine,) = [int(child) for child in children if _is_engine(int(child))]
+    return engine
+
+
+def _is_engine(pid: int) -> bool:
+    return b"inarch.engine.process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_sigterm_lets_a_stream_finish_and_leaves_no_process_behind() -> None:
+    with ServerProcess() as server:
+        engine = engine_of(server)
+        connection = server.send("POST", "/v1/completions", LONG_STREAM)
+        response = connection.getresponse()
+        server.signal(signal.SIGTERM)
+        *_, last, done, _ = response.read().decode().split("\n\n")
+        connection.close()
+        assert done == "data: [DONE]"
+        choice = json.loads(last.removeprefix("data: "))["choices"][0]
+        assert choice["finish_reason"] == "length"
+        assert server.wait() == 0
+    assert not Path(f"/proc/{engine}").exists()
+
+
+def test_a_second_signal_stops_at_once() -> None:
+    with ServerProcess("--drain-timeout", "600") as server:
+        endless = {**LONG_STREAM, "max_tokens": 1_000_000}
+        connection = server.send("POST", "/v1/completions", endless)
+        assert connection.getresponse().read(10)
+        server.signal(signal.SIGINT)
+        eventually(lambda: "a second signal stops at once" in server.output)
+        server.signal(signal.SIGINT)
+        assert server.wait() == 0
+        connection.close()
+
+
+def test_when_the_engine_dies_streams_end_with_an_error_and_health_says_503() -> None:
+    with ServerProcess() as server:
+        endless = {**LONG_STREAM, "max_tokens": 1_000_000}
+        connection = server.send("POST", "/v1/completions", endless)
+        response = connection.getresponse()
+        os.kill(engine_of(server), signal.SIGKILL)
+        *_, error, done, _ = response.read().decode().split("\n\n")
+        connection.close()
+        assert done == "data: [DONE]"
+        assert json.loads(error.removeprefix("data: "))["error"]["code"] == "engine_dead"
+        for method, path in (("GET", "/health"), ("POST", "/v1/completions")):
+            status, answer = server.ask(method, path, {"prompt": "x"})
+            assert (status, answer["error"]["code"]) == (503, "engine_dead")
+
+
+def test_an_engine_does_not_outlive_its_server() -> None:
+    with ServerProcess() as server:
+        engine = engine_of(server)
+        os.kill(server.pid, signal.SIGKILL)
+        server.expected_exit = -signal.SIGKILL
+        eventually(lambda: not Path(f"/proc/{engine}").exists() or _is_gone(engine))
+
+
+def _is_gone(pid: int) -> bool:
+    """Ended, though nobody has asked for its exit code yet."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+
+
+def test_a_prompt_longer_than_the_kv_memory_is_a_400() -> None:
+    with ServerProcess("--kv-tokens", "256", "--page-size", "16") as server:
+        status, answer = server.ask("POST", "/v1/completions", {"prompt": [5] * 400})
+        assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
+        assert "400 tokens" in answer["error"]["message"]
+        # What fits is served, and more of it than fits at once too.
+        body = {"prompt": [[5] * 100] * 8, "max_tokens": 40, "ignore_eos": True}
+        assert server.post("/v1/completions", body)["usage"]["completion_tokens"] == 320
+
+
+def _fails(*arguments: str) -> str:
+    """What `inarch serve` prints when it cannot start."""
+    command = [INARCH, "serve", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_a_port_in_use_is_told_before_the_model_is_loaded(server: ServerProcess) -> None:
+    message = _fails("/no/such/model", "--port", str(server.port))
+    assert f"port {server.port}: Address already in use" in message
+    assert "--port" in message
+
+
+def test_a_model_that_is_not_there_is_a_sentence_not_a_traceback() -> None:
+    assert "/no/such/model" in _fails("/no/such/model", "--port", "0")

@@ -1,0 +1,204 @@
+"""A stand-in for the engine that misbehaves on request: slow, dead, failing half-way, refusing.
+
+The tokenizer and its incremental text are the real ones; only the model is not. It says the prompt
+again, token by token, and then the end-of-sequence token. What needs no misbehaviour is tested with
+the real engine, in tests/e2e.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, pre_tokenizers, processors
+
+from inarch.engine.chat_template import ChatTemplate
+from inarch.engine.messages import ModelInfo, Stats
+from inarch.engine.outputs import RequestOutput, TokenLogprob
+from inarch.engine.tokenizer import Tokenizer
+from inarch.errors import EngineDeadError
+from inarch.sampling import SamplingParams
+
+CONTEXT = 2048
+EOS = 256
+TEMPLATE = (
+    "{% for m in messages %}"
+    "{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+    "{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def byte_tokenizer(template: str | None = TEMPLATE, *, begins: bool = False) -> Tokenizer:
+    """Token id = byte; 256 ends an answer, and `begins` a text too."""
+    backend = Backend(models.BPE({char: byte for byte, char in enumerate(_spellings())}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["</s>"])
+    if begins:
+        backend.post_processor = processors.TemplateProcessing(
+            single="</s> $A", special_tokens=[("</s>", EOS)]
+        )
+    return Tokenizer(
+        backend,
+        special_tokens={"eos_token": "</s>"},
+        eos_token_ids=[EOS],
+        chat_template=ChatTemplate({"default": template} if template else {}, {}),
+    )
+
+
+def _spellings() -> list[str]:
+    """The character that stands for each byte: itself if it is printable, else one from 256 on."""
+    others = iter(sorted(c for c in pre_tokenizers.ByteLevel.alphabet() if ord(c) > 255))
+    printable = set(pre_tokenizers.ByteLevel.alphabet())
+    return [chr(byte) if chr(byte) in printable else next(others) for byte in range(256)]
+
+
+class StandIn:
+    """Faults are attributes, to be set while it runs."""
+
+    def __init__(
+        self,
+        *,
+        name: str = "standin",
+        context: int = CONTEXT,
+        template: str | None = TEMPLATE,
+        default_sampling: dict[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer = byte_tokenizer(template)
+        self.info = ModelInfo(
+            name=name,
+            path="/nowhere",
+            architecture="none",
+            context_length=context,
+            max_request_tokens=context,
+            vocab_size=257,
+            dtype="float32",
+            backend="none",
+            device="none",
+            kv_tokens=4 * context,
+            page_tokens=16,
+            max_running_requests=64,
+            eos_token_ids=(EOS,),
+            default_sampling=default_sampling or {},
+            memory={},
+        )
+        self.alive = True
+        self.delay_s = 0.0  # before every token
+        self.fail_after: int | None = None  # tokens, then finish_reason "error"
+        self.die_after: int | None = None  # tokens, then the process is gone
+        self.crash: Exception | None = None  # what generate raises at once
+        self.endless = False  # answers never end by themselves
+        self.running = self.generated = 0
+        self.aborted = 0
+        self.asked: list[tuple[list[int], SamplingParams]] = []
+
+    async def __aenter__(self) -> StandIn:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.alive = False
+
+    async def stats(self) -> Stats:
+        if not self.alive:
+            raise EngineDeadError("the engine process has ended")
+        return Stats(
+            ticket=0,
+            running=self.running,
+            waiting=0,
+            kv_pages_total=64,
+            kv_pages_used=3,
+            kv_pages_cached=2,
+            page_tokens=16,
+            retractions=0,
+            steps=self.generated,
+            prompt_tokens=sum(len(prompt) for prompt, _ in self.asked),
+            cached_tokens=0,
+            generated_tokens=self.generated,
+        )
+
+    async def generate(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        *,
+        request_id: str | None = None,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        self.asked.append((list(prompt), params))
+        self._check(params)
+        self.running += 1
+        finished = False
+        try:
+            samples = [
+                self._sample(i, list(prompt), params, request_id or "") for i in range(params.n)
+            ]
+            while samples:
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                for sample in list(samples):
+                    output = next(sample)
+                    self.generated += 1
+                    if output.finish_reason is not None:
+                        samples.remove(sample)
+                    yield output
+                await asyncio.sleep(0)
+            finished = True
+        finally:
+            self.running -= 1
+            self.aborted += not finished
+
+    def _check(self, params: SamplingParams) -> None:
+        params.check(self.info.vocab_size)
+        if not self.alive:
+            raise EngineDeadError("the engine process has ended")
+        if self.crash is not None:
+            raise self.crash
+
+    def _sample(self, index: int, prompt: list[int], params: SamplingParams, request_id: str):
+        text = self.tokenizer.detokenizer(
+            prompt,
+            stop=params.stop,
+            include_stop=params.include_stop,
+            skip_special_tokens=params.skip_special_tokens,
+        )
+        room = self.info.context_length - len(prompt)
+        most = min(params.max_tokens or room, room)
+        for count in itertools.count(1):
+            self._maybe_die(count)
+            token = self._token(prompt, count, params)
+            piece, reason, matched = text.push([token]), None, None
+            if token == EOS and not params.ignore_eos:
+                reason, matched = "stop", EOS
+            elif text.matched is not None:
+                reason, matched = "stop", text.matched
+            elif count == most:
+                reason = "length"
+            if self.fail_after is not None and count > self.fail_after:
+                reason = "error"
+            logprob = TokenLogprob(token, -0.5, ((token, -0.5), (10, float("-inf"))))
+            yield RequestOutput(
+                request_id=request_id,
+                index=index,
+                text=piece + (text.finish() if reason and text.matched is None else ""),
+                token_ids=(token,),
+                logprobs=(logprob,) if params.logprobs is not None else (),
+                finish_reason=reason,
+                matched_stop=matched,
+                prompt_tokens=len(prompt),
+                completion_tokens=count,
+                cached_tokens=0 if index == 0 else len(prompt),
+                error="the device is on fire" if reason == "error" else None,
+            )
+
+    def _token(self, prompt: list[int], count: int, params: SamplingParams) -> int:
+        if self.endless or params.ignore_eos:
+            return prompt[(count - 1) % len(prompt)]
+        return [*prompt, EOS][count - 1] if count <= len(prompt) + 1 else EOS
+
+    def _maybe_die(self, count: int) -> None:
+        if self.die_after is not None and count > self.die_after:
+            self.alive = False
+            raise EngineDeadError("the engine process has ended")

@@ -1,0 +1,168 @@
+"""From the port to the last answer: how a server starts and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from inarch.config import EngineConfig
+from inarch.errors import ConfigError, EngineDeadError
+from inarch_server.serve import Stop, bind, serve
+
+from .harness import PATIENCE_S, eventually
+from .standin import StandIn
+
+ENDLESS = {"prompt": "x", "max_tokens": 2000, "ignore_eos": True}
+
+
+class Life:
+    """`serve` in a thread, with the user's part played by the test."""
+
+    def __init__(self, engine: StandIn, **config: Any) -> None:
+        self.engine, self.config = engine, EngineConfig(host="127.0.0.1", port=0, **config)
+        self.listener = bind(self.config.host, self.config.port)
+        self.port = self.listener.getsockname()[1]
+        self.ended: Future[None] = Future()
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._started.wait(PATIENCE_S)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+            self.ended.set_result(None)
+        except Exception as error:
+            self.ended.set_exception(error)
+
+    async def _serve(self) -> None:
+        self._loop, self.stop = asyncio.get_running_loop(), Stop()
+        self._started.set()
+        with self.listener:
+            await serve(self.engine, self.config, self.listener, self.stop)
+
+    def ask_to_stop(self) -> None:
+        self._loop.call_soon_threadsafe(self.stop.ask)
+
+    def end(self) -> None:
+        """Wait for the end; raises what `serve` raised."""
+        self._thread.join(PATIENCE_S)
+        self.ended.result(PATIENCE_S)
+
+    def connect(self) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        connection.connect()
+        return connection
+
+    def listens(self) -> bool:
+        try:
+            connection = self.connect()
+        except ConnectionRefusedError:
+            return False
+        # A whole request: asyncio forgets connections that it is just about to accept at the end.
+        connection.request("GET", "/v1/models")
+        connection.getresponse().read()
+        connection.close()
+        return True
+
+
+def post(connection: http.client.HTTPConnection, body: dict[str, Any]) -> None:
+    connection.request("POST", "/v1/completions", json.dumps(body).encode())
+
+
+@pytest.fixture
+def engine() -> StandIn:
+    return StandIn()
+
+
+def test_running_requests_are_finished_and_new_clients_refused(engine: StandIn) -> None:
+    life = Life(engine)
+    eventually(life.listens)
+    engine.delay_s = 0.02
+    connection, idle = life.connect(), life.connect()
+    post(connection, {"prompt": "the answer"})
+    eventually(lambda: engine.running == 1)
+    life.ask_to_stop()
+    eventually(lambda: life.listener.fileno() == -1)
+    assert engine.running == 1
+    assert not life.listens()
+    answer = json.loads(connection.getresponse().read())
+    assert answer["choices"][0]["text"] == "the answer"
+    life.end()
+    assert idle.sock.recv(1) == b""
+    connection.close(), idle.close()
+
+
+def test_a_stream_goes_on_to_its_end(engine: StandIn) -> None:
+    life = Life(engine)
+    eventually(life.listens)
+    engine.delay_s = 0.02
+    connection = life.connect()
+    post(connection, {"prompt": "the answer", "stream": True})
+    response = connection.getresponse()
+    life.ask_to_stop()
+    assert response.read().endswith(b"data: [DONE]\n\n")
+    life.end()
+    connection.close()
+
+
+@pytest.mark.parametrize("impatient", [False, True], ids=["drain timeout", "second signal"])
+def test_patience_ends_by_timeout_or_when_the_user_insists(
+    engine: StandIn, impatient: bool
+) -> None:
+    life = Life(engine, drain_timeout=60.0 if impatient else 0.2)
+    eventually(life.listens)
+    engine.delay_s = 0.02
+    connection = life.connect()
+    post(connection, ENDLESS)
+    eventually(lambda: engine.running == 1)
+    life.ask_to_stop()
+    if impatient:
+        life.ask_to_stop()
+    life.end()
+    assert (engine.running, engine.aborted) == (0, 1)
+    connection.close()
+
+
+def test_nobody_is_let_in_before_a_token_was_made(engine: StandIn) -> None:
+    engine.fail_after = 0
+    life = Life(engine)
+    with pytest.raises(EngineDeadError, match="on fire"):
+        life.end()
+    assert not life.listens()
+
+
+def test_the_banner_says_where_and_what(
+    engine: StandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    life = Life(engine)
+    eventually(life.listens)
+    life.ask_to_stop()
+    life.end()
+    shown = capsys.readouterr().out
+    for part in (f"http://127.0.0.1:{life.port}", "standin", "none", "float32", "8,192 tokens"):
+        assert part in shown
+
+
+def test_a_port_in_use_is_an_error_that_says_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port}: Address already in use.*--port"):
+            bind("127.0.0.1", port)
+
+
+def test_a_host_that_is_not_ours_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(ConfigError, match=r"listen on no\.such\.host\.invalid.*--host"):
+        bind("no.such.host.invalid", 0)
+
+
+def test_ipv6_addresses_work(engine: StandIn) -> None:
+    with bind("::1", 0) as listener:
+        assert listener.family == socket.AF_INET6
