@@ -98,7 +98,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 # NaN fails every comparison, so it is refused by the ranges too.
 _RANGES: tuple[tuple[str, float, float], ...] = (
-    ("max_tokens", 0, math.inf),
+    ("max_tokens", 1, math.inf),
     ("min_tokens", 0, math.inf),
     ("temperature", 0, 100),
     ("top_p", 0, 1),

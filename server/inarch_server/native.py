@@ -32,7 +32,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     param = "text" if body.text is not None else "input_ids"
     given = split(getattr(body, param), param)
     params, ids = _params(service, body, len(given)), _ids(body, len(given))
-    prompts = await tokenize(service.engine, given, param)
+    prompts = await tokenize(service.engine, given)
     async with service.answer(request, ids, prompts, params) as answers:
         results = Results(body, answers, service.engine.tokenizer)
         if body.stream:

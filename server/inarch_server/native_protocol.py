@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from inarch.errors import InvalidRequestError
-from inarch_server.body import Body, shown
+from inarch_server.body import Body
 from inarch_server.protocol import SamplingBody, Unsupported
 
 
@@ -53,27 +53,23 @@ class GenerateRequest(Body):
     @field_validator("text")
     @classmethod
     def _texts_only(cls, value: Any) -> Any:
-        wrong = value
-        if isinstance(value, list):
-            wrong = next((item for item in value if not isinstance(item, str)), "")
-        if wrong is not None and not isinstance(wrong, str):
-            raise ValueError(f"must be a text or a list of texts, not {shown(wrong)}")
+        if not isinstance(_first(value), str | None):
+            raise ValueError("must be a text or a list of texts")
         return value
 
     @field_validator("input_ids")
     @classmethod
     def _ids_only(cls, value: Any) -> Any:
-        is_text = isinstance(value, str) or (isinstance(value, list) and str in map(type, value))
-        if is_text:
+        if isinstance(_first(value), str):
             raise ValueError("must be a list of token ids, or a list of such lists")
         return value
 
     @field_validator("rid")
     @classmethod
     def _names_only(cls, value: Any) -> Any:
-        for name in value if isinstance(value, list) else [value]:
-            if not isinstance(name, str | None):
-                raise ValueError("must be a text, or a list with a text for each prompt")
+        names = value if isinstance(value, list) else [value]
+        if value is not None and not all(isinstance(name, str) for name in names):
+            raise ValueError("must be a text, or a list with a text for each prompt")
         return value
 
     @model_validator(mode="after")
@@ -85,5 +81,9 @@ class GenerateRequest(Body):
     @property
     def is_batch(self) -> bool:
         """Whether the prompt came as a list of prompts; the answer is then a list too."""
-        first = self.text if self.text is not None else next(iter(self.input_ids), None)
-        return isinstance(first, list)
+        return isinstance(self.text if self.text is not None else _first(self.input_ids), list)
+
+
+def _first(value: Any) -> Any:
+    """The first of a list, which tells what kind of prompts it holds; all of them may be many."""
+    return next(iter(value), None) if isinstance(value, list) else value

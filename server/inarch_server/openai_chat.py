@@ -53,7 +53,7 @@ async def _prompt(service: Service, body: ChatRequest) -> Prompt:
     else:
         text = await asyncio.to_thread(_render, service.engine.tokenizer, body)
     # The template itself writes the tokens that begin a text.
-    (prompt,) = await tokenize(service.engine, [text], "messages", special=False)
+    (prompt,) = await tokenize(service.engine, {"messages": text}, special=False)
     return prompt
 
 

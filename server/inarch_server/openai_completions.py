@@ -31,7 +31,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
     params = sampling_params(
         service.engine, body, max_tokens=("max_tokens", most), logprobs=("logprobs", body.logprobs)
     )
-    prompts = await tokenize(service.engine, split(body.prompt, "prompt"), "prompt")
+    prompts = await tokenize(service.engine, split(body.prompt, "prompt"))
     envelope = Envelope(f"cmpl-{uuid.uuid4().hex}", service.model)
     ids = [f"{envelope.id}-{i}" for i in range(len(prompts))]
     async with service.answer(request, ids, prompts, [params] * len(prompts)) as answers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from inarch.engine.async_engine import AsyncEngine
 
 MAX_PROMPTS = 1024  # of one request
+# No vocabulary has a longer token. A text that is too long by this measure is not even tokenized.
+MAX_TOKEN_CHARACTERS = 512
 # Characters or token ids. Up to here the work takes about a millisecond; more of it goes to a thread,
 # so that the streams of others go on.
 INLINE_LENGTH = 4096
@@ -26,49 +28,28 @@ class Prompt:
     text: str | None = None  # as it was given, if it was given as text
 
 
-def split(value: Any, param: str) -> list[str | list[int]]:
-    """A text, a list of token ids, or a list of either, as a list of prompts."""
-    if isinstance(value, str):
-        return [_text(value, param)]
-    if not isinstance(value, list):
-        raise _wrong(value, param)
-    if not value:
-        raise InvalidRequestError(f"{param} must not be empty", param=param)
-    if isinstance(value[0], str):
-        return [_text(item, f"{param}[{i}]") for i, item in enumerate(_limited(value, param))]
-    if isinstance(value[0], list):
-        return [_ids(item, f"{param}[{i}]") for i, item in enumerate(_limited(value, param))]
-    return [_ids(value, param)]
+def split(value: Any, param: str) -> dict[str, str | list[Any]]:
+    """A text, a list of token ids, or a list of either, as prompts by their path in the request.
 
-
-def _limited(prompts: list[Any], param: str) -> list[Any]:
-    if len(prompts) > MAX_PROMPTS:
+    What lists of token ids hold is looked at by `tokenize`, once they are known to be short enough.
+    """
+    if not (isinstance(value, list) and value and isinstance(value[0], str | list)):
+        return {param: _one(value, list if isinstance(value, list) else str, param)}
+    if len(value) > MAX_PROMPTS:
         raise InvalidRequestError(
-            f"{param} holds {len(prompts)} prompts, more than the {MAX_PROMPTS} of one request;"
+            f"{param} holds {len(value)} prompts, more than the {MAX_PROMPTS} of one request;"
             " send several requests",
             param=param,
         )
-    return prompts
+    paths = [f"{param}[{i}]" for i in range(len(value))]
+    return {path: _one(item, type(value[0]), path) for path, item in zip(paths, value, strict=True)}
 
 
-def _text(value: Any, param: str) -> str:
-    if not isinstance(value, str):
+def _one(value: Any, kind: type[str | list[Any]], param: str) -> str | list[Any]:
+    if not isinstance(value, kind):
         raise _wrong(value, param)
     if not value:
         raise InvalidRequestError(f"{param} must not be empty", param=param)
-    return value
-
-
-def _ids(value: Any, param: str) -> list[int]:
-    if not isinstance(value, list):
-        raise _wrong(value, param)
-    if not value:
-        raise InvalidRequestError(f"{param} must not be empty", param=param)
-    for i, item in enumerate(value):
-        if type(item) is not int:  # bool is a subclass of int
-            raise InvalidRequestError(
-                f"{param}[{i}]: expected a token id, got {shown(item)}", param=f"{param}[{i}]"
-            )
     return value
 
 
@@ -81,29 +62,44 @@ def _wrong(value: Any, param: str) -> InvalidRequestError:
 
 
 async def tokenize(
-    engine: AsyncEngine, given: Sequence[str | list[int]], param: str, *, special: bool = True
+    engine: AsyncEngine, given: Mapping[str, str | list[Any]], *, special: bool = True
 ) -> list[Prompt]:
-    """Token ids of every prompt; `special`: with what the tokenizer puts before a text (bos)."""
+    """Token ids of prompts by path; `special`: with what the tokenizer puts before a text (bos)."""
 
     def work() -> list[Prompt]:
-        names = [param] if len(given) == 1 else [f"{param}[{i}]" for i in range(len(given))]
-        return [_prompt(engine, one, name, special) for one, name in zip(given, names, strict=True)]
+        return [_prompt(engine, prompt, path, special) for path, prompt in given.items()]
 
-    if sum(map(len, given)) <= INLINE_LENGTH:
+    if sum(map(len, given.values())) <= INLINE_LENGTH:
         return work()
     return await asyncio.to_thread(work)
 
 
-def _prompt(engine: AsyncEngine, given: str | list[int], param: str, special: bool) -> Prompt:
+def _prompt(engine: AsyncEngine, given: str | list[Any], param: str, special: bool) -> Prompt:
     if isinstance(given, list):
-        _check_length(engine, len(given), param)  # first: the next one walks through all of them
-        check_token_ids(given, engine.info.vocab_size, param=param)
+        _check_length(engine, len(given), param)
+        _check_ids(engine, given, param)
         return Prompt(given)
+    if len(given) > MAX_TOKEN_CHARACTERS * engine.info.context_length:
+        raise InvalidRequestError(
+            f"{param} has {len(given)} characters, more than the {engine.info.context_length} tokens"
+            " of the model's context length can hold; shorten it",
+            param=param,
+            code="context_length_exceeded",
+        )
     ids = engine.tokenizer.encode(given, add_special_tokens=special)
     if not ids:
         raise InvalidRequestError(f"{param} holds no token", param=param)
     _check_length(engine, len(ids), param)
     return Prompt(ids, given)
+
+
+def _check_ids(engine: AsyncEngine, given: list[Any], param: str) -> None:
+    for i, item in enumerate(given):
+        if type(item) is not int:  # bool is a subclass of int
+            raise InvalidRequestError(
+                f"{param}[{i}]: expected a token id, got {shown(item)}", param=f"{param}[{i}]"
+            )
+    check_token_ids(given, engine.info.vocab_size, param=param)
 
 
 def _check_length(engine: AsyncEngine, tokens: int, param: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -42,6 +43,8 @@ from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError, InvalidRequestError
 from inarch.plugins import load_plugins
 from inarch.sampling import SamplingParams
+
+log = logging.getLogger("inarch.engine")
 
 LONG_TEXT = 20_000  # characters, from which tokenizing moves to a thread
 STOP_PATIENCE_S = 5.0
@@ -116,7 +119,7 @@ class AsyncEngine:
         *,
         request_id: str | None = None,
         namespace: str = "",
-    ) -> AsyncIterator[RequestOutput]:
+    ) -> AsyncGenerator[RequestOutput, None]:
         """Outputs of a request as they come; samples of n > 1 are interleaved.
 
         Closing the iterator, or cancelling the task that runs it, ends the request at once. Raises
@@ -248,6 +251,7 @@ class AsyncEngine:
 
     async def _watch(self) -> None:
         code = await self._process.wait()
+        log.error("the engine process ended with code %s; its messages are above", code)
         self._die(f"its process ended with code {code}")
 
     def _die(self, why: str) -> None:

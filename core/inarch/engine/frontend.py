@@ -151,8 +151,6 @@ class Frontend:
                 param="prompt",
                 code="context_length_exceeded",
             )
-        if params.max_tokens == 0:
-            raise InvalidRequestError("max_tokens must be at least 1, got 0", param="max_tokens")
         return min(room, params.max_tokens or room)
 
     def _advance(
