@@ -15,7 +15,7 @@ from inarch.hal.attention import AttentionBatch
 from inarch.hal.device import Device
 from inarch.hal.executor import StepShape
 
-ALIGNMENT = 8  # bytes; every packed array begins at a multiple of it
+ALIGNMENT = 16  # bytes; every packed array begins at a multiple of it, as vector loads want
 TORCH_DTYPE = {
     np.dtype(np.int32): torch.int32,
     np.dtype(np.int64): torch.int64,

@@ -12,7 +12,7 @@ from inarch.hal.device import Device
 from inarch.hal.kv import KVLayout
 
 PROBE_TOKENS, PROBE_SEQS = 64, 8  # the size of the first measured step
-PATIENCE_S = 3.0  # the full step is measured if it should take less than this
+PATIENCE_S = 10.0  # the full step is measured if it should take less than this
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from inarch.engine.batch import build_batch, step_shape, upload
 from inarch.engine.plan import StepPlan
@@ -79,6 +80,7 @@ class Runner:
         self._sampler = sampler
         self._table = table
         self._kv = kv
+        self._step = self._forward  # one object, by which an executor knows what it captured
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> InFlight:
@@ -96,11 +98,16 @@ class Runner:
             },
         )
         inputs = StepInputs(
-            token_ids=self._sampler.resolve(there["token_ids"]),
+            token_ids=there["token_ids"],
             positions=there["positions"],
             last_token=there["last_token"],
             plans=self._decoder.plan(batch.attention),
         )
-        logits, self._kv = self._executor.run(self._decoder.forward, shape, inputs, self._kv)
+        logits, self._kv = self._executor.run(self._step, shape, inputs, self._kv)
         sampled = self._sampler.sample(logits[: len(plan.requests)], sample_inputs, there)
         return InFlight(plan, sample_inputs, sampled)
+
+    def _forward(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
+        """The step that is run, and captured: the ids that the device alone knows, then the model."""
+        known = replace(inputs, token_ids=self._sampler.resolve(inputs.token_ids))
+        return self._decoder.forward(known, kv)

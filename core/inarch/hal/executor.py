@@ -28,9 +28,9 @@ class StepShape:
 class StepInputs:
     """What a forward pass reads, padded to the bucket.
 
-    token_ids [T] int64; positions [T] int64; last_token [S] int64: the index in the batch of each
-    sequence's last query token, whose hidden state becomes logits; plans: one attention plan per
-    distinct attention spec of the model.
+    token_ids [T] int64; below 0 it is ~row, the token sampled last for that row. positions [T]
+    int64. last_token [S] int64: the index in the batch of each sequence's last query token, whose
+    hidden state becomes logits. plans: one attention plan per distinct attention spec of the model.
     """
 
     token_ids: Tensor

@@ -69,9 +69,11 @@ def random_weights(seed: int = 0) -> Fill:
     pool = torch.randn(RANDOM_POOL, generator=generator) * RANDOM_DEVIATION
 
     def fill(name: str, parameter: Parameter, target: Tensor) -> None:
+        nonlocal pool
         if parameter.scale:
             target.fill_(1.0)
             return
+        pool = pool.to(target)  # once: from then on the copies stay on the device
         flat, start = target.view(-1), 0
         offset = zlib.crc32(name.encode()) % RANDOM_POOL
         while start < len(flat):
