@@ -60,14 +60,14 @@ def test_memory_is_measured() -> None:
     device = ReferenceDevice()
     before = device.memory()
     assert 0 < before.free <= before.total == device.info.memory_bytes
-    held = torch.ones(64 * MIB // 4)
+    held = torch.ones(512 * MIB // 4)
     after = device.memory()
-    assert after.used - before.used > 56 * MIB
+    assert after.used - before.used > 384 * MIB  # the system may take back what idles
     assert after.peak >= after.used
     del held
     peak = device.memory().peak
     device.reset_peak_memory()
-    assert device.memory().peak <= peak - 56 * MIB
+    assert device.memory().peak <= peak - 384 * MIB
 
 
 def fake_system(root: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
