@@ -20,6 +20,7 @@ from inarch.plugins import PluginState, load_plugins
 HERE = Path(__file__).parent
 NAMES = ("amd", "ascend", "intel_cpu", "nvidia", "tpu")
 ALLOWED = ("inarch.errors", "inarch.hal", "inarch.hookspecs")
+SHARED = {"nvidia": "triton"}  # kernels that several backends build on: a distribution of its own
 
 
 def project(name: str) -> dict:
@@ -55,7 +56,8 @@ def test_the_probe_tells_the_truth_about_this_machine_and_open_gives_the_same_re
     ((backend, _),) = load_plugins(entries=entries).backends()
     probe = backend.probe()
     assert isinstance(probe, Probe)
-    assert probe.score == 0
+    if probe.score:
+        return  # the hardware is here: the backend's own tests open it
     with pytest.raises(BackendError) as refused:
         backend.open(0)
     assert str(refused.value) == "; ".join(probe.reasons)
@@ -90,7 +92,8 @@ def test_a_backend_imports_the_hardware_contract_and_nothing_else_of_the_core(na
                 modules.append(node.module or "")
             for module in modules:
                 if module.partition(".")[0].startswith("inarch"):
-                    assert module.startswith((*ALLOWED, f"inarch_{name}."))
+                    own = (f"inarch_{name}.", f"inarch_{SHARED.get(name, name)}")
+                    assert module.startswith((*ALLOWED, *own))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,5 +101,6 @@ def test_the_extra_of_the_main_distribution_installs_the_package(name):
     main = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
     described = project(name)
     assert main["optional-dependencies"][name] == [described["name"]]
-    assert described["dependencies"] == ["inarch>=0.1,<0.2"]
+    shared = [f"inarch-{SHARED[name]}>=0.1,<0.2"] if name in SHARED else []
+    assert described["dependencies"] == ["inarch>=0.1,<0.2", *shared]
     assert (HERE / name / described["readme"]).is_file()

@@ -8,15 +8,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import Distribution
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 from inarch.errors import BackendError
 from inarch.hal.backend import Backend, Probe
 
-NO_KERNELS = (
-    "this version of inarch-nvidia can find the hardware but has no kernels yet: "
-    "run on the CPU with --backend reference"
-)
+if TYPE_CHECKING:
+    from inarch.hal.device import Device
+
+SCORE = 100
+TRITON = ("triton", "pytorch-triton")  # its names beside releases and other builds of torch
 PCI_VENDOR, PCI_DISPLAY = "0x10de", "0x03"
 
 
@@ -41,11 +42,16 @@ class NvidiaBackend(Backend):
         troubles = list(self._troubles(devices, libraries))
         if not devices and not troubles:
             return Probe(0, reasons=("no NVIDIA GPU: no /dev/nvidia0, and none on the PCI bus",))
-        reasons = (*troubles, NO_KERNELS)
-        return Probe(0, devices, reasons, hardware_seen=True, libraries=libraries)
+        score = 0 if troubles else SCORE
+        return Probe(score, devices, tuple(troubles), hardware_seen=True, libraries=libraries)
 
-    def open(self, index: int) -> NoReturn:
-        raise BackendError("; ".join(self.probe().reasons))
+    def open(self, index: int) -> Device:
+        probe = self.probe()
+        if not probe.score:
+            raise BackendError("; ".join(probe.reasons))
+        from inarch_nvidia.device import NvidiaDevice  # imports torch and triton
+
+        return NvidiaDevice(index)
 
     def _devices(self) -> tuple[str, ...]:
         """Model names of the GPUs that this process was given."""
@@ -81,6 +87,11 @@ class NvidiaBackend(Backend):
                 f"the driver is present, but torch {libraries['torch']} has no CUDA: install a CUDA "
                 "build of torch (see pytorch.org)"
             )
+        elif devices and "triton" not in libraries:
+            yield (
+                "triton, in which the kernels are written, is not installed: builds of torch for "
+                "Linux bring it (pip install triton)"
+            )
 
     def _on_pci_bus(self) -> bool:
         places = [f"sys/bus/pci/devices/{p.name}" for p in self._glob("sys/bus/pci/devices/*")]
@@ -102,6 +113,9 @@ class NvidiaBackend(Backend):
                 cuda = re.search(r"^cuda\b.*=\s*'([\d.]+)'", build, re.MULTILINE)
                 found["CUDA of torch"] = cuda[1] if cuda else "none"
             break
+        for name in TRITON:
+            for triton in Distribution.discover(name=name, path=list(site)):
+                found.setdefault("triton", triton.version)
         return found
 
     def _glob(self, pattern: str) -> list[Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inarch_nvidia.backend import NO_KERNELS, NvidiaBackend
+from inarch_nvidia.backend import SCORE, NvidiaBackend
 
 INFORMATION = """Model: \t\t NVIDIA H100 80GB HBM3
 IRQ:   \t\t 41
@@ -49,6 +49,11 @@ class Machine:
         )
         self.write("site/torch/version.py", build)
 
+    def triton(self, version: str) -> None:
+        self.write(
+            f"site/triton-{version}.dist-info/METADATA", f"Name: triton\nVersion: {version}\n"
+        )
+
     def probe(self, **environment: str):
         return NvidiaBackend(self.root, [str(self.site)], environment).probe()
 
@@ -59,18 +64,29 @@ def machine(tmp_path) -> Machine:
 
 
 @pytest.mark.parametrize("kind", [OPEN, CLOSED])
-def test_a_sound_installation_lacks_only_kernels(machine, kind):
+def test_a_sound_installation_is_preferred_to_any_cpu(machine, kind):
     machine.driver(2, kind)
     machine.nodes(0, 1)
     machine.torch("2.11.0+cu130", "'13.0'")
+    machine.triton("3.6.0")
     probe = machine.probe()
     assert probe.devices == ("NVIDIA H100 80GB HBM3",) * 2
-    assert (probe.score, probe.hardware_seen, probe.reasons) == (0, True, (NO_KERNELS,))
+    assert (probe.score, probe.hardware_seen, probe.reasons) == (SCORE, True, ())
     assert probe.libraries == {
         "driver": "580.159.04",
         "torch": "2.11.0+cu130",
         "CUDA of torch": "13.0",
+        "triton": "3.6.0",
     }
+
+
+def test_a_missing_triton_is_named(machine):
+    machine.driver(1)
+    machine.nodes(0)
+    machine.torch("2.11.0+cu130", "'13.0'")
+    probe = machine.probe()
+    assert (probe.score, probe.hardware_seen) == (0, True)
+    assert "triton" in probe.reasons[0]
 
 
 def test_a_torch_without_cuda_is_named_with_its_version(machine):

@@ -1,0 +1,270 @@
+"""One attention kernel for decode, extend, prefill and verification, and one that merges chunks.
+
+A program holds the query rows of a tile, pairs of (token, head of one KV group), and walks over keys
+in pages with an online softmax (Milakov and Gimelshein, 2018, arXiv:1805.02867; Dao, 2023,
+arXiv:2307.08691). Query heads that share a KV head share its loads. Scores are kept in powers of two.
+"""
+
+# No deferred annotations here: Triton reads `tl.constexpr` as an object, not as a string.
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+LN_2 = tl.constexpr(0.6931471805599453)
+# Fields of an item and of a job: see work.py.
+ITEM = tl.constexpr(8)
+JOB = tl.constexpr(4)
+
+
+@triton.jit
+def _dot(a, b, acc, UPCAST: tl.constexpr, EXACT: tl.constexpr):
+    if UPCAST:  # Triton's interpreter computes with the raw bits of bfloat16
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
+    if EXACT:
+        return tl.dot(a, b, acc, input_precision="ieee")
+    return tl.dot(a, b, acc)
+
+
+@triton.jit
+def _find(table, at, end, KEYS: tl.constexpr, PAGE: tl.constexpr):
+    """The slots of the keys [at, at + KEYS); the first of them alone where one page holds them."""
+    if PAGE >= KEYS:
+        slots = tl.load(table + at // PAGE, mask=at < end, other=0) * PAGE + at % PAGE
+    else:
+        keys = at + tl.arange(0, KEYS)
+        slots = tl.load(table + keys // PAGE, mask=keys < end, other=0) * PAGE + keys % PAGE
+    return slots
+
+
+@triton.jit
+def _load(
+    pages, slots, present, head, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
+    KEYS: tl.constexpr, PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """K or V of one head: [KEYS, BLOCK_DIM]; if MASKED, 0 where there is no key.
+
+    What a page holds behind the last token may be NaN, and 0 * NaN would reach the result.
+    """
+    if DESCRIPTORS:
+        tile = pages.load([slots, head * DIM])
+        if MASKED:
+            tile = tl.where(present[:, None], tile, 0.0)
+    else:
+        if PAGE >= KEYS:
+            slots += tl.arange(0, KEYS)
+        dims = tl.arange(0, BLOCK_DIM)
+        places = pages + slots.to(tl.int64)[:, None] * (HEADS * DIM) + head * DIM + dims[None, :]
+        if MASKED and BLOCK_DIM != DIM:
+            tile = tl.load(places, mask=present[:, None] & (dims < DIM)[None, :], other=0.0)
+        elif MASKED:
+            tile = tl.load(places, mask=present[:, None], other=0.0)
+        elif BLOCK_DIM != DIM:
+            tile = tl.load(places, mask=(dims < DIM)[None, :], other=0.0)
+        else:
+            tile = tl.load(places)
+    return tile
+
+
+@triton.jit
+def _attend(
+    acc, total, highest, q, k_pages, v_pages, table, head, start, stop, end,
+    position, prefix, ancestors, scale, cap,
+    HEADS: tl.constexpr, KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
+    BLOCK_KEY: tl.constexpr, BLOCK_VALUE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
+    TREE: tl.constexpr, UPCAST: tl.constexpr, EXACT: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """Go on with the online softmax over the keys [start, stop); `end` bounds what may be read."""
+    ahead = _find(table, start, end, KEYS, PAGE)
+    for at in tl.range(start, stop, KEYS):
+        keys = at + tl.arange(0, KEYS)
+        slots = ahead  # found one turn early, so that loads of K and V can be begun early too
+        ahead = _find(table, at + KEYS, end, KEYS, PAGE)
+        k = _load(
+            k_pages, slots, keys < end, head,
+            HEADS, KEY_DIM, BLOCK_KEY, KEYS, PAGE, DESCRIPTORS, MASKED,
+        )  # fmt: skip
+        scores = _dot(q, tl.trans(k), tl.zeros([ROWS, KEYS], tl.float32), UPCAST, EXACT)
+        if SOFTCAP:  # tanh(x) = 1 - 2 / (exp(2 x) + 1), exact at both ends
+            scores = 1.0 - 2.0 / (tl.exp2(scores * cap) + 1.0)
+        if MASKED:
+            if TREE:
+                drafted = keys - prefix
+                bit = tl.minimum(tl.maximum(drafted, 0), 63).to(tl.int64)
+                related = ((ancestors[:, None] >> bit[None, :]) & 1) != 0
+                near = (drafted < 0)[None, :]
+                if WINDOW > 0:
+                    near = near & (keys[None, :] > position[:, None] - WINDOW)
+                visible = near | (related & (drafted >= 0)[None, :])
+            else:
+                visible = keys[None, :] <= position[:, None]
+                if WINDOW > 0:
+                    visible = visible & (keys[None, :] > position[:, None] - WINDOW)
+            scores = tl.where(visible & (keys < end)[None, :], scores, float("-inf"))
+        new = tl.maximum(highest, tl.max(scores, 1) * scale)
+        shift = tl.where(new == float("-inf"), 0.0, new) if MASKED else new
+        weights = tl.exp2(scores * scale - shift[:, None])
+        decay = tl.exp2(highest - shift)
+        total = total * decay + tl.sum(weights, 1)
+        acc = acc * decay[:, None]
+        v = _load(
+            v_pages, slots, keys < end, head,
+            HEADS, VALUE_DIM, BLOCK_VALUE, KEYS, PAGE, DESCRIPTORS, MASKED,
+        )  # fmt: skip
+        if not UPCAST:
+            weights = weights.to(v.dtype)
+        acc = _dot(weights, v, acc, UPCAST, EXACT)
+        highest = new
+    return acc, total, highest
+
+
+@triton.jit
+def attention_kernel(  # noqa: PLR0915
+    q, k_pages, v_pages, table, items, tree, sinks, out, lse, parts, part_lse,
+    q_token, q_head, table_row, scale, cap,
+    HEADS: tl.constexpr, GROUP: tl.constexpr, KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
+    BLOCK_KEY: tl.constexpr, BLOCK_VALUE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
+    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
+    SINKS: tl.constexpr, LSE: tl.constexpr, TREE: tl.constexpr, UPCAST: tl.constexpr,
+    EXACT: tl.constexpr,
+):  # fmt: skip
+    """One program for a KV head and an item. q [T, H, D], out [T, H, VALUE_DIM], lse [T, H].
+
+    scale: to powers of two, after the cap; cap: what a score is multiplied with before the cap.
+    """
+    head = tl.program_id(0)
+    item = items + tl.program_id(1) * ITEM
+    tokens = tl.load(item + 2)
+    if tokens == 0:
+        return
+    row, first = tl.load(item), tl.load(item + 1)
+    prefix, begin, end = tl.load(item + 3), tl.load(item + 4), tl.load(item + 5)
+    slot = tl.load(item + 6)
+    table += row.to(tl.int64) * table_row
+
+    rows = tl.arange(0, ROWS)
+    own = rows < tokens * GROUP
+    token = (first + rows // GROUP).to(tl.int64)
+    heads = head * GROUP + rows % GROUP
+    dims = tl.arange(0, BLOCK_KEY)
+    q_tile = tl.load(
+        q + token[:, None] * q_token + heads[:, None] * q_head + dims[None, :],
+        mask=own[:, None] & (dims < KEY_DIM)[None, :],
+        other=0.0,
+    )
+
+    ancestors = tl.zeros([ROWS], tl.int64)
+    position = prefix + rows // GROUP
+    last = prefix + tokens - 1
+    shared = prefix + 1  # keys before this one are behind no query of the tile
+    if TREE:
+        ancestors = tl.load(tree + token * 2, mask=own, other=0)
+        position = tl.load(tree + token * 2 + 1, mask=own, other=0).to(tl.int32)
+        last = prefix + 63
+        shared = prefix
+
+    # Blocks [near, far) are seen whole by every row, so they need no mask.
+    far = begin + tl.maximum(tl.minimum(end, shared) - begin, 0) // KEYS * KEYS
+    near = begin
+    if WINDOW > 0:
+        hidden = tl.maximum(last - WINDOW + 1 - begin, 0)
+        near = begin + (hidden + KEYS - 1) // KEYS * KEYS
+        near = tl.minimum(near, begin + (end - begin + KEYS - 1) // KEYS * KEYS)
+        far = tl.maximum(far, near)
+
+    acc = tl.zeros([ROWS, BLOCK_VALUE], tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    highest = tl.full([ROWS], float("-inf"), tl.float32)
+    if WINDOW > 0:
+        acc, total, highest = _attend(
+            acc, total, highest, q_tile, k_pages, v_pages, table, head, begin, near, end,
+            position, prefix, ancestors, scale, cap,
+            HEADS, KEY_DIM, VALUE_DIM, BLOCK_KEY, BLOCK_VALUE, ROWS, KEYS, PAGE, DESCRIPTORS,
+            WINDOW, SOFTCAP, TREE, UPCAST, EXACT, True,
+        )  # fmt: skip
+    acc, total, highest = _attend(
+        acc, total, highest, q_tile, k_pages, v_pages, table, head, near, far, end,
+        position, prefix, ancestors, scale, cap,
+        HEADS, KEY_DIM, VALUE_DIM, BLOCK_KEY, BLOCK_VALUE, ROWS, KEYS, PAGE, DESCRIPTORS,
+        WINDOW, SOFTCAP, TREE, UPCAST, EXACT, False,
+    )  # fmt: skip
+    acc, total, highest = _attend(
+        acc, total, highest, q_tile, k_pages, v_pages, table, head, far, end, end,
+        position, prefix, ancestors, scale, cap,
+        HEADS, KEY_DIM, VALUE_DIM, BLOCK_KEY, BLOCK_VALUE, ROWS, KEYS, PAGE, DESCRIPTORS,
+        WINDOW, SOFTCAP, TREE, UPCAST, EXACT, True,
+    )  # fmt: skip
+
+    values = tl.arange(0, BLOCK_VALUE)
+    if slot >= 0:
+        place = (slot.to(tl.int64) * HEADS + head) * ROWS + rows
+        total = tl.where(total == 0.0, 1.0, total)  # of a row that sees nothing: 0 and -inf
+        acc = acc / total[:, None]
+        tl.store(part_lse + place, highest + tl.log2(total), mask=own)
+        tl.store(parts + place[:, None] * BLOCK_VALUE + values[None, :], acc, mask=own[:, None])
+        return
+    if SINKS:
+        sink = tl.load(sinks + heads, mask=own, other=0.0).to(tl.float32) * LOG2_E
+        with_sink = tl.maximum(highest, sink)
+        decay = tl.exp2(highest - with_sink)
+        total = total * decay + tl.exp2(sink - with_sink)
+        acc = acc * decay[:, None]
+        highest = with_sink
+    total = tl.where(total == 0.0, 1.0, total)
+    acc = acc / total[:, None]
+    place = token * (HEADS * GROUP) + heads
+    if LSE:
+        tl.store(lse + place, (highest + tl.log2(total)) * LN_2, mask=own)
+    tl.store(
+        out + place[:, None] * VALUE_DIM + values[None, :],
+        acc.to(out.dtype.element_ty),
+        mask=own[:, None] & (values < VALUE_DIM)[None, :],
+    )
+
+
+@triton.jit
+def merge_kernel(
+    parts, part_lse, jobs, sinks, out, lse,
+    HEADS: tl.constexpr, GROUP: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr,
+    ROWS: tl.constexpr, CHUNKS: tl.constexpr, SINKS: tl.constexpr, LSE: tl.constexpr,
+):  # fmt: skip
+    """One program for a row of a tile, a KV head and a job: weighs the chunks by their sums."""
+    row, head = tl.program_id(0), tl.program_id(1)
+    job = jobs + tl.program_id(2) * JOB
+    if row >= tl.load(job + 1) * GROUP:
+        return
+    token = (tl.load(job) + row // GROUP).to(tl.int64)
+    first, count = tl.load(job + 2), tl.load(job + 3)
+    own_head = head * GROUP + row % GROUP
+    values = tl.arange(0, BLOCK_VALUE)
+
+    highest = float("-inf")
+    total = 0.0
+    if SINKS:
+        highest = tl.load(sinks + own_head).to(tl.float32) * LOG2_E
+        total = 1.0
+    acc = tl.zeros([BLOCK_VALUE], tl.float32)
+    for at in tl.range(0, count, CHUNKS):
+        chunk = at + tl.arange(0, CHUNKS)
+        there = chunk < count
+        place = ((first + chunk).to(tl.int64) * HEADS + head) * ROWS + row
+        sums = tl.load(part_lse + place, mask=there, other=float("-inf"))
+        part = tl.load(
+            parts + place[:, None] * BLOCK_VALUE + values[None, :], mask=there[:, None], other=0.0
+        )
+        new = tl.maximum(highest, tl.max(sums, 0))
+        shift = tl.where(new == float("-inf"), 0.0, new)
+        weights = tl.exp2(sums - shift)
+        decay = tl.exp2(highest - shift)
+        acc = acc * decay + tl.sum(part * weights[:, None], 0)
+        total = total * decay + tl.sum(weights, 0)
+        highest = new
+
+    total = tl.where(total == 0.0, 1.0, total)
+    acc = acc / total
+    place = token * (HEADS * GROUP) + own_head
+    if LSE:
+        tl.store(lse + place, (highest + tl.log2(total)) * LN_2)
+    tl.store(
+        out + place * VALUE_DIM + values, acc.to(out.dtype.element_ty), mask=values < VALUE_DIM
+    )

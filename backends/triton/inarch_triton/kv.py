@@ -1,0 +1,77 @@
+"""KV pages as the reference keeps them, with one kernel to write K and V.
+
+K and V of a layer are two tensors [pages, page_tokens, G, D]. All heads of a token are then one run
+of memory, which is what projections produce and what other paged attentions (torch's, FlashAttention,
+flashinfer) read as well; a page of one head is still a plain 2-D tile for the copy engine.
+"""
+
+# No deferred annotations here: Triton reads `tl.constexpr` as an object, not as a string.
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from inarch.hal.kv import KVState
+from inarch.hal.reference.kv import ReferenceKVStore
+from inarch_triton.options import FUSED
+
+WARPS = 4
+
+
+@triton.jit
+def _copy_token(
+    source, pages, slot, head_stride, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr
+):
+    place = tl.arange(0, BLOCK)
+    inside = place < HEADS * DIM
+    value = tl.load(source + (place // DIM) * head_stride + place % DIM, mask=inside)
+    tl.store(pages + slot * (HEADS * DIM) + place, value.to(pages.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def write_kernel(
+    k,
+    v,
+    slots,
+    k_pages,
+    v_pages,
+    k_token,
+    k_head,
+    v_token,
+    v_head,
+    HEADS: tl.constexpr,
+    KEY_DIM: tl.constexpr,
+    VALUE_DIM: tl.constexpr,
+    KEY_BLOCK: tl.constexpr,
+    VALUE_BLOCK: tl.constexpr,
+):
+    """One program a token: k, v [T, G, D] with any strides of tokens and heads -> slots [T]."""
+    token = tl.program_id(0).to(tl.int64)
+    slot = tl.load(slots + token).to(tl.int64)
+    _copy_token(k + token * k_token, k_pages, slot, k_head, HEADS, KEY_DIM, KEY_BLOCK)
+    _copy_token(v + token * v_token, v_pages, slot, v_head, HEADS, VALUE_DIM, VALUE_BLOCK)
+
+
+def write_constants(heads: int, key_dim: int, value_dim: int) -> dict[str, int]:
+    return {
+        "HEADS": heads,
+        "KEY_DIM": key_dim,
+        "VALUE_DIM": value_dim,
+        "KEY_BLOCK": triton.next_power_of_2(heads * key_dim),
+        "VALUE_BLOCK": triton.next_power_of_2(heads * value_dim),
+    }
+
+
+class PagedKVStore(ReferenceKVStore):
+    """The same bytes as the reference's store, and so the same fingerprint; written in one launch."""
+
+    def write(self, kv: KVState, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> KVState:
+        k_pages, v_pages = kv[layer]
+        if len(slots) == 0:
+            return kv
+        k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (k, v))
+        constants = write_constants(k_pages.shape[2], k_pages.shape[3], v_pages.shape[3])
+        write_kernel[(len(slots),)](
+            k, v, slots, k_pages, v_pages, *k.stride()[:2], *v.stride()[:2],
+            **constants, num_warps=WARPS, **FUSED,
+        )  # fmt: skip
+        return kv

@@ -1,0 +1,124 @@
+"""Tile shapes of the attention kernel: measured tables for each kind of device, with a safe default.
+
+Nothing is tuned at start-up. `bench.py` beside this package measures the candidates on a device.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from inarch.hal.attention import AttentionSpec
+from inarch_triton.options import FUSED
+
+SHARED_MEMORY = {  # KiB that one program may use
+    "sm_80": 163, "sm_86": 99, "sm_87": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227,
+    "sm_103": 227, "sm_110": 227, "sm_120": 99, "sm_121": 99, "gfx90a": 64, "gfx942": 64,
+    "gfx950": 160,
+}  # fmt: skip
+LEAST_SHARED_MEMORY = 64
+ASYNCHRONOUS = ("sm_90", "sm_100", "sm_103")  # matrix products of 64 rows run from shared memory
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How one program works: on `rows` pairs of token and head, `keys` keys at a time.
+
+    A run of keys is cut into chunks, which programs of their own attend to, until there are `waves`
+    programs for each processor of the device; no chunk is shorter than `chunk` keys.
+    """
+
+    rows: int
+    keys: int
+    warps: int
+    stages: int
+    waves: int
+    chunk: int
+    descriptors: bool = False  # load pages with the copy engine; needs keys <= page_tokens
+
+
+def architecture(arch: str) -> str:
+    """The entry of the tables: "sm_90a" -> "sm_90", "gfx942:sramecc+:xnack-" -> "gfx942"."""
+    match = re.match(r"sm_\d+|gfx[0-9a-f]+", arch)
+    return match[0] if match else arch
+
+
+def choose_tile(arch: str, spec: AttentionSpec, page_tokens: int, rows: int, *, long: bool) -> Tile:
+    """The tile for sequences with many query tokens (`long`), or with few (decode, verification)."""
+    arch = architecture(arch)
+    width = max(padded(spec.key_dim), padded(spec.value_dim))
+    tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows)
+    if (spec.key_dim, spec.value_dim) != (padded(spec.key_dim), padded(spec.value_dim)):
+        tile = replace(tile, descriptors=False)  # their blocks are powers of two
+    tile = _fit(tile, arch, width, spec.dtype, page_tokens)
+    if tile.descriptors and padded(spec.q_heads // spec.kv_heads) <= 64:
+        # Measured on an H200 (2026-11-22): 5 to 35 % faster than 128 rows by 8 warps.
+        return replace(tile, rows=64, warps=4)
+    return tile
+
+
+def padded(size: int) -> int:
+    return 1 << (size - 1).bit_length()
+
+
+def _short_tile(arch: str, rows: int) -> Tile:
+    waves = 8 if rows <= 16 else 4  # what is put aside for chunks grows with the rows
+    if arch.startswith("gfx"):
+        return Tile(rows, keys=32, warps=4, stages=2, waves=waves, chunk=128)
+    # Measured on an H200 (2026-11-22): up to 18 % faster than three stages, never 3 % slower.
+    return Tile(rows, keys=64, warps=4, stages=2, waves=waves, chunk=128)
+
+
+def _long_tile(arch: str, rows: int, width: int) -> Tile:
+    if arch.startswith("gfx"):
+        return Tile(rows, keys=32 if width <= 128 else 16, warps=4, stages=2, waves=2, chunk=1024)
+    if arch in ASYNCHRONOUS:
+        return Tile(rows, keys=64, warps=8, stages=3, waves=2, chunk=1024, descriptors=True)
+    keys = 64 if SHARED_MEMORY.get(arch, 0) > 99 or width <= 64 else 32
+    return Tile(rows, keys, warps=8, stages=2, waves=2, chunk=1024)
+
+
+def _fit(tile: Tile, arch: str, width: int, dtype: torch.dtype, page_tokens: int) -> Tile:
+    """Shrink until the tile fits the shared memory of one program."""
+    limit = SHARED_MEMORY.get(arch, LEAST_SHARED_MEMORY) * 1024
+    if dtype == torch.float32:
+        tile = replace(tile, stages=2)
+    descriptors = tile.descriptors and tile.keys <= page_tokens and dtype.itemsize == 2
+    tile = replace(tile, descriptors=descriptors)
+    while shared_bytes(tile, arch, width, dtype) > limit:
+        if tile.stages > 2:
+            tile = replace(tile, stages=tile.stages - 1)
+        elif tile.keys > 16:
+            tile = replace(tile, keys=tile.keys // 2)
+        else:
+            break
+    return tile
+
+
+def shared_bytes(tile: Tile, arch: str, width: int, dtype: torch.dtype) -> int:
+    """An estimate: the stages of K and V, the weights, and queries where they are read from there."""
+    asynchronous = arch in ASYNCHRONOUS and tile.rows >= 64
+    stages = tile.stages if asynchronous else tile.stages - 1
+    elements = 2 * stages * tile.keys * width + tile.rows * tile.keys
+    if asynchronous:
+        elements += tile.rows * width
+    return elements * dtype.itemsize
+
+
+def long_rows(group: int, spec: AttentionSpec) -> int:
+    """Rows of a tile of many query tokens: fewer where the accumulator would not fit registers."""
+    if spec.dtype == torch.float32:
+        return max(32, padded(group))
+    return max(128 if padded(spec.value_dim) <= 128 else 64, padded(group))
+
+
+def short_rows(group: int, tokens: int, seqs: int) -> int:
+    """Rows of a tile of few query tokens: from static facts only, since captured grids stay."""
+    return max(16, min(64, padded(group * -(-tokens // seqs))), padded(group))
+
+
+def kernel_options(tile: Tile) -> dict[str, Any]:
+    return {"num_warps": tile.warps, "num_stages": tile.stages, **FUSED}

@@ -1,0 +1,152 @@
+"""Compile every kernel for GPUs that are not here, and print what each of them needs, as JSON.
+
+A program of its own: within the tests Triton's interpreter stands in for its compiler.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from inarch.hal.attention import AttentionSpec
+from inarch_triton import activation, attention, kv, norm, rotary, tiles
+from inarch_triton.attention_kernel import attention_kernel, merge_kernel
+from inarch_triton.options import FUSED
+
+NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+LLAMA = AttentionSpec(32, 8, 128, 128, 0.09, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kernel, the types of its arguments ("*bf16", "i32"; None where None is passed), constants."""
+
+    name: str
+    kernel: Any
+    types: Mapping[str, str | None]
+    constants: Mapping[str, Any]
+    options: Mapping[str, Any]
+
+
+def attention_source(
+    arch: str, spec: AttentionSpec, page_tokens: int, *, long: bool, tree: bool = False
+) -> Source:
+    group = spec.q_heads // spec.kv_heads
+    rows = tiles.long_rows(group, spec) if long else tiles.short_rows(group, 16 if tree else 1, 1)
+    tile = tiles.choose_tile(arch, spec, page_tokens, rows, long=long)
+    kind = NAMES[spec.dtype]
+    pages = f"tensordesc<{kind}[{tile.keys}, {spec.key_dim}]>" if tile.descriptors else f"*{kind}"
+    types = {
+        "q": f"*{kind}", "k_pages": pages, "v_pages": pages, "table": "*i32", "items": "*i32",
+        "tree": "*i64" if tree else None, "sinks": "*fp32" if spec.sinks else None,
+        "out": f"*{kind}", "lse": None, "parts": "*fp32", "part_lse": "*fp32", "q_token": "i32",
+        "q_head": "i32", "table_row": "i32", "scale": "fp32", "cap": "fp32",
+    }  # fmt: skip
+    features = [f"D{spec.key_dim}", f"page{page_tokens}", kind, "long" if long else "short"]
+    features += [
+        n for n, on in {"tree": tree, "window": spec.window, "cap": spec.softcap}.items() if on
+    ]
+    constants = attention.attention_constants(
+        spec, tile, page_tokens, tree=tree, sinks=spec.sinks, lse=False
+    )
+    name = " ".join(["attention", *features])
+    return Source(name, attention_kernel, types, constants, tiles.kernel_options(tile))
+
+
+def small_sources(arch: str) -> Iterator[Source]:
+    """The others, in the sizes of an 8B model."""
+    tile = tiles.choose_tile(arch, LLAMA, 16, 16, long=False)
+    four = {"num_warps": 4, **FUSED}
+    merge = attention.merge_constants(LLAMA, tile, sinks=False, lse=False)
+    parts = {"parts": "*fp32", "part_lse": "*fp32", "jobs": "*i32"}
+    outputs = {"sinks": None, "out": "*bf16", "lse": None}
+    yield Source("merge", merge_kernel, parts | outputs, merge, four)
+    both = dict.fromkeys(("k", "v", "k_pages", "v_pages"), "*bf16") | {"slots": "*i64"}
+    strides = dict.fromkeys(("k_token", "k_head", "v_token", "v_head"), "i32")
+    yield Source("write", kv.write_kernel, both | strides, kv.write_constants(8, 128, 128), four)
+    for features in (4096, norm.MOST_FEATURES):
+        types = dict.fromkeys(("x", "residual", "weight", "out"), "*bf16")
+        types |= {"x_row": "i32", "residual_row": "i32", "rows": "i32", "eps": "fp32"}
+        constants = norm.norm_constants(features) | {"ADD": True}
+        options = {"num_warps": norm.norm_warps(features), **FUSED}
+        yield Source(f"add_rms_norm {features}", norm.rms_norm_kernel, types, constants, options)
+    types = dict.fromkeys(("q", "k", "q_weight", "k_weight"), "*bf16")
+    types |= {"positions": "*i64", "cos_sin": "*fp32", "eps": "fp32"}
+    types |= dict.fromkeys(("q_token", "q_head", "k_token", "k_head"), "i32")
+    constants = rotary.rope_constants(32, 8, 128, 128) | {"INTERLEAVED": False, "NORM": True}
+    yield Source("qk_norm_rope", rotary.rope_kernel, types, constants, four)
+    constants = {"FEATURES": 14336, "BLOCK": activation.BLOCK, "GELU": False}
+    types = {"x": "*bf16", "out": "*bf16", "x_row": "i32"}
+    yield Source("silu_mul", activation.gated_kernel, types, constants, four)
+
+
+def sources(arch: str) -> Iterator[Source]:
+    yield attention_source(arch, LLAMA, 16, long=False)
+    yield attention_source(arch, LLAMA, 64, long=True)
+    if arch == "sm_90":
+        yield attention_source(arch, LLAMA, 16, long=True)
+        yield attention_source(arch, LLAMA, 16, long=False, tree=True)
+        special = replace(LLAMA, window=1024, softcap=30.0, sinks=True)
+        yield attention_source(arch, special, 16, long=False)
+        yield attention_source(arch, replace(LLAMA, key_dim=256, value_dim=256), 16, long=True)
+    yield from small_sources(arch)
+
+
+def compile_source(source: Source, arch: str) -> dict[str, int]:
+    names = source.kernel.arg_names
+    constants = dict(source.constants) | {n: None for n, t in source.types.items() if t is None}
+    signature = {n: source.types.get(n) or "constexpr" for n in names}
+    aligned = [i for i, n in enumerate(names) if signature[n][0] == "*" or signature[n] == "i32"]
+    described = ASTSource(
+        fn=source.kernel,
+        signature=signature,
+        constexprs={(names.index(n),): value for n, value in constants.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
+    )
+    nvidia = arch.startswith("sm_")
+    target = GPUTarget("cuda", int(arch[3:]), 32) if nvidia else GPUTarget("hip", arch, 64)
+    compiled = triton.compile(described, target=target, options=dict(source.options))
+    usage = nvidia_usage(compiled.asm["cubin"]) if nvidia else amd_usage(compiled.asm["amdgcn"])
+    return usage | {"shared": compiled.metadata.shared}
+
+
+def nvidia_usage(cubin: bytes) -> dict[str, int]:
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [tool, "--dump-resource-usage", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", text)
+    assert found, text
+    registers, stack, local = map(int, found.groups())
+    return {"registers": registers, "spilled": stack + local}
+
+
+def amd_usage(assembly: str) -> dict[str, int]:
+    def number(name: str) -> int:
+        found = re.search(rf"\.{name}:\s+(\d+)", assembly)
+        assert found, name
+        return int(found[1])
+
+    return {
+        "registers": number("vgpr_count"),
+        "spilled": number("vgpr_spill_count") + number("sgpr_spill_count"),
+    }
+
+
+if __name__ == "__main__":
+    found = {a: {s.name: compile_source(s, a) for s in sources(a)} for a in sys.argv[1:]}
+    print(json.dumps(found, indent=1))

@@ -1,0 +1,43 @@
+"""Every kernel, compiled ahead of time for GPUs that are not here, fits their registers and memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton comes with GPU builds of torch, not with this one")
+
+from inarch_triton.tiles import SHARED_MEMORY
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("triton")
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "gfx942", "gfx950"])
+def test_no_kernel_spills_or_needs_more_shared_memory_than_there_is(arch: str, cache: Path) -> None:
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    environment = os.environ | {
+        "PYTHONPATH": path, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache),
+    }  # fmt: skip
+    command = [sys.executable, str(HERE / "compile_kernels.py"), arch]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    kernels = json.loads(done.stdout)[arch]
+    assert len(kernels) >= 8
+    for name, usage in kernels.items():
+        assert usage["spilled"] == 0, (name, usage)
+        assert usage["registers"] <= (255 if arch.startswith("sm_") else 512), (name, usage)
+        assert usage["shared"] <= SHARED_MEMORY[arch] * 1024, (name, usage)
+        if name.startswith("attention") and name.endswith("short"):
+            # Several programs share a processor, so that one loads while another computes.
+            assert usage["registers"] <= 128, (name, usage)
+            assert 2 * usage["shared"] <= SHARED_MEMORY[arch] * 1024, (name, usage)

@@ -1,0 +1,96 @@
+"""What the kernels say they support, and why not where they do not. Needs no Triton."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from inarch.hal.attention import AttentionSpec, attention_facts
+from inarch.hal.dispatch import Dispatcher
+from inarch.hal.kv import KVHeads, KVSpec
+from inarch.hal.ops import FACETS, OPS
+from inarch.hal.reference.kv import ReferenceKVStore
+from inarch_triton import tiles
+from inarch_triton.kernels import kernels
+
+LLAMA = AttentionSpec(32, 8, 128, 128, 0.09, torch.bfloat16)
+
+
+def answer(arch: str, op: str, facts: dict[str, object]) -> tuple[bool, str]:
+    (kernel,) = (kernel for kernel in kernels(arch) if kernel.op == op)
+    support = kernel.supports(facts)
+    return bool(support), support.why
+
+
+def attention(arch: str = "sm_90a", page_tokens: int = 16, **changes: object) -> tuple[bool, str]:
+    spec = dataclasses.replace(LLAMA, **changes)
+    heads = KVHeads(spec.kv_heads, spec.key_dim, spec.value_dim)
+    dtype = torch.bfloat16 if spec.dtype == torch.float64 else spec.dtype
+    store = ReferenceKVStore(KVSpec((heads,), dtype), page_tokens, torch.device("cpu"))
+    return answer(arch, "attention", dict(attention_facts(spec, store)))
+
+
+def test_every_kernel_is_for_a_declared_op_and_can_be_registered() -> None:
+    assert {kernel.op for kernel in kernels("sm_90")} <= {*OPS, *FACETS}
+    Dispatcher(kernels("sm_90"))
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_100", "gfx942:sramecc+:xnack-", "gfx950"])
+@pytest.mark.parametrize("dim", [64, 80, 96, 128, 192, 256])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_usual_models_are_supported_on_every_device(
+    arch: str, dim: int, dtype: torch.dtype
+) -> None:
+    for page_tokens in (16, 32, 64, 128):
+        assert attention(arch, page_tokens, key_dim=dim, value_dim=dim, dtype=dtype) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"key_dim": 576}, "head size 576 exceeds 256"),
+        ({"page_tokens": 8}, "pages of 8 tokens: a power of two from 16 is needed"),
+        ({"page_tokens": 48}, "pages of 48 tokens"),
+        ({"q_heads": 128, "kv_heads": 1}, "128 query heads share a KV head: the most is 64"),
+        ({"dtype": torch.float64}, "torch.float64 is none of"),
+        ({"scale": -1.0}, "scale -1.0 is not positive"),
+        ({"arch": "sm_75"}, "sm_75 is none of sm_80"),
+    ],
+)
+def test_attention_refuses_with_the_reason(changes: dict[str, object], why: str) -> None:
+    supported, said = attention(**changes)
+    assert not supported
+    assert why in said
+
+
+def test_attention_refuses_pages_of_another_layout_or_dtype() -> None:
+    spec = KVSpec((KVHeads(8, 128, 128),), torch.float16)
+    store = ReferenceKVStore(spec, 16, torch.device("cpu"))
+    facts = dict(attention_facts(LLAMA, store))
+    assert not answer("sm_90", "attention", facts)[0]
+    assert "other/v1" in answer("sm_90", "attention", facts | {"layout": "other/v1"})[1]
+
+
+def test_small_ops_refuse_with_the_reason() -> None:
+    rope = {"head_dim": 128, "rotary_dim": 64, "dtype": torch.bfloat16}
+    assert answer("sm_90", "rope", rope)[0]
+    assert "odd or more" in answer("sm_90", "rope", rope | {"rotary_dim": 130})[1]
+    norm = {"hidden": 20000, "dtype": torch.bfloat16}
+    assert "exceed the 16384" in answer("sm_90", "rms_norm", norm)[1]
+    assert "none of" in answer("sm_90", "silu_mul", {"dtype": torch.int8, "intermediate": 8})[1]
+
+
+@pytest.mark.parametrize("arch", [*tiles.SHARED_MEMORY, "sm_999"])
+@pytest.mark.parametrize("dim", [64, 128, 256])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_tile_fits_the_memory_and_the_pages(arch: str, dim: int, dtype: torch.dtype) -> None:
+    spec = dataclasses.replace(LLAMA, key_dim=dim, value_dim=dim, dtype=dtype)
+    for long, rows in ((False, 16), (True, tiles.long_rows(4, spec))):
+        for page in (16, 64):
+            tile = tiles.choose_tile(arch, spec, page, rows, long=long)
+            limit = tiles.SHARED_MEMORY.get(arch, tiles.LEAST_SHARED_MEMORY) * 1024
+            assert tiles.shared_bytes(tile, arch, dim, dtype) <= limit
+            assert not tile.descriptors or tile.keys <= page
+            assert tile.rows % 4 == 0

@@ -1,0 +1,276 @@
+"""The attention kernel against the reference in float32, over pages that are NaN where none wrote."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="Triton comes with GPU builds of torch, not with this one")
+
+from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec
+from inarch.hal.kv import KVHeads, KVSpec, KVState
+from inarch.hal.reference.attention import ReferenceAttention
+from inarch.hal.reference.device import ReferenceDevice
+from inarch.hal.reference.kv import ReferenceKVStore
+from inarch_triton import attention
+from inarch_triton.attention import TritonAttention
+from inarch_triton.kv import PagedKVStore
+
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+GPU = torch.accelerator.is_available()
+
+
+def spec(**changes: object) -> AttentionSpec:
+    plain = AttentionSpec(4, 2, 16, 16, 0.3, torch.float32)
+    return dataclasses.replace(plain, **changes)
+
+
+@dataclass
+class Case:
+    """A batch with its inputs on the host; sequences are (cached prefix, parents of new tokens)."""
+
+    spec: AttentionSpec
+    batch: AttentionBatch
+    page_tokens: int
+    pages: int
+    history: list[tuple[Tensor, Tensor, Tensor]]  # slots, k, v
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    sinks: Tensor | None
+
+    def reference(self) -> AttentionResult:
+        wide = dataclasses.replace(self.spec, dtype=torch.float32)
+        store = ReferenceKVStore(self.kv_spec(torch.float32), self.page_tokens, torch.device("cpu"))
+        oracle = ReferenceAttention(wide, store, ReferenceDevice())
+        inputs = (x.float() for x in (self.q, self.k, self.v))
+        kv = self.fill(store)
+        plan = oracle.plan(self.batch)
+        return oracle.run(0, *inputs, kv, plan, sinks=self.sinks, lse=True)
+
+    def kv_spec(self, dtype: torch.dtype) -> KVSpec:
+        return KVSpec((KVHeads(self.spec.kv_heads, self.spec.key_dim, self.spec.value_dim),), dtype)
+
+    def fill(self, store: ReferenceKVStore) -> KVState:
+        kv = store.allocate(self.pages)
+        for part in kv[0]:
+            part.fill_(torch.nan)
+        for slots, k, v in self.history:
+            if len(slots):
+                kv = store.write(kv, 0, *(x.to(kv[0][0].device) for x in (slots, k, v)))
+        return kv
+
+    def attention(self, device) -> tuple[TritonAttention, KVState]:
+        store = PagedKVStore(self.kv_spec(self.spec.dtype), self.page_tokens, device.torch_device)
+        return TritonAttention(self.spec, store, device), self.fill(store)
+
+    def inputs(self, device) -> tuple[Tensor, ...]:
+        return tuple(x.to(device.torch_device) for x in (self.q, self.k, self.v))
+
+
+def chain(length: int) -> list[int]:
+    return list(range(-1, length - 1))
+
+
+def build(
+    spec: AttentionSpec, sequences: list[tuple[int, list[int]]], page_tokens: int, *, tree: bool
+) -> Case:
+    rng = np.random.default_rng(len(sequences))
+
+    def normal(*shape: int, dtype: torch.dtype = spec.dtype) -> Tensor:
+        return torch.from_numpy(rng.standard_normal(shape, np.float32)).to(dtype)
+
+    queries = [len(parents) for _, parents in sequences]
+    lengths = [prefix + n for (prefix, _), n in zip(sequences, queries, strict=True)]
+    counts = [-(-n // page_tokens) for n in lengths]
+    rows = rng.permutation(len(sequences) + 2)[: len(sequences)]
+    table = np.full((len(sequences) + 2, max(counts) + 1), 1 << 30, np.int32)  # no page at all
+    free = 1 + rng.permutation(sum(counts) + 3)
+    history = []
+    for row, count, (prefix, _) in zip(rows, counts, sequences, strict=True):
+        table[row, :count], free = free[:count], free[count:]
+        place = np.arange(prefix)
+        slots = table[row, place // page_tokens] * np.int64(page_tokens) + place % page_tokens
+        k = normal(prefix, spec.kv_heads, spec.key_dim)
+        v = normal(prefix, spec.kv_heads, spec.value_dim)
+        history.append((torch.from_numpy(slots), k, v))
+    batch = AttentionBatch(
+        q_indptr=np.cumsum([0, *queries]).astype(np.int32),
+        kv_lens=np.array(lengths, np.int32),
+        rows=rows.astype(np.int32),
+        page_table=table,
+        tree_parent=np.concatenate([p for _, p in sequences]).astype(np.int32) if tree else None,
+    )
+    tokens = sum(queries)
+    heads = spec.q_heads + 2 * spec.kv_heads  # as a projection gives them: parts of one tensor
+    wide = normal(tokens, heads, max(spec.key_dim, spec.value_dim))
+    q, k, v = wide.split([spec.q_heads, spec.kv_heads, spec.kv_heads], 1)
+    return Case(
+        spec, batch, page_tokens, sum(counts) + 4, history,
+        q[..., : spec.key_dim], k[..., : spec.key_dim], v[..., : spec.value_dim],
+        normal(spec.q_heads, dtype=torch.float32) if spec.sinks else None,
+    )  # fmt: skip
+
+
+def check(case: Case, device, *, lse: bool) -> None:
+    expected = case.reference()
+    ours, kv = case.attention(device)
+    sinks = None if case.sinks is None else case.sinks.to(device.torch_device)
+    plan = ours.plan(case.batch)
+    got = ours.run(0, *case.inputs(device), kv, plan, sinks=sinks, lse=lse)
+    tolerance = TOLERANCE[case.spec.dtype]
+    assert got.out.dtype == case.spec.dtype
+    out = got.out.float().cpu()
+    torch.testing.assert_close(out, expected.out, rtol=tolerance, atol=tolerance)
+    assert (got.lse is not None) == lse
+    if got.lse is not None:
+        close = {"rtol": 2e-5, "atol": 2e-5 if case.spec.dtype == torch.float32 else 2e-3}
+        torch.testing.assert_close(got.lse.cpu(), expected.lse, **close)
+    for part, theirs in zip(got.kv[0], expected.kv[0], strict=True):
+        written = part.float().cpu()[1:]
+        torch.testing.assert_close(written, theirs[1:], rtol=0, atol=0, equal_nan=True)
+
+
+DECODES = [(39, chain(1)), (299, chain(1)), (0, chain(1))]
+MIXED = [(50, chain(1)), (130, chain(40)), (20, chain(3)), (0, chain(33))]
+TREE = [-1, 0, 0, 1, -1, 4, 4, 2, 3]
+TREES = [(37, TREE), (200, [-1, 0, 0, 1]), (0, chain(2)), (64, TREE[:5])]
+
+CASES = {
+    "decodes of very different lengths": (spec(), DECODES, 16),
+    "a mixed batch over small pages": (spec(), MIXED, 16),
+    "a mixed batch over large pages": (spec(), MIXED, 128),
+    "float16": (spec(dtype=torch.float16), MIXED, 64),
+    "bfloat16": (spec(dtype=torch.bfloat16), MIXED, 64),
+    "head sizes that are no power of two": (spec(key_dim=24, value_dim=12), MIXED, 32),
+    "a group of three heads": (spec(q_heads=6), MIXED, 16),
+    "every head its own keys": (spec(q_heads=2), DECODES[:2], 16),
+    "window": (spec(window=30), MIXED, 16),
+    "window over chunks": (spec(window=250), DECODES[:2], 16),
+    "soft-cap": (spec(softcap=1.5), MIXED[1:3], 16),
+    "sinks": (spec(sinks=True), [(300, chain(1)), *MIXED[1:3]], 16),
+    "everything": (spec(window=45, softcap=2.0, sinks=True), MIXED, 16),
+    "short chains for verification": (
+        spec(q_heads=2, kv_heads=1),
+        [(62, chain(4)), (20, chain(4))],  # the first query's keys end one before a block does
+        16,
+    ),
+}
+REAL = {"q_heads": 32, "kv_heads": 8, "scale": 0.09, "dtype": torch.bfloat16}
+GPU_CASES = {
+    f"{kind}, head size {dim}, {dtype}, pages of {page}": (
+        spec(**REAL | {"key_dim": dim, "value_dim": dim, "dtype": dtype}), sequences, page,
+    )
+    for kind, sequences in (
+        ("decode", [(n, chain(1)) for n in (8191, 1, 1000, 77)]),
+        ("mixed", [(500, chain(1)), (0, chain(1024)), (3000, chain(700)), (20, chain(20))]),
+    )
+    for dim in (64, 80, 96, 128, 192, 256)
+    for dtype, page in ((torch.bfloat16, 16), (torch.bfloat16, 64), (torch.float16, 128),
+                        (torch.float32, 16))
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*CASES, *(GPU_CASES if GPU else ())])
+def test_attention_equals_the_reference(name: str, device) -> None:
+    what, sequences, page_tokens = (CASES | GPU_CASES)[name]
+    check(build(what, sequences, page_tokens, tree=False), device, lse=name != "float16")
+
+
+def test_a_long_decode_is_cut_into_more_chunks_than_are_merged_at_once(
+    device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "MERGED", 4)
+    case = build(spec(q_heads=2, kv_heads=1), [(700, chain(1))], 64, tree=False)
+    case.k[-1] = 3 * case.q[-1, :1]  # the last chunk weighs more than all before it
+    check(case, device, lse=True)
+
+
+@pytest.mark.parametrize("window", [None, 3, 100])
+def test_a_tree_sees_its_prefix_its_ancestors_and_itself(window: int | None, device) -> None:
+    check(build(spec(window=window), TREES, 16, tree=True), device, lse=True)
+
+
+def test_a_tree_may_come_with_a_long_chain_but_may_not_be_long_itself(device) -> None:
+    case = build(spec(), [(30, TREE), (10, chain(70))], 16, tree=True)
+    check(case, device, lse=False)
+    case.batch.tree_parent[-1] = 5
+    with pytest.raises(ValueError, match="70 drafted tokens: the most is 64"):
+        case.attention(device)[0].plan(case.batch)
+
+
+def test_plans_of_one_shape_keep_their_addresses_and_serve_the_latest_batch(device) -> None:
+    cases = [build(spec(), [(n, chain(1)), (40, chain(1))], 16, tree=False) for n in (300, 90)]
+    ours, _ = cases[0].attention(device)
+    addresses = set()
+    for case in cases:
+        # Another table of the same shape, given whole.
+        table = np.full((4, 50), 1 << 30, np.int32)
+        table[:, : case.batch.page_table.shape[1]] = case.batch.page_table
+        batch = dataclasses.replace(case.batch, page_table=table)
+        plan = ours.plan(batch)
+        addresses.add((plan.addresses, tuple(launch.items.shape for launch in plan.launches)))
+        got = ours.run(0, *case.inputs(device), case.attention(device)[1], plan)
+        torch.testing.assert_close(got.out.cpu(), case.reference().out, rtol=2e-5, atol=2e-5)
+    assert len(addresses) == 1
+
+
+def test_the_page_table_on_the_device_follows_the_updates_alone(device) -> None:
+    case = build(spec(), [(100, chain(1)), (40, chain(1))], 16, tree=False)
+    ours, kv = case.attention(device)
+    right = case.batch.page_table
+    stale = right.copy()
+    row = case.batch.rows[0]
+    stale[row, 2:5] = 0
+    ours.plan(dataclasses.replace(case.batch, page_table=stale))
+    updates = (np.full(4, row), np.array([2, 3, 3, 4]), right[row, [2, 1, 3, 4]])
+    plan = ours.plan(dataclasses.replace(case.batch, page_updates=updates))
+    np.testing.assert_array_equal(plan.table.cpu().numpy(), right)
+    got = ours.run(0, *case.inputs(device), kv, plan)
+    torch.testing.assert_close(got.out.cpu(), case.reference().out, rtol=2e-5, atol=2e-5)
+
+
+def test_a_plan_has_copied_what_it_keeps(device) -> None:
+    case = build(spec(), MIXED[1:3], 16, tree=False)
+    expected = case.reference().out
+    ours, kv = case.attention(device)
+    plan = ours.plan(case.batch)
+    for array in (case.batch.q_indptr, case.batch.kv_lens, case.batch.rows, case.batch.page_table):
+        array[:] = 0
+    got = ours.run(0, *case.inputs(device), kv, plan)
+    torch.testing.assert_close(got.out.cpu(), expected, rtol=2e-5, atol=2e-5)
+
+
+def test_long_padding_does_not_change_the_shape_that_was_captured(device) -> None:
+    ours, _ = build(spec(), MIXED, 16, tree=False).attention(device)
+    table = np.array([[0, 0], [1, 2], [3, 4]], np.int32)  # row 0 is padding
+    addresses = set()
+    for queries, rows in (
+        ([2, 3, 27], [1, 2, 0]),
+        ([7, 16, 9], [2, 1, 0]),
+        ([1, 1, 30], [1, 0, 0]),
+    ):
+        lengths = np.array(queries, np.int32)
+        batch = AttentionBatch(
+            np.cumsum([0, *queries]).astype(np.int32), lengths, np.array(rows, np.int32), table
+        )
+        plan = ours.plan(batch)
+        addresses.add((plan.addresses, *(launch.items.shape for launch in plan.launches)))
+    assert len(addresses) == 1
+
+
+def test_padding_reads_the_null_page_and_disturbs_nobody(device) -> None:
+    case = build(spec(), [(20, chain(1)), (0, chain(1)), (0, chain(5))], 16, tree=False)
+    case.batch.page_table[case.batch.rows[1:]] = 0
+    case.k[1:], case.v[1:] = torch.nan, torch.nan
+    ours, kv = case.attention(device)
+    before = [part.clone() for part in kv[0]]
+    got = ours.run(0, *case.inputs(device), kv, ours.plan(case.batch))
+    torch.testing.assert_close(got.out[:1].cpu(), case.reference().out[:1], rtol=2e-5, atol=2e-5)
+    for part, old in zip(kv[0], before, strict=True):
+        assert part[1:].isfinite().sum() == old[1:].isfinite().sum() + part[0, 0].numel()

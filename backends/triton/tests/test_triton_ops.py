@@ -1,0 +1,108 @@
+"""Fused small ops and the KV write against the ops' own references, within the ops' own tolerances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="Triton comes with GPU builds of torch, not with this one")
+
+from inarch.hal.kv import KVHeads, KVSpec, KVState
+from inarch.hal.ops import OPS
+from inarch.hal.reference.kv import ReferenceKVStore
+from inarch_triton.kernels import kernels
+from inarch_triton.kv import PagedKVStore
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+GPU = torch.accelerator.is_available()
+KERNELS = {kernel.op: kernel for kernel in kernels("sm_90") if kernel.op != "attention"}
+SIZES = [(3, 96), (9, 4096), *([(8192, 4096), (1, 16384)] if GPU else [])]
+
+
+def normal(seed: int, *shape: int, dtype: torch.dtype) -> Tensor:
+    values = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    return torch.from_numpy(values).to(dtype)
+
+
+def check(op: str, dtype: torch.dtype, device, *args: object, **options: object) -> None:
+    """The kernel, on the device, against the reference on the host in float32."""
+    there = [x.clone().to(device.torch_device) if isinstance(x, Tensor) else x for x in args]
+    got = KERNELS[op].load()(*there, **options)
+    wide = [x.float() if isinstance(x, Tensor) and x.is_floating_point() else x for x in args]
+    expected = OPS[op](*wide, **options)
+    # A composite rounds between its parts too: one more unit in the last place for each.
+    tolerance = 2 * OPS[op].tolerance[str(dtype).removeprefix("torch.")]
+    pairs = zip(got, expected, strict=True) if isinstance(got, tuple) else [(got, expected)]
+    for ours, theirs in pairs:
+        assert ours.dtype == dtype
+        torch.testing.assert_close(ours.float().cpu(), theirs, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_norms(size: tuple[int, int], dtype: torch.dtype, device) -> None:
+    x, residual = (normal(seed, *size, dtype=dtype) for seed in (0, 1))
+    weight = normal(2, size[1], dtype=dtype)
+    check("rms_norm", dtype, device, x, weight, 1e-5)
+    check("add_rms_norm", dtype, device, x, residual, weight, 1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # on purpose: 1 / inf is 0
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("op", ["silu_mul", "gelu_mul"])
+def test_gated_activations(op: str, dtype: torch.dtype, device) -> None:
+    check(op, dtype, device, normal(3, 2, 2 * 1500, dtype=dtype) * 3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("rotary", "interleaved"), [(24, False), (16, False), (16, True)])
+def test_rotary_embedding_of_parts_of_a_projection(
+    rotary: int, interleaved: bool, dtype: torch.dtype, device
+) -> None:
+    heads = (64, 8, 8) if GPU else (6, 2, 2)
+    qkv = normal(4, 3, sum(heads), 24, dtype=dtype).to(device.torch_device)
+    q, k, v = qkv.split(heads, 1)
+    before = [x.cpu().clone() for x in (q, k, v)]
+    positions = torch.tensor([3, 0, 7])
+    cos_sin = normal(5, 9, rotary, dtype=torch.float32)
+    weights = [normal(seed, 24, dtype=dtype) for seed in (6, 7)]
+    where = device.torch_device
+    expected = OPS["rope"](before[0], before[1], positions, cos_sin, interleaved=interleaved)
+    got = KERNELS["rope"].load()(
+        q, k, positions.to(where), cos_sin.to(where), interleaved=interleaved
+    )
+    tolerance = OPS["rope"].tolerance[str(dtype).removeprefix("torch.")]
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=tolerance, atol=tolerance)
+    assert torch.equal(v.cpu(), before[2]), "only q and k are turned"
+    args = (*before[:2], *weights, 1e-6, positions, cos_sin)
+    check("qk_norm_rope", dtype, device, *args, interleaved=interleaved)
+
+
+def zeros(store: ReferenceKVStore) -> KVState:
+    kv = store.allocate(5)
+    for part in kv[0]:
+        part.zero_()
+    return kv
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_kv_write_stores_every_token_where_it_belongs_and_nothing_else(
+    dtype: torch.dtype, device
+) -> None:
+    spec = KVSpec((KVHeads(3, 24, 12),), dtype)
+    ours = PagedKVStore(spec, 16, device.torch_device)
+    theirs = ReferenceKVStore(spec, 16, torch.device("cpu"))
+    assert ours.layout == theirs.layout, "so they may exchange raw pages"
+    tokens = normal(8, 5, 9, 24, dtype=dtype)
+    k, v = tokens[:, 2:5], tokens[:, 5:8, :12]
+    slots = torch.tensor([17, 40, 18, 79, 64])
+    expected = theirs.write(zeros(theirs), 0, slots, k, v)
+    there = tokens.to(device.torch_device)
+    got = ours.write(
+        zeros(ours), 0, slots.to(device.torch_device), there[:, 2:5], there[:, 5:8, :12]
+    )
+    for mine, wanted in zip(got[0], expected[0], strict=True):
+        assert torch.equal(mine.cpu(), wanted)
