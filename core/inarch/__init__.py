@@ -3,7 +3,7 @@
     from inarch import Engine, SamplingParams
 
     with Engine() as engine:
-        print(engine.generate("The capital of France is", SamplingParams(max_tokens=8))[0].text)
+        print(engine.generate("The capital of France is", SamplingParams(temperature=0))[0].text)
 
 The names below are imported when they are first used, so that `import inarch` costs milliseconds.
 """

@@ -118,8 +118,10 @@ class EngineConfig:
         "Keep the KV of finished requests for prompts that begin alike.",
         "Memory and scheduling",
     )
-    random_seed: int = option(
-        0, "Where the seeds of requests without one are drawn from.", "Memory and scheduling"
+    random_seed: int | None = option(
+        None,
+        "Where the seeds of requests without one come from; by default not reproducible.",
+        "Memory and scheduling",
     )
 
     # ---- Server ----

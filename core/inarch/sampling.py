@@ -56,10 +56,6 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             )
         if self.top_p == 0:
             raise InvalidRequestError("top_p must be above 0, got 0", param="top_p")
-        if self.repetition_penalty == 0:
-            raise InvalidRequestError(
-                "repetition_penalty must be above 0, got 0", param="repetition_penalty"
-            )
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise InvalidRequestError(
                 f"min_tokens ({self.min_tokens}) exceeds max_tokens ({self.max_tokens})",
@@ -104,7 +100,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("top_p", 0, 1),
     ("top_k", -1, 2**31 - 1),
     ("min_p", 0, 1),
-    ("repetition_penalty", 0, 100),
+    ("repetition_penalty", 0.01, 100),
     ("frequency_penalty", -2, 2),
     ("presence_penalty", -2, 2),
     ("seed", -(2**63), 2**63 - 1),

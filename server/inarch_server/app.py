@@ -27,7 +27,7 @@ def make_app(engine: AsyncEngine, config: EngineConfig) -> web.Application:
     Run it with `handler_cancellation=True`: that is how a request ends when its client goes away.
     """
     app = web.Application(middlewares=MIDDLEWARES, client_max_size=MAX_BODY_BYTES)
-    metrics = Metrics()
+    metrics = Metrics(len(engine.info.reference_ops))
     app[SERVICE] = Service(engine, config, metrics, Health(engine, metrics))
     app.on_response_prepare.append(show_id)
     app.add_routes(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -23,7 +23,7 @@ GAUGES = {
     "running": ("inarch_running_requests", "Samples that the engine is working on"),
     "waiting": ("inarch_waiting_requests", "Samples that wait for room in the engine"),
     "kv_pages_total": ("inarch_kv_pages_total", "KV pages that there are"),
-    "kv_pages_used": ("inarch_kv_pages_used", "KV pages that hold something"),
+    "kv_pages_used": ("inarch_kv_pages_used", "KV pages of samples that the engine is working on"),
     "kv_pages_cached": ("inarch_kv_pages_cached", "KV pages of the prefix cache"),
 }
 COUNTERS = {
@@ -55,11 +55,16 @@ class EngineNumbers(Collector):
 class Metrics:
     """One registry a server, so that two servers in one process do not count together."""
 
-    def __init__(self) -> None:
+    def __init__(self, reference_ops: int = 0) -> None:
         self.last_token_s = float("-inf")  # on time.perf_counter, of whichever request
         registry = self._registry = CollectorRegistry()
         self._engine = EngineNumbers()
         registry.register(self._engine)
+        Gauge(
+            "inarch_reference_ops",
+            "Ops of the model that run on the plain reference: `inarch doctor MODEL` lists them",
+            registry=registry,
+        ).set(reference_ops)
         self.requests = Counter(
             "inarch_requests",
             "HTTP requests answered; status 499: the client went away first",

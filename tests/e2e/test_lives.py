@@ -74,6 +74,24 @@ def test_an_engine_does_not_outlive_its_server() -> None:
         eventually(lambda: not Path(f"/proc/{engine}").exists() or _is_gone(engine))
 
 
+def test_an_engine_that_works_does_not_outlive_its_server_either() -> None:
+    with ServerProcess() as server:
+        engine = engine_of(server)
+        endless = {
+            "prompt": [5] * 40,
+            "max_tokens": 1900,
+            "n": 64,
+            "ignore_eos": True,
+            "stream": True,
+        }
+        connection = server.send("POST", "/v1/completions", endless)
+        connection.getresponse().read(1)
+        os.kill(server.pid, signal.SIGKILL)
+        server.expected_exit = -signal.SIGKILL
+        eventually(lambda: not Path(f"/proc/{engine}").exists() or _is_gone(engine))
+        connection.close()
+
+
 def _is_gone(pid: int) -> bool:
     """Ended, though nobody has asked for its exit code yet."""
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"

@@ -78,7 +78,7 @@ class RadixCache:
         """Find the longest cached prefix of `tokens`, in whole pages. Changes nothing."""
         node, key = self._root, namespace.encode() + self._key(tokens, 0)
         found, used, at = [], 0, 0
-        while at < len(tokens):
+        while at + self.page_tokens <= len(tokens):
             child = node.children.get(key)
             if child is None:
                 break

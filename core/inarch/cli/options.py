@@ -47,7 +47,7 @@ def engine_options(*groups: str) -> Callable[[Callable[..., Any]], Callable[...,
         @functools.wraps(function)
         def command(config_file: Path | None, **arguments: Any) -> Any:
             given = {f.name: arguments.pop(f.name) for f in shown}
-            values = _read(config_file) | {k: v for k, v in given.items() if v not in (None, ())}
+            values = _checked(config_file) | {k: v for k, v in given.items() if v not in (None, ())}
             if isinstance(values.get("kernels"), tuple):
                 values["kernels"] = dict(_pair(item) for item in values["kernels"])
             return function(config=from_mapping(values), **arguments)
@@ -85,6 +85,16 @@ def _parameter(field: OptionField) -> Callable[[Any], Any]:
     else:
         extra |= {"type": field.kind, "metavar": field.metavar}
     return click.option(flag, field.name, cls=GroupedOption, group=field.group, **extra)
+
+
+def _checked(path: Path | None) -> dict[str, Any]:
+    """The options of a configuration file; ConfigError names the file."""
+    values = _read(path)
+    try:
+        from_mapping(values)
+    except ConfigError as error:
+        raise ConfigError(f"--config {path}: {error}") from error
+    return values
 
 
 def _read(path: Path | None) -> dict[str, Any]:

@@ -48,6 +48,7 @@ log = logging.getLogger("inarch.engine")
 
 LONG_TEXT = 20_000  # characters, from which tokenizing moves to a thread
 STOP_PATIENCE_S = 5.0
+LAST_WORDS_S = 1.0
 
 
 class AsyncEngine:
@@ -76,8 +77,9 @@ class AsyncEngine:
         self._folder = tempfile.mkdtemp(prefix="inarch-")  # only this user may enter it
         address = f"ipc://{self._folder}/engine"
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "inarch.engine.process", address, stdin=asyncio.subprocess.PIPE
-        )
+            sys.executable, "-m", "inarch.engine.process", address, str(os.getpid()),
+            stdin=asyncio.subprocess.PIPE,
+        )  # fmt: skip
         assert self._process.stdin is not None
         self._process.stdin.write(process.dump(self.config))
         self._process.stdin.close()
@@ -97,7 +99,7 @@ class AsyncEngine:
             raise
         self._dead = None
         self._frontend = Frontend(self.tokenizer, self.info, self.config.random_seed)
-        self._tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._watch())]
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._watch())]
         return self
 
     async def __aexit__(
@@ -179,6 +181,8 @@ class AsyncEngine:
         ended = asyncio.create_task(self._process.wait())
         answer = asyncio.ensure_future(self._socket.recv())
         await asyncio.wait({ended, answer}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():  # its last words may be on their way
+            await asyncio.wait({answer}, timeout=LAST_WORDS_S)
         if not answer.done():
             answer.cancel()
             raise EngineDeadError(
@@ -214,6 +218,13 @@ class AsyncEngine:
                 if self.alive:
                     self._socket.send(encode(Abort(handle=message.handle)))
 
+    async def _listen(self) -> None:
+        try:
+            await self._receive()
+        except Exception as error:  # a bug: requests must end with an error, not hang
+            log.exception("messages of the engine cannot be handled any more")
+            self._die(f"a message could not be handled: {error}")
+
     async def _receive(self) -> None:
         while True:
             message = decode_from_engine(await self._socket.recv())
@@ -224,8 +235,9 @@ class AsyncEngine:
                             await self._send(Abort(handle=news.cut))
                         self._deliver(news.output.request_id, news.output)
                 case Stats() | Cleared():
-                    if message.ticket in self._replies:
-                        self._replies[message.ticket].set_result(message)
+                    reply = self._replies.get(message.ticket)
+                    if reply is not None and not reply.done():  # who asked may have been cancelled
+                        reply.set_result(message)
                 case Overloaded():
                     self._refuse(message)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -21,7 +22,7 @@ from inarch.errors import ConfigError
 from inarch.hal.attention import AttentionBatch
 from inarch.hal.backend import Backend
 from inarch.hal.device import Device
-from inarch.hal.dispatch import Dispatcher
+from inarch.hal.dispatch import REFERENCE, Dispatcher
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVStore
 from inarch.hal.reference.executor import EagerExecutor
@@ -92,6 +93,8 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     runner = Runner(device, decoder, executor, sampler, scheduler.table, kv)
     core = EngineCore(scheduler, runner, max_waiting=config.max_waiting_requests)
     info = _model_info(config, checkpoint, description, device, scheduler, memory, dtype, context)
+    on_reference = {choice.op for choice in dispatcher.choices if choice.kernel == REFERENCE}
+    info = msgspec.structs.replace(info, reference_ops=tuple(sorted(on_reference)))
     reasons = {
         "dtype": dtype_reason,
         "page size": page_reason,
@@ -152,7 +155,7 @@ def _size_memory(
     vocab_size: int,
 ) -> MemoryPlan:
     rows = config.max_running_requests
-    run_step = _rehearsal(device, store, decoder, sampler)
+    run_step = _rehearsal(device, store, decoder, sampler, context)
     return plan_memory(
         device,
         store.layout,
@@ -165,18 +168,25 @@ def _size_memory(
     )
 
 
-def _rehearsal(device: Device, store: KVStore, decoder: Decoder, sampler: Sampler) -> RunStep:
-    """A step in the null page: each sequence has one token, the last of them what remains."""
+def _rehearsal(
+    device: Device, store: KVStore, decoder: Decoder, sampler: Sampler, context: int
+) -> RunStep:
+    """A step in the null page: each sequence has one token, the last of them what remains.
+
+    With `prefix` the last sequence's tokens come at the end of a whole context.
+    """
 
     @torch.inference_mode()
-    def run_step(tokens: int, seqs: int) -> None:
+    def run_step(tokens: int, seqs: int, prefix: bool) -> None:
         lengths = np.ones(seqs, dtype=np.int32)
         lengths[-1] += tokens - seqs
         q_indptr = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-        pages = -(-tokens // store.layout.page_tokens)
+        kv_lens = lengths.copy()
+        kv_lens[-1] = max(lengths[-1], context if prefix else 0)
+        pages = -(-int(kv_lens[-1]) // store.layout.page_tokens)
         batch = AttentionBatch(
             q_indptr=q_indptr,
-            kv_lens=lengths,
+            kv_lens=kv_lens,
             rows=np.zeros(seqs, dtype=np.int32),
             page_table=np.zeros((1, pages), dtype=np.int32),
         )

@@ -16,7 +16,7 @@ from inarch.engine.request import Request, Status
 from inarch.engine.runner import InFlight, Runner, StepResult
 from inarch.engine.scheduler import Scheduler
 
-MAX_IN_FLIGHT = 2  # steps launched and not yet committed, while a further one is planned
+MAX_IN_FLIGHT = 2  # launched steps: when there are as many, the oldest is waited for
 
 LogprobRow = tuple[float, list[float], list[int]]
 

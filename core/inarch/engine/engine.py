@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+import itertools
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from inarch.config import EngineConfig
 from inarch.engine.frontend import Frontend
-from inarch.engine.messages import Abort, ModelInfo, Stats
+from inarch.engine.messages import Abort, ModelInfo, NewRequest, Stats
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
+from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams
 
 Prompt = str | Sequence[int]
+Inbox = deque[tuple[int, RequestOutput]]  # (number of the prompt, output)
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,10 @@ class Engine:
         self._built = build(config, backend, plugins)
         self._core = self._built.core
         self._frontend = Frontend(self.tokenizer, self.info, config.random_seed)
+        self._request_ids = itertools.count()
+        self._inboxes: dict[
+            str, tuple[Inbox, int]
+        ] = {}  # by request: its stream, and its number there
 
     @property
     def info(self) -> ModelInfo:
@@ -80,6 +90,40 @@ class Engine:
         for _, output in self.stream_batch([prompt], self._per_prompt(params, 1)):
             yield output
 
+    def stream_batch(
+        self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]
+    ) -> Iterator[tuple[int, RequestOutput]]:
+        """Outputs of many prompts as they come, each with the number of its prompt.
+
+        Leaving the loop early ends the requests that are unfinished. Several streams may be open at
+        once: they run in one batch.
+        """
+        inbox: Inbox = deque()
+        opened: list[NewRequest] = []
+        request_ids: list[str] = []
+        try:
+            for number, (prompt, wanted) in enumerate(zip(prompts, params, strict=True)):
+                request_ids.append(str(next(self._request_ids)))
+                self._inboxes[request_ids[-1]] = (inbox, number)
+                ids = self._frontend.encode(prompt)
+                opened += self._frontend.open(ids, wanted, request_id=request_ids[-1])
+            waiting, unfinished = deque(opened), len(opened)
+            while unfinished:
+                while waiting and self._core.add(waiting[0]):
+                    waiting.popleft()
+                if not inbox:
+                    self._step()
+                while inbox:
+                    number, output = inbox.popleft()
+                    unfinished -= output.finish_reason is not None
+                    yield number, output
+        finally:
+            for message in opened:
+                self._frontend.close(message.handle)
+                self._core.abort(Abort(handle=message.handle))
+            for request_id in request_ids:
+                del self._inboxes[request_id]
+
     def stats(self) -> Stats:
         """What the engine did so far and holds now."""
         return self._core.stats()
@@ -99,6 +143,15 @@ class Engine:
     ) -> None:
         self.close()
 
+    def _step(self) -> None:
+        """One step of the core; its outputs go to the streams that wait for them."""
+        for tokens in self._core.step().values():
+            for news in self._frontend.receive(tokens):
+                if news.cut is not None:
+                    self._core.abort(Abort(handle=news.cut))
+                inbox, number = self._inboxes[news.output.request_id]
+                inbox.append((number, news.output))
+
     def _per_prompt(
         self, params: SamplingParams | Sequence[SamplingParams] | None, count: int
     ) -> list[SamplingParams]:
@@ -108,40 +161,20 @@ class Engine:
             raise ValueError(f"{count} prompts, but {len(params)} sampling parameters")
         return list(params)
 
-    def stream_batch(
-        self, prompts: Sequence[Prompt], params: Sequence[SamplingParams]
-    ) -> Iterator[tuple[int, RequestOutput]]:
-        """Outputs of many prompts as they come, each with the number of its prompt.
-
-        Leaving the loop early ends the requests that are unfinished.
-        """
-        frontend, owner = self._frontend, {}
-        opened = []
-        try:
-            for number, (prompt, wanted) in enumerate(zip(prompts, params, strict=True)):
-                request_id = str(number)
-                opened += frontend.open(frontend.encode(prompt), wanted, request_id=request_id)
-                owner[request_id] = number
-            waiting = iter(opened)
-            message = next(waiting, None)
-            while message is not None or self._core.has_work:
-                while message is not None and self._core.add(message):
-                    message = next(waiting, None)
-                for output in self._core.step().values():
-                    for news in frontend.receive(output):
-                        if news.cut is not None:
-                            self._core.abort(Abort(handle=news.cut))
-                        yield owner[news.output.request_id], news.output
-        finally:
-            for message in opened:
-                frontend.close(message.handle)
-                self._core.abort(Abort(handle=message.handle))
-
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
-        return [prompts]  # type: ignore[list-item]
-    return list(prompts)  # type: ignore[arg-type]
+    """One prompt is a text, or a sequence of token ids (numpy's too)."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if not isinstance(prompts, Iterable):
+        raise InvalidRequestError(
+            f"a prompt is a text or a sequence of token ids, got {type(prompts).__name__}",
+            param="prompt",
+        )
+    listed: list[Any] = list(prompts)
+    if listed and all(isinstance(item, Integral) for item in listed):
+        return [[int(item) for item in listed]]
+    return listed
 
 
 def _join(number: int, outputs: Sequence[RequestOutput]) -> Answer:

@@ -19,6 +19,9 @@ from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams, check_token_ids
 
+# Seeds of the n samples lie this far apart: neighbouring seeds must not share answers.
+GOLDEN = 0x9E3779B97F4A7C15
+
 
 @dataclass
 class Sample:
@@ -49,7 +52,7 @@ class Frontend:
 
     tokenizer: Tokenizer
     info: ModelInfo
-    seed: int = 0
+    seed: int | None = None  # where the seeds of requests without one are drawn from
     samples: dict[int, Sample] = field(default_factory=dict)
     _handles: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -107,7 +110,7 @@ class Frontend:
                     params=params,
                     max_tokens=max_tokens,
                     stop_ids=sorted(stop_ids),
-                    seed=(seed + index) % 2**64,
+                    seed=(seed + index * GOLDEN) % 2**64,
                     namespace=namespace,
                 )
             )

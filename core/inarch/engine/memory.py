@@ -37,31 +37,37 @@ class MemoryPlan:
         return {"total": self.total, "usable": int(self.total * self.share), **parts}
 
 
-RunStep = Callable[[int, int], None]  # tokens, sequences
+RunStep = Callable[[int, int, bool], None]  # tokens, sequences, behind a long prefix
 
 
 def measure_activations(device: Device, run_step: RunStep, max_tokens: int, max_seqs: int) -> int:
     """The most memory a step of up to these sizes takes beyond weights and KV, in bytes.
 
     Measured at the full size, unless that would make the start slow: then at small ones, from which
-    what a token and what a sampled sequence takes are scaled up apart.
+    what a token and what a sampled sequence takes are scaled up apart. A long prefix is added once.
     """
     tokens, seqs = min(PROBE_TOKENS, max_tokens), min(PROBE_SEQS, max_seqs)
-    run_step(tokens, seqs)  # the first step also loads and compiles things
-    seconds, several = _measure(device, run_step, tokens, seqs)
+    run_step(tokens, seqs, True)  # the first step also loads and compiles things
+    seconds, _ = _measure(device, run_step, tokens, seqs, True)
     if seconds * max_tokens / tokens < PATIENCE_S:
-        return _measure(device, run_step, max_tokens, max_seqs)[1]
-    _, one = _measure(device, run_step, tokens, 1)
+        return _measure(device, run_step, max_tokens, max_seqs, True)[1]
+    one, several, long = (
+        _measure(device, run_step, tokens, count, prefix)[1]
+        for count, prefix in ((1, False), (seqs, False), (1, True))
+    )
     a_sequence = max(several - one, 0) / max(seqs - 1, 1)
-    return math.ceil(one * max_tokens / tokens + a_sequence * max_seqs)
+    a_prefix = max(long - one, 0)
+    return math.ceil(one * max_tokens / tokens + a_sequence * max_seqs + a_prefix)
 
 
-def _measure(device: Device, run_step: RunStep, tokens: int, seqs: int) -> tuple[float, int]:
+def _measure(
+    device: Device, run_step: RunStep, tokens: int, seqs: int, prefix: bool
+) -> tuple[float, int]:
     device.synchronize()
     device.reset_peak_memory()
     before = device.memory().used
     started = time.perf_counter()
-    run_step(tokens, seqs)
+    run_step(tokens, seqs, prefix)
     device.synchronize()
     return time.perf_counter() - started, max(device.memory().peak - before, 0)
 

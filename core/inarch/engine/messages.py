@@ -69,6 +69,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     eos_token_ids: tuple[int, ...]
     default_sampling: dict[str, Any]  # from generation_config.json
     memory: dict[str, int]  # where the device's bytes went, by purpose
+    reference_ops: tuple[str, ...] = ()  # those that the plain reference runs
 
 
 class Ready(Message, frozen=True):

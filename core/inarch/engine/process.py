@@ -1,6 +1,6 @@
 """The engine process: a core behind a ZeroMQ socket, told what to do by front ends.
 
-    python -m inarch.engine.process ADDRESS      (the configuration comes as JSON on standard input)
+    python -m inarch.engine.process ADDRESS PARENT_PID   (configuration as JSON on standard input)
 
 It ends when its parent has gone, or on SIGTERM.
 """
@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +38,7 @@ from inarch.engine.messages import (
 from inarch.errors import InarchError
 
 log = logging.getLogger("inarch.engine")
-PARENT_CHECK_MS = 1000
+PARENT_CHECK_S = 1.0
 
 
 def dump(config: EngineConfig) -> bytes:
@@ -45,7 +46,7 @@ def dump(config: EngineConfig) -> bytes:
     return json.dumps(dataclasses.asdict(config)).encode()
 
 
-def main(address: str) -> int:
+def main(address: str, parent: int) -> int:
     """Build the core and serve it until the parent goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's to handle
     config = from_mapping(json.load(sys.stdin))
@@ -58,19 +59,22 @@ def main(address: str) -> int:
     socket.setsockopt(zmq.LINGER, 1000)
     socket.bind(address)
     try:
-        service = Service(config, socket)
+        service = Service(config, socket, parent)
     except InarchError as error:
-        _report_failure(socket, type(error).__name__, str(error))
+        _report_failure(socket, parent, type(error).__name__, str(error))
         return 1
     except Exception as error:
         log.exception("the engine could not start")
-        _report_failure(socket, "InarchError", f"{type(error).__name__}: {error}")
+        _report_failure(socket, parent, "InarchError", f"{type(error).__name__}: {error}")
         return 1
     service.run()
     return 0
 
 
-def _report_failure(socket: zmq.Socket[bytes], error: str, message: str) -> None:
+def _report_failure(socket: zmq.Socket[bytes], parent: int, error: str, message: str) -> None:
+    while not socket.poll(int(PARENT_CHECK_S * 1000)):
+        if os.getppid() != parent:
+            return
     client, _ = socket.recv_multipart()
     socket.send_multipart([client, encode(StartFailed(error=error, message=message))])
     socket.close()
@@ -80,7 +84,7 @@ def _report_failure(socket: zmq.Socket[bytes], error: str, message: str) -> None
 class Service:
     """Feeds messages to the core and sends its outputs to the clients they belong to."""
 
-    def __init__(self, config: EngineConfig, socket: zmq.Socket[bytes]) -> None:
+    def __init__(self, config: EngineConfig, socket: zmq.Socket[bytes], parent: int) -> None:
         from inarch.engine.build import build
         from inarch.plugins import load_plugins
         from inarch.selection import choose_backend
@@ -90,14 +94,17 @@ class Service:
         self._socket = socket
         self._built = build(config, backend, plugins)
         self._core = self._built.core
-        self._parent = os.getppid()
+        self._parent = parent
 
     def run(self) -> None:
         """Step while there is work, sleep while there is none, end with the parent."""
+        checked = 0.0
         while True:
-            if not self._core.has_work and not self._socket.poll(PARENT_CHECK_MS):
+            if time.monotonic() - checked > PARENT_CHECK_S:
+                checked = time.monotonic()
                 if os.getppid() != self._parent:
                     return
+            if not self._core.has_work and not self._socket.poll(int(PARENT_CHECK_S * 1000)):
                 continue
             for client, payload in self._received():
                 self._handle(client, payload)
@@ -139,4 +146,4 @@ class Service:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

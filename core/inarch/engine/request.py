@@ -24,9 +24,9 @@ class Status(enum.Enum):
 class Request:
     """A prompt, what was generated so far, and where its KV is.
 
-    Token counts, at any moment:  cached in the tree <= computed <= known + in flight, where known is
-    the prompt and the committed output, and computed counts tokens whose KV has been launched.
-    Computed lives in the scheduler's table, as do the pages.
+    While it runs, its tokens count:  in the tree <= computed <= known + in flight, where known is the
+    prompt and the committed output, and computed are tokens whose KV has been launched. Computed
+    lives in the scheduler's table, as do the pages.
     """
 
     __slots__ = (

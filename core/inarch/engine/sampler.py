@@ -22,6 +22,7 @@ from inarch.hal.ops import sampling as ops
 from inarch.sampling import MAX_TOP_LOGPROBS
 
 BLOCK = 64  # random numbers are drawn ahead for this many positions of a row
+COLDEST = 1e-5  # below it logits overflow when divided, and the answer is greedy anyway
 FORBIDDEN = np.float32(-np.inf)
 
 
@@ -83,7 +84,7 @@ class Sampler:
         return torch.where(token_ids >= 0, token_ids, self._last[(~token_ids).clamp_min(0)])
 
     def rehearse(self, logits: Tensor) -> None:
-        """Sample from logits [S, V] with everything on and keep nothing: to measure its memory."""
+        """Sample from logits [S, V] with all filters and keep nothing: to measure its memory."""
         rows = len(logits)
         one = self._device.upload(np.ones(rows, dtype=np.float32))
         zero = self._device.upload(np.zeros(rows, dtype=np.float32))
@@ -133,7 +134,7 @@ class Sampler:
     def _admit(self, request: Request) -> None:
         """Take over a request's parameters when its first token since admission is sampled."""
         row, params = request.row, request.params
-        self._temperature[row] = params.temperature
+        self._temperature[row] = params.temperature if params.temperature >= COLDEST else 0
         self._top_k[row] = params.top_k if params.top_k > 0 else self._vocab_size
         self._top_p[row], self._min_p[row] = params.top_p, params.min_p
         penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)

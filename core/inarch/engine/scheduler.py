@@ -24,6 +24,7 @@ from inarch.engine.table import RequestTable
 
 WINDOW = 64  # waiting requests, oldest first, among which the longest cached prefix is sought
 MAX_PASSED_OVER = 16  # times a request may be passed over before it goes first
+RETRY_STEPS = 16  # after which a request that did not fit is tried again although nothing was freed
 # Share of the tokens a running request may still produce that admission keeps free for it. It rises
 # when memory ran short (a retraction) and falls slowly otherwise.
 GROWTH_START, GROWTH_LOW, GROWTH_RISE, GROWTH_FALL = 0.4, 0.05, 0.25, 0.001
@@ -70,6 +71,7 @@ class Scheduler:
         self._max_step_tokens = max_step_tokens
         self._prefix_cache = prefix_cache
         self._growth = GROWTH_START
+        self._full_at = self._full_for = 0  # the room that was too little, and for how many steps
         self._retractions = 0
 
     @property
@@ -94,6 +96,7 @@ class Scheduler:
     def add(self, request: Request) -> None:
         """Queue a request whose prompt and answer fit `capacity` and the context length."""
         assert len(request.prompt) + request.max_tokens - 1 <= self.capacity
+        self._full_for = 0
         self.waiting[request] = None
 
     def abort(self, request: Request) -> None:
@@ -243,7 +246,7 @@ class Scheduler:
 
     def _admit(self, budget: int) -> list[tuple[Request, int]]:
         chunks: list[tuple[Request, int]] = []
-        if budget <= 0 or not self.waiting or not self.table.free_rows:
+        if budget <= 0 or not self.waiting or not self.table.free_rows or self._still_full():
             return chunks
         reserved = self._reserved_pages()
         for request in self._admission_order():
@@ -256,9 +259,9 @@ class Scheduler:
             pages = -(-request.known // self.page_tokens) - len(match.pages)
             growth = self._growth_pages(request.max_tokens - len(request.output))
             idle = not (self._prefilling or self._decoding)
-            room = self.allocator.free + self.cache.evictable
-            if pages + (0 if idle else growth + reserved) > room:
+            if pages + (0 if idle else growth + reserved) > self._room():
                 self.cache.unlock(node)
+                self._full_at, self._full_for = self._room(), RETRY_STEPS
                 break
             self._open(request, match)
             request.node = node
@@ -267,6 +270,15 @@ class Scheduler:
             budget -= length
             reserved += growth + max(pages - -(-length // self.page_tokens), 0)
         return chunks
+
+    def _still_full(self) -> bool:
+        """Whether a request did not fit a moment ago, and there is no more room now.
+
+        Spares matching the waiting prompts in every step while memory is short.
+        """
+        self._full_for -= 1
+        busy = self._prefilling or self._decoding
+        return bool(busy) and self._full_for > 0 and self._room() <= self._full_at
 
     def _admission_order(self) -> list[Request]:
         """The oldest waiting requests, those with the longest cached prefix first."""
@@ -325,6 +337,10 @@ class Scheduler:
         return int(self._growth * tokens) // self.page_tokens
 
     # ---- memory ----
+
+    def _room(self) -> int:
+        """Pages that are free or could be made so."""
+        return self.allocator.free + self.cache.evictable
 
     def _make_room(self, pages: int) -> bool:
         """Evict cached prefixes until `pages` are free; False if that is not enough."""

@@ -10,8 +10,6 @@ import numpy as np
 
 from inarch.engine.request import NO_ROW, Request
 
-NO_UPDATES = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32))
-
 NOTHING = np.empty(0, dtype=np.int32)
 
 

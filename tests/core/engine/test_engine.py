@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from inarch.config import EngineConfig
 from inarch.engine.engine import Engine
 from inarch.errors import ConfigError, InvalidRequestError, OutOfMemoryError
 from inarch.sampling import SamplingParams
@@ -175,6 +179,49 @@ def test_repetition_is_penalized_over_prompt_and_output(start: Start) -> None:
         assert np.unique(tokens).size > 30
         plain = engine.generate([1, 2, 3], SamplingParams(temperature=0, max_tokens=40))[0]
     assert np.unique(plain.token_ids).size < np.unique(tokens).size
+
+
+def test_two_open_streams_run_in_one_batch_and_keep_their_tokens(start: Start) -> None:
+    prompts = [random_prompt(20, 1), random_prompt(30, 2)]
+    with start() as engine:
+        alone = [engine.generate(prompt, GREEDY)[0].token_ids for prompt in prompts]
+        streams = [engine.stream(prompt, GREEDY) for prompt in prompts]
+        together = [[], []]
+        for outputs in zip(*streams, strict=True):
+            for tokens, output in zip(together, outputs, strict=True):
+                tokens += output.token_ids
+    assert [tuple(tokens) for tokens in together] == alone
+
+
+def test_the_models_own_recommendation_is_the_default(
+    start: Start, served: Served, tmp_path: Path
+) -> None:
+    recommended = {"temperature": 0.4, "top_k": 7, "top_p": 0.8, "do_sample": True}
+    folder = tmp_path / "model"
+    shutil.copytree(served("llama").folder, folder)
+    (folder / "generation_config.json").write_text(json.dumps(recommended))
+    config = EngineConfig(model=str(folder), backend="reference", kv_tokens=1024, random_seed=3)
+    with Engine(config) as engine:
+        assert engine.info.default_sampling == {"temperature": 0.4, "top_k": 7, "top_p": 0.8}
+        (tokens,) = engine.generate(random_prompt(9))
+        drawn = SamplingParams(temperature=0.4, top_k=7, top_p=0.8)
+    with Engine(config) as engine:
+        assert engine.generate(random_prompt(9), drawn)[0].token_ids == tokens.token_ids
+
+
+def test_a_prompt_may_be_a_numpy_array_but_not_a_number(start: Start) -> None:
+    with start() as engine:
+        ids = random_prompt(9)
+        assert engine.generate(np.array(ids), GREEDY) == engine.generate(ids, GREEDY)
+        with pytest.raises(InvalidRequestError, match="got int"):
+            engine.generate(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tiny", [{"temperature": 1e-39}, {"temperature": 1e-6}])
+def test_a_tiny_temperature_is_greedy(start: Start, tiny: dict[str, float]) -> None:
+    with start() as engine:
+        greedy = engine.generate([1, 2, 3], SamplingParams(temperature=0, max_tokens=8))[0]
+        assert engine.generate([1, 2, 3], SamplingParams(max_tokens=8, **tiny))[0] == greedy
 
 
 def test_leaving_a_stream_early_frees_its_memory(start: Start) -> None:

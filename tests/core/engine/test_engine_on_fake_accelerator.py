@@ -87,6 +87,16 @@ def test_sampling_with_everything_on_gives_the_answers_of_the_cpu(start: Start) 
     assert all(each == answers[0] for each in answers)
 
 
+def test_min_tokens_counts_the_token_in_flight(start: Start) -> None:
+    """The stop token is the likeliest by far: it comes right after five others, not a step later."""
+    params = SamplingParams(
+        temperature=0, max_tokens=20, min_tokens=5, stop_token_ids=(17,), logit_bias={17: 100.0}
+    )
+    with start() as engine:
+        tokens = engine.generate(random_prompt(10), params)[0].token_ids
+    assert [token == 17 for token in tokens] == [False] * 5 + [True]
+
+
 def test_decodes_are_replayed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     from inarch_fake.device import FakeDevice
     from inarch_fake.executor import FakeExecutor

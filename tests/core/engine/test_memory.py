@@ -31,22 +31,24 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 
 
 def test_a_large_step_is_scaled_up_from_a_small_one_when_it_would_take_long(device: Device) -> None:
-    """A token takes 1 KiB here and a sampled sequence 8 KiB; every step takes a while."""
+    """A token takes 1 KiB here, a sampled sequence 8 KiB, a long prefix 1 MiB, a step 10 ms."""
     seen = []
 
-    def run_step(tokens: int, seqs: int) -> None:
+    def run_step(tokens: int, seqs: int, prefix: bool) -> None:
         seen.append((tokens, seqs))
         time.sleep(0.01)
-        torch.empty(tokens * 1024 + seqs * 8192, dtype=torch.uint8, device=device.torch_device)
+        size = tokens * 1024 + seqs * 8192 + prefix * MIB
+        torch.empty(size, dtype=torch.uint8, device=device.torch_device)
 
     patient = measure_activations(device, run_step, 512, 64)
     assert seen[-1] == (512, 64)
-    assert patient == 512 * 1024 + 64 * 8192
+    assert patient == 512 * 1024 + 64 * 8192 + MIB
     tokens = int(memory.PATIENCE_S / 0.01 * memory.PROBE_TOKENS) * 2
     seen.clear()
     scaled = measure_activations(device, run_step, tokens, 64)
     assert max(seen) <= (memory.PROBE_TOKENS, memory.PROBE_SEQS)
-    assert tokens * 1024 + 64 * 8192 <= scaled <= 1.2 * (tokens * 1024 + 64 * 8192)
+    exact = tokens * 1024 + 64 * 8192 + MIB
+    assert exact <= scaled <= 1.2 * exact
 
 
 def make_plan(device: Device, **changes: object) -> memory.MemoryPlan:

@@ -158,7 +158,7 @@ def test_the_newest_request_gives_up_its_memory_first_and_is_the_next_to_return(
 
 
 def test_a_retracted_request_waits_for_its_token_in_flight() -> None:
-    scheduler = make_scheduler(pages=1 + 4)
+    scheduler = make_scheduler(pages=1 + 5)
     scheduler.add(make_request(1, 6, max_tokens=10))
     scheduler.add(make_request(2, 2, max_tokens=10))
     plans = []
@@ -205,3 +205,36 @@ def test_without_a_prefix_cache_nothing_is_kept() -> None:
             step(scheduler)
         assert request.cached_tokens == 0
     assert scheduler.allocator.free == scheduler.allocator.total
+
+
+def test_while_memory_is_short_waiting_prompts_are_not_matched_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scheduler = make_scheduler(pages=1 + 10, max_step_tokens=64)
+    matches: list[int] = []
+    match = scheduler.cache.match
+    monkeypatch.setattr(
+        scheduler.cache, "match", lambda *args: (matches.append(1), match(*args))[1]
+    )
+    scheduler.add(make_request(1, 4, max_tokens=30))
+    step(scheduler)
+    for name in range(2, 12):
+        scheduler.add(make_request(name, 30, max_tokens=4))
+    step(scheduler)
+    seen = len(matches)
+    for _ in range(10):
+        step(scheduler)
+    assert len(matches) == seen
+    while scheduler.has_work:  # and nobody is forgotten
+        step(scheduler)
+
+
+def test_admission_keeps_room_for_what_running_requests_will_still_produce() -> None:
+    """Eight requests that each grow to 26 pages, and 40 pages: without it all would start."""
+    scheduler = make_scheduler(pages=1 + 40, max_running=8, max_step_tokens=64)
+    for name in range(1, 9):
+        scheduler.add(make_request(name, 4, max_tokens=100))
+    step(scheduler)
+    assert 2 <= scheduler.stats().running < 8
+    while scheduler.has_work:
+        step(scheduler)

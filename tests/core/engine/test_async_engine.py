@@ -1,0 +1,135 @@
+"""The engine behind its socket: what an asyncio program may do to it, and what it may not hear."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from inarch.config import EngineConfig
+from inarch.engine.async_engine import AsyncEngine
+from inarch.engine.outputs import RequestOutput
+from inarch.errors import EngineDeadError, InvalidRequestError, OutOfMemoryError
+from inarch.sampling import SamplingParams
+
+from ..models.oracle import Saved
+
+LONG = SamplingParams(max_tokens=400, ignore_eos=True)
+SHORT = SamplingParams(max_tokens=3, ignore_eos=True)
+
+
+@pytest.fixture
+def run(served: Callable[[str], Saved]) -> Callable[..., None]:
+    """Runs a coroutine function with a started engine."""
+
+    def run(program: Callable[[AsyncEngine], Awaitable[None]], **options: object) -> None:
+        options = {"backend": "reference", "kv_tokens": 4096, "max_running_requests": 8} | options
+        config = EngineConfig(model=str(served("llama").folder), **options)  # type: ignore[arg-type]
+
+        async def main() -> None:
+            async with AsyncEngine(config) as engine:
+                await asyncio.wait_for(program(engine), 60)
+
+        asyncio.run(main())
+
+    return run
+
+
+async def collect(
+    engine: AsyncEngine, params: SamplingParams, **options: str
+) -> list[RequestOutput]:
+    return [output async for output in engine.generate([1, 2, 3], params, **options)]
+
+
+async def until_idle(engine: AsyncEngine) -> None:
+    while (await engine.stats()).running:
+        await asyncio.sleep(0.01)
+
+
+def test_many_requests_of_several_samples_are_told_apart(run: Callable[..., None]) -> None:
+    async def program(engine: AsyncEngine) -> None:
+        params = SamplingParams(max_tokens=5, n=3, seed=1, ignore_eos=True)
+        answers = await asyncio.gather(*(collect(engine, params) for _ in range(20)))
+        for outputs in answers:
+            by_sample = {i: [o for o in outputs if o.index == i] for i in range(3)}
+            assert all(samples[-1].finish_reason == "length" for samples in by_sample.values())
+            assert all(samples[-1].completion_tokens == 5 for samples in by_sample.values())
+
+    run(program)
+
+
+def test_what_nobody_waits_for_any_more_is_ended(run: Callable[..., None]) -> None:
+    """Leaving the loop, closing the iterator and cancelling the task each free the request."""
+
+    async def program(engine: AsyncEngine) -> None:
+        outputs = engine.generate([1, 2, 3], LONG)
+        await anext(outputs)
+        await outputs.aclose()
+        task = asyncio.create_task(collect(engine, LONG))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await until_idle(engine)
+        assert (await engine.stats()).generated_tokens < 800
+
+    run(program)
+
+
+def test_an_abort_by_name_ends_the_stream_with_that_reason(run: Callable[..., None]) -> None:
+    async def program(engine: AsyncEngine) -> None:
+        task = asyncio.create_task(collect(engine, LONG, request_id="mine"))
+        await asyncio.sleep(0.05)
+        with pytest.raises(InvalidRequestError, match="in use"):
+            await collect(engine, SHORT, request_id="mine")
+        await engine.abort("mine")
+        assert (await task)[-1].finish_reason == "abort"
+        await until_idle(engine)
+
+    run(program)
+
+
+def test_asking_for_numbers_and_giving_up_harms_nobody(run: Callable[..., None]) -> None:
+    async def program(engine: AsyncEngine) -> None:
+        for _ in range(100):
+            task = asyncio.create_task(engine.stats())
+            await asyncio.sleep(random.uniform(0, 0.002))
+            task.cancel()
+        assert len(await collect(engine, SHORT)) == 3
+
+    run(program)
+
+
+def test_a_dead_engine_fails_what_runs_and_what_comes(run: Callable[..., None]) -> None:
+    async def program(engine: AsyncEngine) -> None:
+        task = asyncio.create_task(collect(engine, LONG))
+        await asyncio.sleep(0.05)
+        os.kill(engine._process.pid, signal.SIGKILL)
+        with pytest.raises(EngineDeadError, match="-9"):
+            await task
+        with pytest.raises(EngineDeadError):
+            await collect(engine, SHORT)
+        assert not engine.alive
+
+    run(program)
+
+
+def test_more_than_may_wait_is_refused_with_503(run: Callable[..., None]) -> None:
+    async def program(engine: AsyncEngine) -> None:
+        crowd = [collect(engine, SHORT) for _ in range(30)]
+        answers = await asyncio.gather(*crowd, return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, InvalidRequestError)]
+        assert refused
+        assert all(error.status == 503 for error in refused)
+        assert any(isinstance(answer, list) for answer in answers)
+
+    run(program, max_running_requests=1, max_waiting_requests=2)
+
+
+def test_the_reason_why_an_engine_cannot_start_arrives(run: Callable[..., None]) -> None:
+    async def program(engine: AsyncEngine) -> None: ...
+
+    with pytest.raises(OutOfMemoryError, match="--kv-tokens"):
+        run(program, kv_tokens=10**13)
