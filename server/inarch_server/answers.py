@@ -15,17 +15,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from inarch.engine.outputs import RequestOutput, TokenLogprob
-from inarch.errors import InarchError
 from inarch.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from inarch.engine.async_engine import AsyncEngine
     from inarch_server.metrics import Stopwatch
     from inarch_server.prompts import Prompt
-
-
-class AnswerError(InarchError):
-    """The engine could not finish an answer that it had begun."""
 
 
 @dataclass(slots=True, eq=False)
@@ -138,8 +133,6 @@ class Answers:
             self._news.set()
 
     def _add(self, number: int, output: RequestOutput) -> None:
-        if output.finish_reason == "error":
-            raise AnswerError(output.error or "the engine gave up this request")
         index = self._first_choice[number] + output.index
         self._stopwatch.output(index, len(output.token_ids))
         self._completed[index] = output.completion_tokens

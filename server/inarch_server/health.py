@@ -7,7 +7,7 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from inarch.errors import EngineDeadError
+from inarch.errors import EngineDeadError, InarchError
 from inarch.sampling import SamplingParams
 
 if TYPE_CHECKING:
@@ -45,9 +45,10 @@ class Health:
         outputs = self._engine.generate(PROBE, params)
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S), aclosing(outputs):
-                async for output in outputs:
-                    if output.finish_reason == "error":
-                        raise EngineDeadError(f"the engine made no token: {output.error}")
+                async for _ in outputs:
+                    pass
+        except InarchError as error:
+            raise EngineDeadError(f"the engine made no token: {error}") from error
         except TimeoutError:
             raise EngineDeadError(
                 f"the engine made no token in {PROBE_TIMEOUT_S:g} s; see the server's log"

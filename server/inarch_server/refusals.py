@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from inarch.errors import EngineDeadError, InvalidRequestError
-from inarch_server.answers import AnswerError
+from inarch.errors import EngineDeadError, InarchError, InvalidRequestError
 from inarch_server.body import MAX_BODY_BYTES
 
 log = logging.getLogger("inarch.server")
@@ -39,7 +38,7 @@ def refusal(error: Exception, request_id: str) -> Refusal:
         return _refusal(error.status, str(error), param=error.param, code=error.code)
     if isinstance(error, EngineDeadError):
         return _refusal(503, str(error), code="engine_dead")
-    if isinstance(error, AnswerError):
+    if isinstance(error, InarchError):
         return _refusal(500, str(error), code="generation_failed")
     if isinstance(error, web.HTTPException):
         return _of_http(error)

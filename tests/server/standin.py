@@ -19,7 +19,7 @@ from inarch.engine.chat_template import ChatTemplate
 from inarch.engine.messages import ModelInfo, Stats
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
-from inarch.errors import EngineDeadError
+from inarch.errors import EngineDeadError, InarchError
 from inarch.sampling import SamplingParams
 
 CONTEXT = 2048
@@ -88,7 +88,7 @@ class StandIn:
         )
         self.alive = True
         self.delay_s = 0.0  # before every token
-        self.fail_after: int | None = None  # tokens, then finish_reason "error"
+        self.fail_after: int | None = None  # tokens, then an error that ends the answer
         self.die_after: int | None = None  # tokens, then the process is gone
         self.crash: Exception | None = None  # what generate raises at once
         self.endless = False  # answers never end by themselves
@@ -168,6 +168,8 @@ class StandIn:
         most = min(params.max_tokens or room, room)
         for count in itertools.count(1):
             self._maybe_die(count)
+            if self.fail_after is not None and count > self.fail_after:
+                raise InarchError("the device is on fire")
             token = self._token(prompt, count, params)
             piece, reason, matched = text.push([token]), None, None
             if token == EOS and not params.ignore_eos:
@@ -176,8 +178,6 @@ class StandIn:
                 reason, matched = "stop", text.matched
             elif count == most:
                 reason = "length"
-            if self.fail_after is not None and count > self.fail_after:
-                reason = "error"
             logprob = TokenLogprob(token, -0.5, ((token, -0.5), (10, float("-inf"))))
             yield RequestOutput(
                 request_id=request_id,
@@ -190,7 +190,6 @@ class StandIn:
                 prompt_tokens=len(prompt),
                 completion_tokens=count,
                 cached_tokens=0 if index == 0 else len(prompt),
-                error="the device is on fire" if reason == "error" else None,
             )
 
     def _token(self, prompt: list[int], count: int, params: SamplingParams) -> int:

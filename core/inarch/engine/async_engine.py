@@ -5,37 +5,24 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
-import shutil
-import sys
-import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-import zmq
-import zmq.asyncio
-
-import inarch.errors
 from inarch.config import EngineConfig
-from inarch.engine import process
+from inarch.engine.child import EngineChild
 from inarch.engine.frontend import Frontend
 from inarch.engine.messages import (
     Abort,
     ClearCache,
     Cleared,
     GetStats,
-    Hello,
     ModelInfo,
     NewRequest,
     Overloaded,
-    Ready,
-    StartFailed,
     Stats,
     ToEngine,
     TokenOutput,
-    decode_from_engine,
-    encode,
 )
 from inarch.engine.outputs import RequestOutput
 from inarch.engine.resolve import resolve, set_environment
@@ -47,8 +34,6 @@ from inarch.sampling import SamplingParams
 log = logging.getLogger("inarch.engine")
 
 LONG_TEXT = 20_000  # characters, from which tokenizing moves to a thread
-STOP_PATIENCE_S = 5.0
-LAST_WORDS_S = 1.0
 
 
 class AsyncEngine:
@@ -74,28 +59,14 @@ class AsyncEngine:
         self.config, backend = resolve(self._given, load_plugins())
         set_environment(backend)
         assert self.config.model is not None
-        self._folder = tempfile.mkdtemp(prefix="inarch-")  # only this user may enter it
-        address = f"ipc://{self._folder}/engine"
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "inarch.engine.process", address, str(os.getpid()),
-            stdin=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        assert self._process.stdin is not None
-        self._process.stdin.write(process.dump(self.config))
-        self._process.stdin.close()
-        self._socket = zmq.asyncio.Context.instance().socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.IDENTITY, os.urandom(8))
-        self._socket.setsockopt(zmq.SNDHWM, 0)
-        self._socket.setsockopt(zmq.RCVHWM, 0)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.connect(address)
+        self._child = await EngineChild.start(self.config)
         try:
             self.tokenizer = await asyncio.to_thread(
                 Tokenizer.load, Path(self.config.model), chat_template=self.config.chat_template
             )
-            self.info = await self._handshake()
+            self.info = await self._child.handshake()
         except BaseException:
-            await self._stop()
+            await self._child.stop()
             raise
         self._dead = None
         self._frontend = Frontend(self.tokenizer, self.info, self.config.random_seed)
@@ -112,7 +83,7 @@ class AsyncEngine:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._die("it was closed")
-        await self._stop()
+        await self._child.stop()
 
     async def generate(
         self,
@@ -175,31 +146,9 @@ class AsyncEngine:
 
     # ---- the wire ----
 
-    async def _handshake(self) -> ModelInfo:
-        """Wait for Ready; the process may also say why it cannot start, or just end."""
-        await self._socket.send(encode(Hello()))
-        ended = asyncio.create_task(self._process.wait())
-        answer = asyncio.ensure_future(self._socket.recv())
-        await asyncio.wait({ended, answer}, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():  # its last words may be on their way
-            await asyncio.wait({answer}, timeout=LAST_WORDS_S)
-        if not answer.done():
-            answer.cancel()
-            raise EngineDeadError(
-                f"the engine process ended with code {ended.result()} while it started; "
-                "its messages are above"
-            )
-        ended.cancel()
-        message = decode_from_engine(answer.result())
-        if isinstance(message, StartFailed):
-            await self._process.wait()
-            raise getattr(inarch.errors, message.error, InarchError)(message.message)
-        assert isinstance(message, Ready)
-        return message.info
-
     async def _send(self, message: ToEngine) -> None:
         self._check_alive()
-        await self._socket.send(encode(message))
+        await self._child.send(message)
 
     async def _ask(self, ticket: int, message: GetStats | ClearCache) -> Stats | Cleared:
         reply: asyncio.Future[Stats | Cleared] = asyncio.get_running_loop().create_future()
@@ -216,7 +165,7 @@ class AsyncEngine:
             if message.handle in self._frontend.samples:
                 self._frontend.close(message.handle)
                 if self.alive:
-                    self._socket.send(encode(Abort(handle=message.handle)))
+                    self._child.send(Abort(handle=message.handle))
 
     async def _listen(self) -> None:
         try:
@@ -227,8 +176,7 @@ class AsyncEngine:
 
     async def _receive(self) -> None:
         while True:
-            message = decode_from_engine(await self._socket.recv())
-            match message:
+            match message := await self._child.receive():
                 case TokenOutput():
                     for news in self._frontend.receive(message):
                         if news.cut is not None:
@@ -262,7 +210,7 @@ class AsyncEngine:
     # ---- the end ----
 
     async def _watch(self) -> None:
-        code = await self._process.wait()
+        code = await self._child.wait()
         log.error("the engine process ended with code %s; its messages are above", code)
         self._die(f"its process ended with code {code}")
 
@@ -278,14 +226,3 @@ class AsyncEngine:
     def _check_alive(self) -> None:
         if self._dead is not None:
             raise EngineDeadError(f"the engine is gone: {self._dead}")
-
-    async def _stop(self) -> None:
-        if self._process.returncode is None:
-            self._process.terminate()
-            try:
-                await asyncio.wait_for(self._process.wait(), STOP_PATIENCE_S)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
-        self._socket.close()
-        shutil.rmtree(self._folder, ignore_errors=True)

@@ -188,7 +188,6 @@ class Frontend:
         logprobs: tuple[TokenLogprob, ...],
         finish: FinishReason | None,
         matched: int | str | None,
-        error: str | None = None,
     ) -> RequestOutput:
         return RequestOutput(
             sample.request_id,
@@ -201,5 +200,4 @@ class Frontend:
             sample.prompt_tokens,
             sample.completion_tokens,
             sample.cached_tokens,
-            error,
         )

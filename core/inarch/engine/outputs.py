@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FinishReason = Literal["stop", "length", "abort", "error"]
+FinishReason = Literal["stop", "length", "abort"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,4 +35,3 @@ class RequestOutput:
     prompt_tokens: int
     completion_tokens: int  # so far, of this sample
     cached_tokens: int  # of the prompt, that were not computed again
-    error: str | None = None  # the message, when finish_reason is "error"

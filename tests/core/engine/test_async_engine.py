@@ -106,7 +106,7 @@ def test_a_dead_engine_fails_what_runs_and_what_comes(run: Callable[..., None]) 
     async def program(engine: AsyncEngine) -> None:
         task = asyncio.create_task(collect(engine, LONG))
         await asyncio.sleep(0.05)
-        os.kill(engine._process.pid, signal.SIGKILL)
+        os.kill(engine._child.pid, signal.SIGKILL)
         with pytest.raises(EngineDeadError, match="-9"):
             await task
         with pytest.raises(EngineDeadError):
