@@ -9,8 +9,6 @@ so pages may be given back as soon as the last step that uses them has been laun
 
 from __future__ import annotations
 
-import itertools
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,16 +16,13 @@ import numpy as np
 
 from inarch.cache.pages import PageAllocator
 from inarch.cache.radix import Match, RadixCache
+from inarch.engine.growth import GrowthEstimate
 from inarch.engine.plan import Produced, StepPlan
 from inarch.engine.request import Request, Status
 from inarch.engine.table import RequestTable
+from inarch.engine.waiting import WaitingLine
 
-WINDOW = 64  # waiting requests, oldest first, among which the longest cached prefix is sought
-MAX_PASSED_OVER = 16  # times a request may be passed over before it goes first
 RETRY_STEPS = 16  # after which a request that did not fit is tried again although nothing was freed
-# Share of the tokens a running request may still produce that admission keeps free for it. It rises
-# when memory ran short (a retraction) and falls slowly otherwise.
-GROWTH_START, GROWTH_LOW, GROWTH_RISE, GROWTH_FALL = 0.4, 0.05, 0.25, 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +58,14 @@ class Scheduler:
         self.table = RequestTable(max_running, -(-context_length // page_tokens) + 1)
         self.allocator = PageAllocator(pages)
         self.cache = RadixCache(page_tokens)
-        self.waiting: OrderedDict[Request, None] = OrderedDict()
+        self.waiting = WaitingLine()
         self._prefilling: list[Request] = []
         self._decoding: dict[Request, None] = {}  # in order of admission
         self._decode_rows = np.empty(0, dtype=np.int32)
         self._decodes_changed = False
         self._max_step_tokens = max_step_tokens
         self._prefix_cache = prefix_cache
-        self._growth = GROWTH_START
+        self._growth = GrowthEstimate(page_tokens)
         self._full_at = self._full_for = 0  # the room that was too little, and for how many steps
         self._retractions = 0
 
@@ -97,12 +92,12 @@ class Scheduler:
         """Queue a request whose prompt and answer fit `capacity` and the context length."""
         assert len(request.prompt) + request.max_tokens - 1 <= self.capacity
         self._full_for = 0
-        self.waiting[request] = None
+        self.waiting.join(request)
 
     def abort(self, request: Request) -> None:
         """End a request at any moment; a token in flight for it is dropped when it arrives."""
         if request.status is Status.WAITING:
-            del self.waiting[request]
+            self.waiting.leave(request)
         elif request.status is Status.RUNNING:
             self._leave(request)
         request.status = Status.FINISHED
@@ -167,7 +162,7 @@ class Scheduler:
             produced.append(Produced(request, token, sequence, finish))
             if finish:
                 self.abort(request)
-        self._growth = max(GROWTH_LOW, self._growth - GROWTH_FALL)
+        self._growth.step_done()
         return produced
 
     # ---- decodes ----
@@ -249,7 +244,7 @@ class Scheduler:
         if budget <= 0 or not self.waiting or not self.table.free_rows or self._still_full():
             return chunks
         reserved = self._reserved_pages()
-        for request in self._admission_order():
+        for request in self.waiting.candidates(lambda r: len(self._match(r).pages)):
             if budget <= 0 or not self.table.free_rows:
                 break
             match = self._match(request)
@@ -257,7 +252,7 @@ class Scheduler:
                 continue
             node = self.cache.lock(match)
             pages = -(-request.known // self.page_tokens) - len(match.pages)
-            growth = self._growth_pages(request.max_tokens - len(request.output))
+            growth = self._growth.pages(request.max_tokens - len(request.output))
             idle = not (self._prefilling or self._decoding)
             if pages + (0 if idle else growth + reserved) > self._room():
                 self.cache.unlock(node)
@@ -280,14 +275,6 @@ class Scheduler:
         busy = self._prefilling or self._decoding
         return bool(busy) and self._full_for > 0 and self._room() <= self._full_at
 
-    def _admission_order(self) -> list[Request]:
-        """The oldest waiting requests, those with the longest cached prefix first."""
-        window = [r for r in itertools.islice(self.waiting, WINDOW) if not r.in_flight]
-        if len(window) == 1:
-            return window
-        cached = {request: len(self._match(request).pages) for request in window}
-        return sorted(window, key=lambda r: (r.passed_over < MAX_PASSED_OVER, -cached[r]))
-
     def _match(self, request: Request) -> Match:
         # The last token is always computed: its logits give the next one.
         return self.cache.match(request.tokens(0, request.known - 1), request.namespace)
@@ -307,11 +294,7 @@ class Scheduler:
         )
 
     def _open(self, request: Request, match: Match) -> None:
-        for other in self.waiting:
-            if other is request:
-                break
-            other.passed_over += 1
-        del self.waiting[request]
+        self.waiting.admit(request)
         row = self.table.open(request, limit=len(request.prompt) + request.max_tokens - 1)
         self.table.append_pages(row, match.pages)
         self.table.computed[row] = match.tokens(self.page_tokens)
@@ -331,10 +314,7 @@ class Scheduler:
         rows = self._current_decode_rows()
         remaining = int((table.limit[rows] - table.computed[rows]).sum())
         remaining += sum(r.max_tokens - len(r.output) for r in self._prefilling)
-        return prefill + self._growth_pages(remaining)
-
-    def _growth_pages(self, tokens: int) -> int:
-        return int(self._growth * tokens) // self.page_tokens
+        return prefill + self._growth.pages(remaining)
 
     # ---- memory ----
 
@@ -355,11 +335,9 @@ class Scheduler:
         self._leave(newest)
         newest.status = Status.WAITING
         newest.retractions += 1
-        newest.passed_over = MAX_PASSED_OVER
-        self.waiting[newest] = None
-        self.waiting.move_to_end(newest, last=False)
+        self.waiting.return_first(newest)
         self._retractions += 1
-        self._growth = min(1.0, self._growth + GROWTH_RISE)
+        self._growth.ran_short()
 
     def _leave(self, request: Request) -> None:
         """Take the row and the pages from a running request; what can be shared becomes cache."""

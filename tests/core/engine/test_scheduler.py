@@ -7,7 +7,8 @@ import pytest
 
 from inarch.engine.plan import StepPlan
 from inarch.engine.request import Request
-from inarch.engine.scheduler import MAX_PASSED_OVER, Scheduler
+from inarch.engine.scheduler import Scheduler
+from inarch.engine.waiting import MAX_PASSED_OVER
 from inarch.sampling import SamplingParams
 
 PAGE = 4
