@@ -295,9 +295,12 @@ class Scheduler:
 
     def _open(self, request: Request, match: Match) -> None:
         self.waiting.admit(request)
-        row = self.table.open(request, limit=len(request.prompt) + request.max_tokens - 1)
+        row = self.table.open(
+            request,
+            computed=match.tokens(self.page_tokens),
+            limit=len(request.prompt) + request.max_tokens - 1,
+        )
         self.table.append_pages(row, match.pages)
-        self.table.computed[row] = match.tokens(self.page_tokens)
         request.tree_pages = len(match.pages)
         if not request.retractions:
             request.cached_tokens = match.tokens(self.page_tokens)

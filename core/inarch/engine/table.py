@@ -30,11 +30,12 @@ class RequestTable:
     def free_rows(self) -> int:
         return len(self._free)
 
-    def open(self, request: Request, *, limit: int) -> int:
-        """Give a request a row without pages."""
+    def open(self, request: Request, *, computed: int, limit: int) -> int:
+        """Give a request a row, still without the pages of its `computed` tokens."""
         row = self._free.pop()
         self.requests[row] = request
-        self.num_pages[row] = self.computed[row] = 0
+        self.num_pages[row] = 0
+        self.computed[row] = computed
         self.limit[row] = limit
         request.row = row
         return row

@@ -112,6 +112,15 @@ def test_a_seeded_answer_is_the_same_alone_in_a_batch_and_after_retraction(start
     assert alone.token_ids == together.token_ids == squeezed.token_ids
 
 
+def test_another_seed_gives_another_answer_from_the_next_request_on(start: Start) -> None:
+    with start() as engine:
+        seeded = [
+            engine.generate([1, 2, 3], SamplingParams(max_tokens=16, seed=seed))[0].token_ids
+            for seed in (1, 2, 1)
+        ]
+    assert seeded[0] == seeded[2] != seeded[1]
+
+
 def test_without_a_seed_two_answers_differ(start: Start) -> None:
     params = SamplingParams(max_tokens=32, n=2)
     with start() as engine:
