@@ -89,6 +89,7 @@ async def _drain(service: Service, runner: web.AppRunner, stop: Stop) -> None:
         insisted = asyncio.create_task(stop.insisted.wait())
         ends = asyncio.FIRST_COMPLETED
         await asyncio.wait([finished, insisted], return_when=ends)
+        service.out_of_patience.set()
         for task in (finished, insisted, *running):
             task.cancel()
 

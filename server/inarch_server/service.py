@@ -31,6 +31,7 @@ class Service:
     metrics: Metrics
     health: Health
     running: set[asyncio.Task[Any]] = field(default_factory=set)  # requests being handled
+    out_of_patience: asyncio.Event = field(default_factory=asyncio.Event)  # the server stops now
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
 from aiohttp import web
 
+from inarch.errors import InvalidRequestError
 from inarch_server.answers import Answers, Piece
 from inarch_server.refusals import refusal
-from inarch_server.service import CLIENT_GONE, REQUEST_ID
+from inarch_server.service import CLIENT_GONE, REQUEST_ID, SERVICE
 
 log = logging.getLogger("inarch.server")
 
 # A client that takes nothing for so long has its request aborted: it holds a place in the batch.
 STALLED_S = 60.0
+GOODBYE_S = 1.0
 HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-cache",
@@ -52,12 +55,25 @@ async def stream(request: web.Request, answers: Answers, events: Events) -> web.
             async with asyncio.timeout(STALLED_S):
                 await response.write(lump)  # waits while the client's buffers are full
         await response.write_eof()
+    except asyncio.CancelledError:
+        if request.app[SERVICE].out_of_patience.is_set() and response.prepared:
+            await _say_goodbye(response, request[REQUEST_ID])
+        raise
     except (ConnectionError, TimeoutError) as error:
         log.info("%s: the client %s", request[REQUEST_ID], error or "has stopped reading")
         request[CLIENT_GONE] = True
         if request.transport is not None:
             request.transport.abort()
     return response
+
+
+async def _say_goodbye(response: web.StreamResponse, request_id: str) -> None:
+    """Tell a client whose stream the server cuts short that it is not complete."""
+    stopping = InvalidRequestError("the server is stopping", status=503, code="server_stopping")
+    with suppress(ConnectionError, TimeoutError):
+        async with asyncio.timeout(GOODBYE_S):
+            await response.write(_event(refusal(stopping, request_id).body) + DONE)
+            await response.write_eof()
 
 
 async def _lumps(

@@ -131,6 +131,21 @@ def test_patience_ends_by_timeout_or_when_the_user_insists(
     connection.close()
 
 
+def test_a_stream_that_is_cut_short_says_so(engine: StandIn) -> None:
+    life = Life(engine, drain_timeout=0.2)
+    eventually(life.listens)
+    engine.delay_s = 0.02
+    connection = life.connect()
+    post(connection, {**ENDLESS, "stream": True})
+    response = connection.getresponse()
+    life.ask_to_stop()
+    *_, error, done, _ = response.read().decode().split("\n\n")
+    assert json.loads(error.removeprefix("data: "))["error"]["code"] == "server_stopping"
+    assert done == "data: [DONE]"
+    life.end()
+    connection.close()
+
+
 def test_nobody_is_let_in_before_a_token_was_made(engine: StandIn) -> None:
     engine.fail_after = 0
     life = Life(engine)
