@@ -219,9 +219,11 @@ class Table:
             self._server.stop()
 
     def _start(self, figure: Figure) -> bool:
-        return self._guarded(
-            figure.name, lambda: self._result.figures.update({figure.name: self._server.start()})
-        )
+        def start() -> None:
+            self._result.figures[figure.name] = self._server.start()
+            self._result.device = self._server.device
+
+        return self._guarded(figure.name, start)
 
     def _run(self, name: str, row: Row) -> None:
         left = self._deadline - time.monotonic()
@@ -307,7 +309,6 @@ def main() -> int:
         options = ["--max-running-requests", str(MOST_RUNNING), *arguments.serve]
         with Server(model, options, Path(work) / "cache", arguments.out / "server.log") as server:
             Table(server, result, arguments.out, deadline).run(arguments.rows)
-            result.device = server.device
     if result.figures:
         write_plot(arguments.out / "gpu.png", result, ROWS)
     print_table(result, arguments.rows)
