@@ -16,13 +16,14 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec
+from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec, Rotation
 from inarch.hal.device import Device
 from inarch.hal.kv import NULL_PAGE, KVState, KVStore
 from inarch.hal.reference.grouping import query_slots
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.options import FUSED
 from inarch_triton.packing import Packed, pack
+from inarch_triton.rotary_write import OURS, rope_write
 from inarch_triton.tiles import Tile, choose_tile, kernel_options, long_rows, padded, short_rows
 from inarch_triton.work import (
     MOST_DRAFTED,
@@ -200,10 +201,15 @@ class TritonAttention:
         kv: KVState,
         plan: Plan,
         *,
+        rotation: Rotation | None = None,
         sinks: Tensor | None = None,
         lse: bool = False,
     ) -> AttentionResult:
-        kv = self._store.write(kv, layer, plan.slots, k, v)
+        if rotation is not None and rotation.turn in OURS:
+            q = rope_write(q, k, v, rotation, plan.slots, kv[layer])
+        else:
+            q, k = (q, k) if rotation is None else rotation(q, k)
+            kv = self._store.write(kv, layer, plan.slots, k, v)
         q = q if q.stride(2) == 1 else q.contiguous()
         out = q.new_empty((*q.shape[:2], self._spec.value_dim))
         sums = q.new_empty(q.shape[:2], dtype=torch.float32) if lse else None

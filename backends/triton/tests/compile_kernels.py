@@ -21,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from inarch.hal.attention import AttentionSpec
-from inarch_triton import activation, attention, kv, norm, rotary, tiles
+from inarch_triton import activation, attention, kv, norm, rotary, rotary_write, tiles
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.options import FUSED
 
@@ -87,6 +87,10 @@ def small_sources(arch: str) -> Iterator[Source]:
     types |= dict.fromkeys(("q_token", "q_head", "k_token", "k_head"), "i32")
     constants = rotary.rope_constants(32, 8, 128, 128) | {"INTERLEAVED": False, "NORM": True}
     yield Source("qk_norm_rope", rotary.rope_kernel, types, constants, four)
+    types |= dict.fromkeys(("v", "k_pages", "v_pages"), "*bf16") | {"slots": "*i64"}
+    types |= dict.fromkeys(("v_token", "v_head"), "i32")
+    constants |= rotary_write.rope_write_constants(32, 8, 128, 128, 128)
+    yield Source("rope_write", rotary_write.rope_write_kernel, types, constants, four)
     constants = {"FEATURES": 14336, "BLOCK": activation.BLOCK, "GELU": False}
     types = {"x": "*bf16", "out": "*bf16", "x_row": "i32"}
     yield Source("silu_mul", activation.gated_kernel, types, constants, four)
