@@ -7,6 +7,7 @@ In place: q and k are usually parts of one projection, and are dead afterwards.
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from inarch_triton.norm import scaled
 from inarch_triton.options import FUSED
@@ -20,7 +21,7 @@ def rotate(
     x, out, weight, cos_sin, eps, first, x_head, out_head,
     HEADS: tl.constexpr, DIM: tl.constexpr, ROTARY: tl.constexpr, BLOCK_HEADS: tl.constexpr,
     BLOCK_HALF: tl.constexpr, BLOCK_REST: tl.constexpr, INTERLEAVED: tl.constexpr,
-    NORM: tl.constexpr, COPY: tl.constexpr,
+    NORM: tl.constexpr, COPY: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Heads [first, first + BLOCK_HEADS) of the token whose row of cosines and sines is `cos_sin`.
 
@@ -37,6 +38,15 @@ def rotate(
     beyond = (head < HEADS) & (rest < DIM)
     dtype: tl.constexpr = x.dtype.element_ty
     stored: tl.constexpr = out.dtype.element_ty
+    known = pair < ROTARY // 2
+    cos = tl.load(cos_sin + pair, mask=known, other=0.0)
+    sin = tl.load(cos_sin + ROTARY // 2 + pair, mask=known, other=0.0)
+    if NORM:
+        left_gain = tl.load(weight + left, mask=known, other=0.0)
+        right_gain = tl.load(weight + right, mask=known, other=0.0)
+    if PDL:
+        gdc_wait()
+        gdc_launch_dependents()
     a = tl.load(x + left, mask=inside, other=0.0).to(tl.float32)
     b = tl.load(x + right, mask=inside, other=0.0).to(tl.float32)
     if NORM:
@@ -45,9 +55,6 @@ def rotate(
             c = tl.load(x + rest, mask=beyond, other=0.0).to(tl.float32)
             squares += tl.sum(c * c, 1)
         scale = tl.rsqrt(squares / DIM + eps)[:, None]
-        known = pair < ROTARY // 2
-        left_gain = tl.load(weight + left, mask=known, other=0.0)
-        right_gain = tl.load(weight + right, mask=known, other=0.0)
         a = scaled(a, left_gain, scale, dtype).to(tl.float32)
         b = scaled(b, right_gain, scale, dtype).to(tl.float32)
         if DIM > ROTARY:
@@ -55,8 +62,6 @@ def rotate(
             tl.store(out + rest, scaled(c, gain, scale, dtype).to(stored), mask=beyond)
     elif COPY and DIM > ROTARY:
         tl.store(out + rest, tl.load(x + rest, mask=beyond).to(stored), mask=beyond)
-    cos = tl.load(cos_sin + pair, mask=pair < ROTARY // 2, other=0.0)
-    sin = tl.load(cos_sin + ROTARY // 2 + pair, mask=pair < ROTARY // 2, other=0.0)
     tl.store(out + left, (a * cos - b * sin).to(dtype).to(stored), mask=inside)
     tl.store(out + right, (b * cos + a * sin).to(dtype).to(stored), mask=inside)
 
@@ -78,12 +83,14 @@ def rope_kernel(
         rotate(
             q, q, q_weight, table, eps, block * BLOCK_HEADS, q_head, q_head,
             Q_HEADS, DIM, ROTARY, BLOCK_HEADS, BLOCK_HALF, BLOCK_REST, INTERLEAVED, NORM, False,
+            False,
         )  # fmt: skip
     else:
         k += token * k_token
         rotate(
             k, k, k_weight, table, eps, (block - of_q) * BLOCK_HEADS, k_head, k_head,
             KV_HEADS, DIM, ROTARY, BLOCK_HEADS, BLOCK_HALF, BLOCK_REST, INTERLEAVED, NORM, False,
+            False,
         )  # fmt: skip
 
 

@@ -8,10 +8,11 @@ q is rotated in place; what is rotated of k is in its page alone.
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from inarch.hal.attention import Rotation
 from inarch_triton.kv import copy_token
-from inarch_triton.options import FUSED
+from inarch_triton.options import launch_options
 from inarch_triton.rotary import WARPS, head_blocks, qk_norm_rope, rope, rope_constants, rotate
 
 OURS = (rope, qk_norm_rope)  # the kernels that were chosen, if this one may do what they do
@@ -24,7 +25,7 @@ def rope_write_kernel(
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, DIM: tl.constexpr, ROTARY: tl.constexpr,
     BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr, BLOCK_REST: tl.constexpr,
     VALUE_DIM: tl.constexpr, VALUE_BLOCK: tl.constexpr, INTERLEAVED: tl.constexpr,
-    NORM: tl.constexpr,
+    NORM: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for a token and BLOCK_HEADS heads of q or of k, or all of v."""
     token = tl.program_id(0).to(tl.int64)
@@ -38,14 +39,19 @@ def rope_write_kernel(
         rotate(
             q, q, q_weight, table, eps, block * BLOCK_HEADS, q_head, q_head,
             Q_HEADS, DIM, ROTARY, BLOCK_HEADS, BLOCK_HALF, BLOCK_REST, INTERLEAVED, NORM, False,
+            PDL,
         )  # fmt: skip
     elif block < of_q + of_k:
         rotate(
             k + token * k_token, k_pages + slot * (KV_HEADS * DIM), k_weight, table, eps,
             (block - of_q) * BLOCK_HEADS, k_head, DIM,
             KV_HEADS, DIM, ROTARY, BLOCK_HEADS, BLOCK_HALF, BLOCK_REST, INTERLEAVED, NORM, True,
+            PDL,
         )  # fmt: skip
     else:
+        if PDL:
+            gdc_wait()
+            gdc_launch_dependents()
         copy_token(v + token * v_token, v_pages, slot, v_head, KV_HEADS, VALUE_DIM, VALUE_BLOCK)
 
 
@@ -73,6 +79,6 @@ def rope_write(
             q, k, v, *weights, rotation.positions, rotation.cos_sin, eps, slots, *pages,
             *q.stride()[:2], *k.stride()[:2], *v.stride()[:2],
             **constants, INTERLEAVED=rotation.interleaved, NORM=rotation.norm is not None,
-            num_warps=WARPS, **FUSED,
+            num_warps=WARPS, **launch_options(q.device),
         )  # fmt: skip
     return q
