@@ -21,7 +21,7 @@ from inarch.hal.device import Device
 from inarch.hal.kv import NULL_PAGE, KVState, KVStore
 from inarch.hal.reference.grouping import query_slots
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
-from inarch_triton.options import launch_options
+from inarch_triton.options import FUSED, launch_options
 from inarch_triton.packing import Packed, pack
 from inarch_triton.rotary_write import OURS, rope_write
 from inarch_triton.tiles import Tile, choose_tile, kernel_options, long_rows, padded, short_rows
@@ -39,6 +39,9 @@ FEW = 16  # query tokens of a sequence that still counts as short
 LOG2_E = 1.4426950408889634
 MERGED = 16  # chunks that a merging program loads at once
 INTERPRETED = triton.knobs.runtime.interpret
+# Gluon is experimental: it is imported where it is used, and may be missing elsewhere.
+TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
+GLUON = TRITON >= (3, 6) and not INTERPRETED
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,9 @@ class TritonAttention:
     def _shape(self, tokens: int, seqs: int, *, long: bool) -> tuple[Tile, Shape]:
         spec, group = self._spec, self._group
         rows = long_rows(group, spec) if long else short_rows(group, tokens, seqs)
-        tile = self._choose(self._device.info.arch, spec, self._page_tokens, rows, long=long)
+        tile = self._choose(
+            self._device.info.arch, spec, self._page_tokens, rows, long=long, gluon=GLUON
+        )
         return tile, work_shape(tile, group, spec.kv_heads, tokens, seqs, self._processors)
 
     def _upload(self, batch: AttentionBatch, arrays: dict[str, np.ndarray], tiles: Tiles) -> Plan:
@@ -231,7 +236,10 @@ class TritonAttention:
         lse: Tensor | None,
     ) -> None:
         spec, tile = self._spec, launch.tile
-        k, v = (descriptor(x, tile.keys) for x in pages) if tile.descriptors else pages
+        k, v = (descriptor(x, tile) for x in pages) if tile.descriptors else pages
+        if tile.specialized:
+            self._attend_specialized(launch, q, (k, v), table, out, lse)
+            return
         attention_kernel[(spec.kv_heads, len(launch.items))](
             q, k, v, table, launch.items, launch.tree, sinks, out, lse,
             launch.parts, launch.part_lse, q.stride(0), q.stride(1), table.stride(0),
@@ -241,6 +249,25 @@ class TritonAttention:
                 tree=launch.tree is not None, sinks=sinks is not None, lse=lse is not None,
             ),
             **kernel_options(tile), **self._options,
+        )  # fmt: skip
+
+    def _attend_specialized(
+        self,
+        launch: Launch,
+        q: Tensor,
+        pages: tuple[Any, Any],
+        table: Tensor,
+        out: Tensor,
+        lse: Tensor | None,
+    ) -> None:
+        from inarch_triton.hopper_kernel import hopper_attention_kernel  # see GLUON
+
+        spec, tile = self._spec, launch.tile
+        hopper_attention_kernel[(spec.kv_heads, len(launch.items))](
+            q, *pages, table, launch.items, out, lse, launch.parts, launch.part_lse,
+            q.stride(0), q.stride(1), table.stride(0), scales(spec)[0],
+            **hopper_constants(spec, tile, self._page_tokens, lse=lse is not None),
+            num_warps=tile.warps, **FUSED,
         )  # fmt: skip
 
     def _merge(self, launch: Launch, sinks: Tensor | None, out: Tensor, lse: Tensor | None) -> None:
@@ -273,10 +300,14 @@ def processors(device: torch.device) -> int:
     return count
 
 
-def descriptor(pages: Tensor, keys: int) -> TensorDescriptor:
-    """Of all slots of a layer as a matrix [slots, G * D], read in tiles of one head's `keys` keys."""
+def descriptor(pages: Tensor, tile: Tile) -> Any:
+    """Of all slots of a layer as a matrix [slots, G * D], read in tiles of one head's keys."""
     slots = pages.flatten(0, 1).flatten(1)
-    return TensorDescriptor.from_tensor(slots, [keys, pages.shape[-1]])
+    if tile.specialized:
+        from inarch_triton.hopper_kernel import boxes  # see GLUON
+
+        return boxes(slots)
+    return TensorDescriptor.from_tensor(slots, [tile.keys, pages.shape[-1]])
 
 
 def scales(spec: AttentionSpec) -> tuple[float, float]:
@@ -307,6 +338,21 @@ def attention_constants(
         "TREE": tree,
         "UPCAST": INTERPRETED and spec.dtype == torch.bfloat16,
         "EXACT": spec.dtype == torch.float32,
+    }
+
+
+def hopper_constants(
+    spec: AttentionSpec, tile: Tile, page_tokens: int, *, lse: bool
+) -> dict[str, Any]:
+    return {
+        "HEADS": spec.kv_heads,
+        "GROUP": spec.q_heads // spec.kv_heads,
+        "DIM": spec.key_dim,
+        "ROWS": tile.rows,
+        "KEYS": tile.keys,
+        "STAGES": tile.stages,
+        "PAGE": page_tokens,
+        "LSE": lse,
     }
 
 

@@ -36,6 +36,17 @@ class Tile:
     waves: int
     chunk: int
     descriptors: bool = False  # load pages with the copy engine; needs keys <= page_tokens
+    specialized: bool = False  # warps that load and warps that compute: see hopper_kernel.py
+
+
+# Of sequences with many query tokens, where the kernel written for the device applies (`_is_plain`).
+# Measured on an H200 (2026-11-22): TODO.
+SPECIALIZED = {
+    "sm_90": Tile(
+        rows=128, keys=128, warps=4, stages=2, waves=2, chunk=1024, descriptors=True,
+        specialized=True,
+    ),
+}  # fmt: skip
 
 
 def architecture(arch: str) -> str:
@@ -44,9 +55,22 @@ def architecture(arch: str) -> str:
     return match[0] if match else arch
 
 
-def choose_tile(arch: str, spec: AttentionSpec, page_tokens: int, rows: int, *, long: bool) -> Tile:
-    """The tile for sequences with many query tokens (`long`), or with few (decode, verification)."""
+def choose_tile(
+    arch: str,
+    spec: AttentionSpec,
+    page_tokens: int,
+    rows: int,
+    *,
+    long: bool,
+    gluon: bool = False,
+) -> Tile:
+    """The tile for sequences with many query tokens (`long`), or with few (decode, verification).
+
+    gluon: whether kernels in Gluon can be compiled here.
+    """
     arch = architecture(arch)
+    if long and gluon and arch in SPECIALIZED and _is_plain(spec, page_tokens):
+        return SPECIALIZED[arch]
     width = max(padded(spec.key_dim), padded(spec.value_dim))
     tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows)
     if (spec.key_dim, spec.value_dim) != (padded(spec.key_dim), padded(spec.value_dim)):
@@ -60,6 +84,17 @@ def choose_tile(arch: str, spec: AttentionSpec, page_tokens: int, rows: int, *, 
 
 def padded(size: int) -> int:
     return 1 << (size - 1).bit_length()
+
+
+def _is_plain(spec: AttentionSpec, page_tokens: int) -> bool:
+    """Whether it is what specialized kernels are written for."""
+    return (
+        spec.dtype.itemsize == 2
+        and spec.key_dim == spec.value_dim
+        and spec.key_dim in (64, 128)
+        and page_tokens >= 64
+        and (spec.window, spec.softcap, spec.sinks) == (None, None, False)
+    )
 
 
 def _short_tile(arch: str, rows: int) -> Tile:

@@ -19,10 +19,12 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.experimental.gluon._runtime import GluonASTSource
 
 from inarch.hal.attention import AttentionSpec
 from inarch_triton import activation, attention, kv, norm, rotary, rotary_write, tiles
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
+from inarch_triton.hopper_kernel import SWIZZLED, hopper_attention_kernel
 from inarch_triton.options import FUSED, options_for
 
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
@@ -65,6 +67,21 @@ def attention_source(
     return Source(name, attention_kernel, types, constants, tiles.kernel_options(tile))
 
 
+def hopper_source(spec: AttentionSpec, *, lse: bool) -> Source:
+    tile = tiles.choose_tile("sm_90", spec, 64, 128, long=True, gluon=True)
+    assert tile.specialized
+    kind = NAMES[spec.dtype]
+    pages = f"tensordesc<{kind}[64, 64],{SWIZZLED.value!r}>"
+    types = {
+        "q": f"*{kind}", "k_pages": pages, "v_pages": pages, "table": "*i32", "items": "*i32",
+        "out": f"*{kind}", "lse": "*fp32" if lse else None, "parts": "*fp32", "part_lse": "*fp32",
+        "q_token": "i32", "q_head": "i32", "table_row": "i32", "scale": "fp32",
+    }  # fmt: skip
+    name = f"specialized attention D{spec.key_dim} {kind}" + (" lse" if lse else "")
+    constants = attention.hopper_constants(spec, tile, 64, lse=lse)
+    return Source(name, hopper_attention_kernel, types, constants, {"num_warps": tile.warps})
+
+
 def small_sources(arch: str) -> Iterator[Source]:
     """The others, in the sizes of an 8B model."""
     tile = tiles.choose_tile(arch, LLAMA, 16, 16, long=False)
@@ -105,6 +122,9 @@ def sources(arch: str) -> Iterator[Source]:
         special = replace(LLAMA, window=1024, softcap=30.0, sinks=True)
         yield attention_source(arch, special, 16, long=False)
         yield attention_source(arch, replace(LLAMA, key_dim=256, value_dim=256), 16, long=True)
+        yield hopper_source(LLAMA, lse=False)
+        yield hopper_source(replace(LLAMA, q_heads=56, dtype=torch.float16), lse=True)
+        yield hopper_source(replace(LLAMA, key_dim=64, value_dim=64), lse=False)
     yield from small_sources(arch)
 
 
@@ -116,7 +136,8 @@ def compile_source(source: Source, arch: str) -> dict[str, int]:
         constants["PDL"] = options.pop("PDL")
     signature = {n: source.types.get(n) or "constexpr" for n in names}
     aligned = [i for i, n in enumerate(names) if signature[n][0] == "*" or signature[n] == "i32"]
-    described = ASTSource(
+    language = GluonASTSource if source.kernel is hopper_attention_kernel else ASTSource
+    described = language(
         fn=source.kernel,
         signature=signature,
         constexprs={(names.index(n),): value for n, value in constants.items()},
