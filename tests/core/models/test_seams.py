@@ -10,7 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import AttentionBatch, AttentionPlan, AttentionResult, AttentionSpec
+from inarch.hal.attention import (
+    AttentionBatch,
+    AttentionPlan,
+    AttentionResult,
+    AttentionSpec,
+    HostPlan,
+)
 from inarch.hal.device import Device
 from inarch.hal.kv import KVState, KVStore
 from inarch.hal.op import Kernel
@@ -48,7 +54,7 @@ class FunctionalAttention:
     def __init__(self, spec: AttentionSpec, store: KVStore, device: Device) -> None:
         self._inner = ReferenceAttention(spec, store, device)
 
-    def plan(self, batch: AttentionBatch) -> AttentionPlan:
+    def plan(self, batch: AttentionBatch) -> HostPlan:
         return self._inner.plan(batch)
 
     def run(
