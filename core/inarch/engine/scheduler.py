@@ -55,6 +55,7 @@ class Scheduler:
         if max_step_tokens < max_running:
             raise ValueError("a step must have room for a decode of every running request")
         self.page_tokens = page_tokens
+        self.max_running = max_running
         # The null row must hold all the padding of a step, which a short context would not.
         columns = -(-max(context_length, max_step_tokens) // page_tokens) + 1
         self.table = RequestTable(max_running, columns)

@@ -16,6 +16,7 @@ from inarch.hal.attention import (
     AttentionResult,
     AttentionSpec,
     HostPlan,
+    Rotation,
 )
 from inarch.hal.device import Device
 from inarch.hal.kv import KVState, KVStore
@@ -66,6 +67,7 @@ class FunctionalAttention:
         kv: KVState,
         plan: AttentionPlan,
         *,
+        rotation: Rotation | None = None,
         sinks: Tensor | None = None,
         lse: bool = False,
     ) -> AttentionResult:
@@ -73,7 +75,9 @@ class FunctionalAttention:
         for pages in kv:
             for tensor in pages:
                 tensor.fill_(torch.nan)
-        return self._inner.run(layer, q, k, v, copies, plan, sinks=sinks, lse=lse)
+        return self._inner.run(
+            layer, q, k, v, copies, plan, rotation=rotation, sinks=sinks, lse=lse
+        )
 
 
 FUNCTIONAL = [Kernel("attention", "functional", FunctionalAttention)]
