@@ -21,15 +21,16 @@ KINDS = {
     "rope": r"rope|rotary",
     "norm": r"norm(?!al)",
     "kv write": r"\bwrite_|kv_|_kv|page_copy",
-    "activation": r"gated|silu|gelu|swiglu",
+    "act": r"gated|silu|gelu|swiglu",
     "sampling": r"sampl|argmax|greedy|softmax|sort|topk|top_k|top_p|penal|philox|uniform|scan|logprob",
     "copies": r"memcpy|memset|copy|index|gather|scatter|embed|concat|catarray|fill",
 }
 OTHER = "other"
 NOISE = re.compile(r"^void |at::native::|at::cuda::|\(anonymous namespace\)::|<unnamed>::")
 TOP = 4  # kernels shown of each case
-NAME_WIDTH = 98
-WIDTH = 9  # of a column
+KERNEL_WIDTH = 98
+NAME = 17  # characters of a case's name
+WIDTH = 10  # of a column of figures
 
 
 @dataclass(frozen=True)
@@ -114,20 +115,25 @@ def summarize(name: str, spans: Iterable[Span], steps: int, host_ms: float) -> C
 def table(cases: Sequence[Case]) -> list[str]:
     """Plain text in fixed columns: a line for each case, then its costliest kernels."""
     kinds = (*KINDS, OTHER)
-    head = ("step", "busy", "idle", "gap", "host", *kinds)
-    lines = ["ms a step".ljust(2 * WIDTH) + "".join(f"{text:>{WIDTH}}" for text in head)]
+    head = ("step", "busy", "idle", "longest gap", "host", *kinds)
+    widths = (8, 8, 7, 12, 8, *(WIDTH for _ in kinds))
+    lines = ["ms a step".ljust(NAME) + aligned(head, widths)]
     for case in cases:
         times = (f"{case.kinds[kind]:.3f}" for kind in kinds)
         cells = (
             f"{case.step_ms:.3f}", f"{case.busy_ms:.3f}", f"{case.idle:.1%}",
             f"{case.longest_gap_ms:.3f}", f"{case.host_ms:.3f}", *times,
         )  # fmt: skip
-        lines.append(case.name.ljust(2 * WIDTH) + "".join(f"{cell:>{WIDTH}}" for cell in cells))
-    lines += ["", "costliest kernels".ljust(18) + f"{'ms':>9}{'calls':>9}  kind"]
+        lines.append(case.name.ljust(NAME) + aligned(cells, widths))
+    lines += ["", "costliest kernels".ljust(NAME) + aligned(("ms", "calls"), (8, 8)) + "  kind"]
     for case in cases:
         for kernel in case.kernels[:TOP]:
-            shown = NOISE.sub("", kernel.name)[:NAME_WIDTH]
-            lines.append(
-                f"{case.name:<18}{kernel.ms:>9.3f}{kernel.calls:>9.1f}  {kernel.kind:<11}{shown}"
-            )
+            shown = NOISE.sub("", kernel.name)[:KERNEL_WIDTH]
+            cells = (f"{kernel.ms:.3f}", f"{kernel.calls:.1f}")
+            figures = aligned(cells, (8, 8))
+            lines.append(f"{case.name:<{NAME}}{figures}  {kernel.kind:<{WIDTH}}{shown}")
     return lines
+
+
+def aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
