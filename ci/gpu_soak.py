@@ -120,7 +120,9 @@ class Soak:
                     if "error" in event:
                         raise InarchError(f"the stream said {event['error']}")
                     last[event.get("index", 0)] = event
-                    self._blame(number, early_fault(event, self._expected[number]))
+                    if wrong := early_fault(event, self._expected[number]):
+                        self._blame(number, wrong)
+                        return
         whole = [last[sample] for sample in sorted(last)]
         self._blame(number, fault(whole, self._expected[number]))
         self.tally.tokens += sum(len(answer.token_ids) for answer in answers(whole))
@@ -253,13 +255,33 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--backend", default="nvidia")
     parser.add_argument("--model", type=Path, help="folder; the bundled model by default")
-    parser.add_argument("--kv-tokens", type=int, default=24_576)
-    parser.add_argument("--clients", type=int, default=320, help="requests at once")
+    parser.add_argument("--kv-tokens", type=int, default=49_152)
+    parser.add_argument("--clients", type=int, default=384, help="requests at once")
     parser.add_argument("--questions", type=int, default=128, help="different requests")
     parser.add_argument("--seed", type=int, default=0, help="of the questions")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for soak.json and the log")
     parser.add_argument("serve", nargs="*", help="options of `inarch serve`, after --")
     return parser.parse_args(given)
+
+
+def soaked(
+    model: Path,
+    options: Sequence[str],
+    pool: Sequence[Question],
+    log: Path,
+    arguments: argparse.Namespace,
+) -> tuple[Tally, Watch, dict[str, Any]]:
+    """Learn the answers from one server, then load another."""
+    with tempfile.TemporaryDirectory() as work, progress() as bars:
+        # Nothing that one request left behind can have gone into the answer of another.
+        with Server(model, [*options, "--no-prefix-cache"], Path(work), log) as server:
+            server.start()
+            expected = asyncio.run(learn(server.url, pool, bars))
+        with Server(model, options, Path(work), log) as server:
+            server.start()
+            tally, watch = asyncio.run(under_load(server, pool, expected, arguments, bars))
+            seen = judge(tally, watch, metrics(server.url), arguments.minutes * 60)
+    return tally, watch, seen
 
 
 def main() -> int:
@@ -275,15 +297,11 @@ def main() -> int:
     options += ["--kv-tokens", str(arguments.kv_tokens), *arguments.serve]
     log = arguments.out / "soak-server.log"
     log.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory() as work, progress() as bars:
-        # Nothing that one request left behind can have gone into the answer of another.
-        with Server(model, [*options, "--no-prefix-cache"], Path(work), log) as server:
-            server.start()
-            expected = asyncio.run(learn(server.url, pool, bars))
-        with Server(model, options, Path(work), log) as server:
-            server.start()
-            tally, watch = asyncio.run(under_load(server, pool, expected, arguments, bars))
-            seen = judge(tally, watch, metrics(server.url), arguments.minutes * 60)
+    try:
+        tally, watch, seen = soaked(model, options, pool, log, arguments)
+    except (OSError, aiohttp.ClientError, TimeoutError, InarchError) as error:
+        print(f"FAILED: the server stopped answering: {error!r}; see {log}")
+        return 1
     if "Traceback" in log.read_text(errors="replace"):
         tally.blame("server", f"a traceback is in {log}")
     report(tally, seen, arguments.minutes)

@@ -45,7 +45,7 @@ def questions(count: int, *, vocabulary: int, longest: int, seed: int) -> list[Q
     draw = random.Random(seed)
 
     def tokens(most: int) -> list[int]:
-        length = round(most ** draw.random())  # most are short
+        length = draw.choice((round(most ** draw.random()), draw.randint(1, most)))
         return draw.choices(range(FIRST_TOKEN, vocabulary), k=length)
 
     prefixes = [
