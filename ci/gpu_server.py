@@ -46,6 +46,11 @@ class Server:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def device(self) -> str:
         """What the server said that it runs on."""
         said = re.findall(r"^ *backend +\w+ on (.+), \w+$", self._words(), re.MULTILINE)
