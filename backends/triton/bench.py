@@ -28,7 +28,7 @@ from inarch.hal.device import Device, DeviceInfo, MemoryStats, ReadyTransfer, Tr
 from inarch.hal.kv import KVHeads, KVSpec, KVState
 from inarch.hal.ops import OPS
 from inarch.hal.reference.attention import ReferenceAttention
-from inarch_triton.attention import TritonAttention
+from inarch_triton.attention import GLUON, TritonAttention
 from inarch_triton.kernels import kernels
 from inarch_triton.kv import PagedKVStore
 from inarch_triton.tiles import Tile, choose_tile
@@ -136,9 +136,8 @@ class Problem:
     def run(self, tile: Tile | None) -> Callable[[], Tensor]:
         """All layers once, with this tile or with the table's."""
 
-        def choose(arch: str, spec: Any, page: int, rows: int, *, long: bool) -> Tile:
-            default = choose_tile(arch, spec, page, rows, long=long)
-            return default if tile is None else tile
+        def choose(*facts: Any, **more: Any) -> Tile:
+            return choose_tile(*facts, **more) if tile is None else tile
 
         attention = TritonAttention(SPEC, self.store, self.device, choose=choose)
         plan = attention.plan(self.batch).on(self.device)
@@ -158,7 +157,10 @@ class Problem:
     @property
     def default(self) -> Tile:
         rows = 16 if self.new == 1 else 128
-        return choose_tile(self.device.info.arch, SPEC, self.page_tokens, rows, long=self.new > 1)
+        long = self.new > 1
+        return choose_tile(
+            self.device.info.arch, SPEC, self.page_tokens, rows, long=long, gluon=GLUON
+        )
 
 
 def checked(problem: Problem, tiles: list[Tile]) -> list[Tile]:
@@ -179,7 +181,7 @@ def checked(problem: Problem, tiles: list[Tile]) -> list[Tile]:
 
 
 def describe(tile: Tile) -> str:
-    kind = "tma" if tile.descriptors else "ptr"
+    kind = "specialized" if tile.specialized else "tma" if tile.descriptors else "ptr"
     return f"{tile.rows}x{tile.keys} w{tile.warps} s{tile.stages} v{tile.waves} {kind}"
 
 
@@ -210,7 +212,7 @@ def bench_prefill(device: GPU) -> Iterator[dict[str, Any]]:
     for page in (16, 64, 128):
         small = Problem(device, 2, 300, 77, page, layers=1)
         candidates = [
-            dataclasses.replace(small.default, rows=r, keys=k, warps=w, stages=s, descriptors=d)
+            Tile(r, k, w, s, waves=2, chunk=1024, descriptors=d)
             for r, k, w, s, d in PREFILL_TILES
             if not d or k <= page
         ]

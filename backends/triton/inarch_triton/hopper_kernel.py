@@ -7,6 +7,7 @@ work at the same time: Triton's own pipeliner runs them in turn, so this kernel 
 """
 
 # No deferred annotations here: Gluon reads `gl.constexpr` as an object, not as a string.
+from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -33,7 +34,7 @@ _view = getattr(gl.shared_memory_descriptor, "reinterpret", None) or (
 )
 
 
-def boxes(slots) -> TensorDescriptor:
+def boxes(slots: Tensor) -> TensorDescriptor:
     """A descriptor of all slots of a layer [slots, G * D] for this kernel."""
     return TensorDescriptor.from_tensor(slots, [BOX.value, BOX.value], SWIZZLED.value)
 
@@ -91,6 +92,7 @@ def _start_scores(q, ring, turn):
 
 @gluon.jit
 def _start_values(weights, ring, turn, acc):
+    """Add the values of the block of this turn, weighed, in the same way."""
     blocks, ready, _ = ring
     STAGES: gl.constexpr = blocks.shape[0]
     mbarrier.wait(ready.index(turn % STAGES), turn // STAGES & 1)
@@ -182,6 +184,7 @@ def _give_out(
     acc, sums, out, lse, room, item, head,
     half: gl.constexpr, HEADS: gl.constexpr, GROUP: gl.constexpr, LSE: gl.constexpr,
 ):  # fmt: skip
+    """The final result of the rows, through shared memory that nothing needs any more."""
     S: gl.constexpr = sums.type.layout.parent
     DIM: gl.constexpr = acc.shape[1]
     B: gl.constexpr = gl.BlockedLayout([1, 8], [256 // DIM, DIM // 8], [4, 1], [1, 0])

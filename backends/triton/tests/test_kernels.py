@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -87,10 +88,34 @@ def test_small_ops_refuse_with_the_reason() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_tile_fits_the_memory_and_the_pages(arch: str, dim: int, dtype: torch.dtype) -> None:
     spec = dataclasses.replace(LLAMA, key_dim=dim, value_dim=dim, dtype=dtype)
-    for long, rows in ((False, 16), (True, tiles.long_rows(4, spec))):
-        for page in (16, 64):
-            tile = tiles.choose_tile(arch, spec, page, rows, long=long)
-            limit = tiles.SHARED_MEMORY.get(arch, tiles.LEAST_SHARED_MEMORY) * 1024
-            assert tiles.shared_bytes(tile, arch, dim, dtype) <= limit
-            assert not tile.descriptors or tile.keys <= page
-            assert tile.rows % 4 == 0
+    kinds = ((False, 16), (True, tiles.long_rows(4, spec)))
+    for (long, rows), page, gluon in itertools.product(kinds, (16, 64), (False, True)):
+        tile = tiles.choose_tile(arch, spec, page, rows, long=long, gluon=gluon)
+        limit = tiles.SHARED_MEMORY.get(arch, tiles.LEAST_SHARED_MEMORY) * 1024
+        assert tiles.shared_bytes(tile, arch, dim, dtype) <= limit
+        assert not tile.descriptors or tile.keys <= page or tile.specialized
+        assert tile.rows % 4 == 0
+
+
+PROMPTS = {"arch": "sm_90a", "page_tokens": 64, "long": True, "gluon": True}
+
+
+def test_prompts_on_hopper_get_the_kernel_that_is_written_for_it() -> None:
+    for spec in (LLAMA, dataclasses.replace(LLAMA, key_dim=64, value_dim=64, q_heads=56)):
+        assert tiles.choose_tile(spec=spec, rows=128, **PROMPTS).specialized
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"arch": "sm_100"}, {"page_tokens": 32}, {"long": False}, {"gluon": False},
+        {"window": 512}, {"softcap": 30.0}, {"sinks": True}, {"dtype": torch.float32},
+        {"key_dim": 96, "value_dim": 96}, {"key_dim": 64}, {"key_dim": 256, "value_dim": 256},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_that_kernel_does_not_do_is_left_to_the_other(change: dict[str, object]) -> None:
+    how = PROMPTS | {name: value for name, value in change.items() if name in PROMPTS}
+    what = {name: value for name, value in change.items() if name not in PROMPTS}
+    spec = dataclasses.replace(LLAMA, **what)
+    assert not tiles.choose_tile(spec=spec, rows=128, **how).specialized

@@ -33,6 +33,7 @@ from inarch_triton.rotary import rope as our_rope
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 GPU = torch.accelerator.is_available()
+HOPPER = GPU and torch.cuda.get_device_capability() == (9, 0) and torch.version.hip is None
 
 
 def spec(**changes: object) -> AttentionSpec:
@@ -186,10 +187,37 @@ GPU_CASES = {
 }  # fmt: skip
 
 
+PROMPTS = {
+    "one block": [(0, 17)],
+    "of any length": [(0, 17), (333, 100), (4000, 1), (1, 512), (64, 33), (2047, 129), (0, 700)],
+    "over long prefixes, in chunks": [(5000, 300), (3001, 64), (1, 17)],
+}
+SPECIALIZED = {
+    "bfloat16": {},
+    "float16": {"dtype": torch.float16},
+    "head size 64": {"key_dim": 64, "value_dim": 64},
+    "a group of seven heads": {"q_heads": 14},
+    "every head its own keys": {"q_heads": 2},
+}
+
+
 @pytest.mark.parametrize("name", [*CASES, *(GPU_CASES if GPU else ())])
 def test_attention_equals_the_reference(name: str, device) -> None:
     what, sequences, page_tokens = (CASES | GPU_CASES)[name]
     check(build(what, sequences, page_tokens, tree=False), device, lse=name != "float16")
+
+
+@pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU: no interpreter plays its warps")
+@pytest.mark.parametrize("kind", SPECIALIZED)
+@pytest.mark.parametrize("prompts", PROMPTS)
+def test_specialized_warps_attend_to_prompts(prompts: str, kind: str, device) -> None:
+    hopper = REAL | {"q_heads": 8, "kv_heads": 2, "key_dim": 128, "value_dim": 128}
+    sequences = [(prefix, chain(tokens)) for prefix, tokens in PROMPTS[prompts]]
+    case = build(spec(**hopper | SPECIALIZED[kind]), sequences, 64, tree=False)
+    launch = case.attention(device)[0].plan(case.batch).on(device).launches[-1]
+    assert launch.tile.specialized
+    assert bool((launch.jobs[:, 3] > 1).any()) == ("chunks" in prompts)
+    check(case, device, lse=True)
 
 
 def test_a_long_decode_is_cut_into_more_chunks_than_are_merged_at_once(
