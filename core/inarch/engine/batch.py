@@ -64,6 +64,7 @@ def build_batch(plan: StepPlan, table: RequestTable, shape: StepShape) -> HostBa
         rows=rows,
         page_table=table.pages,
         page_updates=table.take_updates(),
+        shared=plan.shared,
     )
     return HostBatch(shape, token_ids, positions, q_indptr[1:].astype(np.int64) - 1, attention)
 
