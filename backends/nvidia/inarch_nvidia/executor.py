@@ -1,7 +1,8 @@
 """Decodes as CUDA graphs: one launch a step instead of hundreds. Everything else runs as it comes.
 
 A graph is captured when its bucket is first met, right after that step has run eagerly on the same
-buffers (which also compiles what it needs). All graphs share the static inputs and one memory pool,
+buffers (which also compiles what it needs). Plans of one bucket may come in variants, which launch
+other kernels: each has a graph of its own. All graphs share the static inputs and one memory pool,
 where each of them overwrites what the last one left.
 """
 
@@ -34,6 +35,9 @@ def bucket(shape: StepShape) -> StepShape:
     return StepShape(size, size, 1)
 
 
+Key = tuple[int, tuple[Any, ...]]  # sequences, the variants of the plans
+
+
 @dataclass(frozen=True)
 class Graph:
     """A captured step, and everything that is baked into it."""
@@ -52,7 +56,7 @@ class GraphExecutor:
         self._last_token = torch.arange(SIZES[-1], device=device)  # each sequence has one token
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)
-        self._graphs: dict[int, Graph] = {}
+        self._graphs: dict[Key, Graph] = {}
         self._kv: KVState = None
 
     @property
@@ -71,9 +75,10 @@ class GraphExecutor:
             return step(inputs, kv)
         self._token_ids[: shape.seqs].copy_(inputs.token_ids)
         self._positions[: shape.seqs].copy_(inputs.positions)
-        graph = self._graphs.get(shape.seqs)
+        key = shape.seqs, tuple(getattr(plan, "variant", None) for plan in inputs.plans)
+        graph = self._graphs.get(key)
         if graph is None:
-            return self._first(step, shape.seqs, inputs.plans, kv, addresses)
+            return self._first(step, key, inputs.plans, kv, addresses)
         if graph.addresses != addresses or kv is not self._kv:
             raise RuntimeError(
                 f"a graph of {shape.seqs} decodes was captured with buffers that have moved since: "
@@ -84,9 +89,10 @@ class GraphExecutor:
         return graph.logits, kv
 
     def _first(
-        self, step: Step, seqs: int, plans: tuple[Any, ...], kv: KVState, addresses: tuple[Any, ...]
+        self, step: Step, key: Key, plans: tuple[Any, ...], kv: KVState, addresses: tuple[Any, ...]
     ) -> tuple[Tensor, KVState]:
         """Run a step as it comes and capture it for the next time."""
+        seqs, _ = key
         buffers = (self._token_ids[:seqs], self._positions[:seqs], self._last_token[:seqs])
         inputs = StepInputs(*buffers, plans)
         logits, kv = step(inputs, kv)
@@ -95,7 +101,7 @@ class GraphExecutor:
             graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
         ):
             captured, kv = step(inputs, kv)
-        self._graphs[seqs] = Graph(graph, addresses, unowned(captured))
+        self._graphs[key] = Graph(graph, addresses, unowned(captured))
         self._kv = kv
         return logits, kv
 
@@ -104,7 +110,7 @@ def addresses_of(shape: StepShape, inputs: StepInputs) -> tuple[Any, ...] | None
     """Of all buffers of the plans of a step that can be captured; None for another step.
 
     A plan that can be captured has an attribute `addresses`; what else it launches kernels with is
-    a function of the shape.
+    a function of the shape and, if it has one, of its attribute `variant`.
     """
     if shape.max_query > 1 or shape.seqs not in SIZES:
         return None

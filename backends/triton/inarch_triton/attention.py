@@ -1,7 +1,8 @@
 """Paged attention: plans work on the host, keeps it at fixed addresses, runs one kernel for all cases.
 
 Sequences with few query tokens (decodes, verification) and with many (extends, prefills) differ in
-the shape of their tiles only; a mixed batch takes one launch for each of the two.
+the shape of their tiles only; a mixed batch takes one launch for each of the two. One more comes
+first where decodes share a prefix that is long enough: see shared.py.
 """
 
 from __future__ import annotations
@@ -23,8 +24,18 @@ from inarch.hal.reference.grouping import query_slots
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.options import FUSED
 from inarch_triton.packing import Packed, pack
-from inarch_triton.tiles import Tile, choose_tile, kernel_options, long_rows, padded, short_rows
+from inarch_triton.shared import SharedWork, most_slots, share, shared_shape
+from inarch_triton.tiles import (
+    Tile,
+    choose_tile,
+    for_shared_prefixes,
+    kernel_options,
+    long_rows,
+    padded,
+    short_rows,
+)
 from inarch_triton.work import (
+    JOB_FIELDS,
     MOST_DRAFTED,
     Shape,
     check_chains,
@@ -51,6 +62,8 @@ class Launch:
     tree: Tensor | None  # int64 [T, 2]: ancestors, position
     parts: Tensor  # float32 [slots, G, rows, padded value_dim]
     part_lse: Tensor  # float32 [slots, G, rows]
+    members: Tensor | None = None  # int32: the query tokens that items of shared prefixes name
+    before: Launch | None = None  # the one whose parts the items take up
 
 
 @dataclass(frozen=True)
@@ -65,11 +78,17 @@ class Plan:
         tensors = [self.slots, self.table]
         for launch in self.launches:
             tensors += [launch.items, launch.jobs, launch.parts, launch.part_lse]
-            tensors += [] if launch.tree is None else [launch.tree]
+            tensors += [each for each in (launch.tree, launch.members) if each is not None]
         return tuple(tensor.data_ptr() for tensor in tensors)
 
+    @property
+    def variant(self) -> str:
+        """Plans of one shape that launch other kernels: a graph captured for one is not another's."""
+        shared = any(launch.members is not None for launch in self.launches)
+        return "shared prefixes" if shared else ""
 
-Tiles = list[tuple[str, Tile, Shape]]  # "short", "long" -> how they are cut
+
+Tiles = list[tuple[str, Tile, Shape]]  # "shared", "short", "long" -> how they are cut
 
 
 class TritonAttention:
@@ -95,8 +114,8 @@ class TritonAttention:
         self._group = spec.q_heads // spec.kv_heads
         self._processors = processors(device.torch_device)
         self._table: Tensor | None = None
-        self._parts: dict[Tile, tuple[Tensor, Tensor]] = {}
-        self._fixed: dict[tuple[int, int, bool], tuple[Tensor, Plan]] = {}
+        self._parts: dict[tuple[Tile, int], tuple[Tensor, Tensor]] = {}
+        self._fixed: dict[tuple[int, int, bool, bool], tuple[Tensor, Plan]] = {}
 
     # ---- plan ----
 
@@ -107,6 +126,7 @@ class TritonAttention:
             check_chains(batch, classes["long"])
             arrays["tree"] = tree_bits(batch, classes["short"], self._spec.window)
         tiles: Tiles = []
+        shared = self._share(batch, arrays, tiles)
         for name, chosen in classes.items():
             if not len(chosen):
                 continue
@@ -116,10 +136,29 @@ class TritonAttention:
             tile, shape = self._shape(tokens, seqs, long=name == "long")
             trees = "tree" in arrays and name == "short"
             sizes = shape.items(tokens, seqs), shape.jobs(tokens, seqs)
-            work = cut(batch, chosen, shape, self._spec.window, sizes, trees=trees)
+            resumed = shared.resumed if shared and name == "short" else None
+            work = cut(batch, chosen, shape, self._spec.window, sizes, trees=trees, resumed=resumed)
             arrays |= {f"{name}_items": work.items, f"{name}_jobs": work.jobs}
             tiles.append((name, tile, shape))
         return self._upload(batch, arrays, tiles)
+
+    def _share(
+        self, batch: AttentionBatch, arrays: dict[str, np.ndarray], tiles: Tiles
+    ) -> SharedWork | None:
+        """Add a launch for what decodes share. A window leaves little of it, and it moves."""
+        spec = self._spec
+        if batch.shared is None or batch.tree_parent is not None or spec.window is not None:
+            return None
+        rows = long_rows(self._group, spec)
+        tile = self._choose(self._device.info.arch, spec, self._page_tokens, rows, long=True)
+        tile = for_shared_prefixes(tile)
+        shape = shared_shape(tile, self._group, spec.kv_heads, self._processors)
+        work = share(batch, shape, self._group)
+        if work is not None:
+            jobs = np.zeros((0, JOB_FIELDS), np.int32)
+            arrays |= {"shared_items": work.items, "shared_jobs": jobs, "members": work.members}
+            tiles.append(("shared", tile, shape))
+        return work
 
     def _shape(self, tokens: int, seqs: int, *, long: bool) -> tuple[Tile, Shape]:
         spec, group = self._spec, self._group
@@ -137,7 +176,7 @@ class TritonAttention:
             table.view(-1).index_copy_(0, cells, pages)
         if any(name == "long" for name, *_ in tiles):
             return self._plan(packed, there, table, tiles)
-        key = (len(arrays["slots"]), len(batch.kv_lens), "tree" in arrays)
+        key = (len(arrays["slots"]), len(batch.kv_lens), "tree" in arrays, "members" in arrays)
         size = packed.places["cells"][0] if updates else len(there)
         if key not in self._fixed:
             buffer = torch.empty_like(there[:size])
@@ -165,29 +204,34 @@ class TritonAttention:
 
     def _plan(self, packed: Packed, there: Tensor, table: Tensor, tiles: Tiles) -> Plan:
         tree = packed.view(there, "tree") if "tree" in packed.places else None
-        launches = tuple(
-            Launch(
+        launches: list[Launch] = []
+        for name, tile, shape in tiles:
+            shared = name == "shared"
+            launch = Launch(
                 tile,
                 shape.tile_tokens,
                 packed.view(there, f"{name}_items"),
                 packed.view(there, f"{name}_jobs"),
                 tree if name == "short" else None,
-                *self._room(tile),
+                *self._room(tile, most_slots(shape) if shared else self._most_slots(tile)),
+                members=packed.view(there, "members") if shared else None,
+                before=launches[0] if launches and name == "short" else None,
             )
-            for name, tile, shape in tiles
-        )
-        return Plan(packed.view(there, "slots"), table, launches)
+            launches.append(launch)
+        return Plan(packed.view(there, "slots"), table, tuple(launches))
 
-    def _room(self, tile: Tile) -> tuple[Tensor, Tensor]:
-        if tile not in self._parts:
+    def _most_slots(self, tile: Tile) -> int:
+        return 2 * most_extra(self._spec.kv_heads, self._processors, tile.waves)
+
+    def _room(self, tile: Tile, slots: int) -> tuple[Tensor, Tensor]:
+        if (tile, slots) not in self._parts:
             spec, place = self._spec, self._device.torch_device
-            slots = 2 * most_extra(spec.kv_heads, self._processors, tile.waves)
             shape = (slots, spec.kv_heads, tile.rows)
-            self._parts[tile] = (
+            self._parts[tile, slots] = (
                 torch.empty(*shape, padded(spec.value_dim), dtype=torch.float32, device=place),
                 torch.empty(shape, dtype=torch.float32, device=place),
             )
-        return self._parts[tile]
+        return self._parts[tile, slots]
 
     # ---- run ----
 
@@ -223,15 +267,17 @@ class TritonAttention:
         out: Tensor,
         lse: Tensor | None,
     ) -> None:
-        spec, tile = self._spec, launch.tile
+        spec, tile, before = self._spec, launch.tile, launch.before
         k, v = (descriptor(x, tile.keys) for x in pages) if tile.descriptors else pages
         attention_kernel[(spec.kv_heads, len(launch.items))](
-            q, k, v, table, launch.items, launch.tree, sinks, out, lse,
-            launch.parts, launch.part_lse, q.stride(0), q.stride(1), table.stride(0),
+            q, k, v, table, launch.items, launch.tree, launch.members, sinks, out, lse,
+            launch.parts, launch.part_lse, before and before.parts, before and before.part_lse,
+            q.stride(0), q.stride(1), table.stride(0),
             *scales(spec),
             **attention_constants(
                 spec, tile, self._page_tokens,
                 tree=launch.tree is not None, sinks=sinks is not None, lse=lse is not None,
+                gathered=launch.members is not None, shared_rows=before.tile.rows if before else 0,
             ),
             **kernel_options(tile),
         )  # fmt: skip
@@ -280,7 +326,15 @@ def scales(spec: AttentionSpec) -> tuple[float, float]:
 
 
 def attention_constants(
-    spec: AttentionSpec, tile: Tile, page_tokens: int, *, tree: bool, sinks: bool, lse: bool
+    spec: AttentionSpec,
+    tile: Tile,
+    page_tokens: int,
+    *,
+    tree: bool,
+    sinks: bool,
+    lse: bool,
+    gathered: bool = False,
+    shared_rows: int = 0,
 ) -> dict[str, Any]:
     return {
         "HEADS": spec.kv_heads,
@@ -298,6 +352,8 @@ def attention_constants(
         "SINKS": sinks,
         "LSE": lse,
         "TREE": tree,
+        "GATHERED": gathered,
+        "SHARED_ROWS": shared_rows,
         "UPCAST": INTERPRETED and spec.dtype == torch.bfloat16,
         "EXACT": spec.dtype == torch.float32,
     }
