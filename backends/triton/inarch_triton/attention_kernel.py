@@ -144,7 +144,7 @@ def _take_up(
 
 
 @triton.jit
-def attention_kernel(  # noqa: PLR0915
+def attention_kernel(  # noqa: C901, PLR0915
     q, k_pages, v_pages, table, items, tree, members, sinks, out, lse,
     parts, part_lse, shared_parts, shared_lse, q_token, q_head, table_row, scale, cap,
     HEADS: tl.constexpr, GROUP: tl.constexpr, KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
