@@ -7,6 +7,7 @@ first where decodes share a prefix that is long enough: see shared.py.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -148,19 +149,22 @@ class TritonAttention:
         self, batch: AttentionBatch, arrays: dict[str, np.ndarray], tiles: Tiles
     ) -> SharedWork | None:
         """Add a launch for what decodes share. A window leaves little of it, and it moves."""
-        spec = self._spec
-        if batch.shared is None or batch.tree_parent is not None or spec.window is not None:
+        if batch.tree_parent is not None or self._spec.window is not None:
             return None
-        rows = long_rows(self._group, spec)
-        tile = self._choose(self._device.info.arch, spec, self._page_tokens, rows, long=True)
-        tile = for_shared_prefixes(tile)
-        shape = shared_shape(tile, self._group, spec.kv_heads, self._processors)
+        tile, shape = self._shared
         work = share(batch, shape, self._group)
         if work is not None:
             jobs = np.zeros((0, JOB_FIELDS), np.int32)
             arrays |= {"shared_items": work.items, "shared_jobs": jobs, "members": work.members}
             tiles.append(("shared", tile, shape))
         return work
+
+    @functools.cached_property
+    def _shared(self) -> tuple[Tile, Shape]:
+        spec, rows = self._spec, long_rows(self._group, self._spec)
+        tile = self._choose(self._device.info.arch, spec, self._page_tokens, rows, long=True)
+        tile = for_shared_prefixes(tile)
+        return tile, shared_shape(tile, self._group, spec.kv_heads, self._processors)
 
     def _shape(self, tokens: int, seqs: int, *, long: bool) -> tuple[Tile, Shape]:
         spec, group = self._spec, self._group

@@ -213,6 +213,8 @@ def test_every_member_takes_up_each_shared_key_once(
             assert all(item[0] in sequences and item[3] >= length for item in items)
             assert all(members[item[1] + row // group] == sequence for item in items)
             assert all(row // group < item[2] <= tile_tokens for item in items)
+    firsts = [item for item in work.items if item[2] and item[4] == 0]
+    assert sum(item[2] for item in firsts) == (work.resumed[:, 0] > 0).sum(), "each in one tile"
     tiles = sum(-(-n // tile_tokens) for n in counts)
     assert (work.resumed[:, 0] > 0).all() == (tiles <= shared.MOST_TILES)
 
