@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,13 +48,29 @@ class NullExecutor:
         return self._logits[: shape.seqs], kv
 
 
+@dataclass(frozen=True)
+class LateTransfer:
+    """What a device with a step of some length would give: the same array, but not before then."""
+
+    array: np.ndarray
+    ready_s: float  # on time.monotonic
+
+    def ready(self) -> bool:
+        return time.monotonic() >= self.ready_s
+
+    def wait(self) -> np.ndarray:
+        time.sleep(max(0.0, self.ready_s - time.monotonic()))
+        return self.array
+
+
 class NullDevice(Device):
     torch_device = torch.device("cpu")
 
-    def __init__(self, vocab_size: int, memory_bytes: int) -> None:
+    def __init__(self, vocab_size: int, memory_bytes: int, step_s: float) -> None:
         self.info = DeviceInfo("null", "null", memory_bytes)
         self._vocab_size = vocab_size
         self._tokens = np.full(4096, 7)
+        self._step_s, self._busy_until = step_s, 0.0
 
     def memory(self) -> MemoryStats:
         return MemoryStats(self.info.memory_bytes, self.info.memory_bytes, 0, 0)
@@ -63,7 +81,11 @@ class NullDevice(Device):
         return torch.from_numpy(host)
 
     def download(self, tensor: Tensor) -> Transfer:
-        return ReadyTransfer(self._tokens[: len(tensor)])
+        tokens = self._tokens[: len(tensor)]
+        if not self._step_s:
+            return ReadyTransfer(tokens)
+        self._busy_until = max(self._busy_until, time.monotonic()) + self._step_s
+        return LateTransfer(tokens, self._busy_until)
 
     def synchronize(self) -> None: ...
 
@@ -82,8 +104,10 @@ class NullDevice(Device):
 class NullBackend(Backend):
     name = "null"
 
-    def __init__(self, vocab_size: int, memory_bytes: int = 8 << 30) -> None:
-        self._arguments = (vocab_size, memory_bytes)
+    def __init__(
+        self, vocab_size: int, memory_bytes: int = 8 << 30, *, step_s: float = 0.0
+    ) -> None:
+        self._arguments = (vocab_size, memory_bytes, step_s)
 
     def probe(self) -> Probe:
         return Probe(score=1, devices=("null",))

@@ -21,6 +21,7 @@ import msgspec
 import zmq
 
 from inarch.config import EngineConfig, from_mapping
+from inarch.engine.garbage import settle
 from inarch.engine.messages import (
     Abort,
     ClearCache,
@@ -67,6 +68,7 @@ def main(address: str, parent: int) -> int:
         log.exception("the engine could not start")
         _report_failure(socket, parent, "InarchError", f"{type(error).__name__}: {error}")
         return 1
+    settle()
     service.run()
     return 0
 
