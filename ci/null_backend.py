@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import AttentionBatch, AttentionResult
+from inarch.hal.attention import AttentionBatch, AttentionResult, HostPlan
 from inarch.hal.backend import Backend, Probe
 from inarch.hal.device import Device, DeviceInfo, MemoryStats, ReadyTransfer, Transfer
 from inarch.hal.executor import Step, StepInputs, StepShape
 from inarch.hal.kv import KVState
 from inarch.hal.op import Kernel
+from inarch.hal.reference.executor import EagerExecutor
 
 
 class NullAttention:
@@ -26,8 +27,8 @@ class NullAttention:
 
     def __init__(self, *_: Any) -> None: ...
 
-    def plan(self, batch: AttentionBatch) -> AttentionBatch:
-        return batch
+    def plan(self, batch: AttentionBatch) -> HostPlan:
+        return HostPlan({}, {}, lambda _: batch)
 
     def run(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, kv: KVState, plan: Any, **_: Any
@@ -35,14 +36,12 @@ class NullAttention:
         return AttentionResult(q, kv, None)
 
 
-class NullExecutor:
+class NullExecutor(EagerExecutor):
     """Answers the same logits to every step of a number of sequences."""
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, device: Device, vocab_size: int) -> None:
+        super().__init__(device)
         self._logits = torch.zeros(4096, vocab_size)
-
-    def bucket(self, shape: StepShape) -> StepShape:
-        return shape
 
     def run(self, step: Step, shape: StepShape, inputs: StepInputs, kv: KVState) -> Any:
         return self._logits[: shape.seqs], kv
@@ -98,7 +97,7 @@ class NullDevice(Device):
         ]
 
     def executor(self) -> NullExecutor:
-        return NullExecutor(self._vocab_size)
+        return NullExecutor(self, self._vocab_size)
 
 
 class NullBackend(Backend):

@@ -11,9 +11,11 @@ import torch
 
 from inarch.config import EngineConfig
 from inarch.engine.engine import Engine
+from inarch.hal.reference.executor import EagerExecutor
 from inarch.sampling import SamplingParams
+from inarch_nvidia.executor import GraphExecutor
 
-from .random_models import MODELS, VOCABULARY, Saved, load, make
+from .random_models import MODELS, VOCABULARY, Saved, load, load_stepped, make
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs an NVIDIA GPU: ci/gpu runs this file on one"
@@ -88,11 +90,11 @@ def test_logits_are_those_of_transformers(saved, device, name, poison):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_replayed_graph_computes_what_the_eager_step_does(saved, device, name):
-    from inarch_nvidia.executor import GraphExecutor
-
     executor = GraphExecutor(device.torch_device)
-    eager = load(saved(name).folder, device, torch.bfloat16)
-    graphed = load(saved(name).folder, device, torch.bfloat16, executor)
+    eager, graphed = (
+        load_stepped(saved(name).folder, device, torch.bfloat16, each)
+        for each in (EagerExecutor(device), executor)
+    )
     prompts = {row: prompt(60 + 5 * row, row) for row in range(8)}
     eager.step(prompts)
     graphed.step(prompts)
@@ -101,7 +103,63 @@ def test_a_replayed_graph_computes_what_the_eager_step_does(saved, device, name)
         expected, found = eager.step(step), graphed.step(step)
         for row in range(rows):
             torch.testing.assert_close(found[row], expected[row], rtol=0, atol=1e-3)
-    assert executor.captured == 4
+    assert executor.captured == 5, "the prompts, and decodes of 8, 4, 2 and 1"
+
+
+GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
+
+# Steps of one bucket: what the rows of each append.
+MIXED = [
+    {0: 100, 1: 70, 2: 30},
+    {3: 200},
+    {0: 1, 1: 1, 2: 1, 3: 1, 4: 190, 5: 20},
+    {0: 1, 1: 1, 2: 2, 3: 17, 5: 180},
+    {**dict.fromkeys(range(6), 1), **dict.fromkeys(range(6, 30), 8)},
+]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_replayed_steps_with_prompts_compute_what_eager_steps_do(saved, device, name):
+    executor = GraphExecutor(device.torch_device)
+    eager, graphed = (
+        load_stepped(saved(name).folder, device, torch.float32, each)
+        for each in (EagerExecutor(device), executor)
+    )
+    for number, sizes in enumerate(MIXED):
+        step = {row: prompt(size, 100 * number + row) for row, size in sizes.items()}
+        expected, found = eager.step(step), graphed.step(step)
+        for row in step:
+            torch.testing.assert_close(found[row], expected[row], rtol=0, atol=1e-4)
+    assert executor.captured == 1
+
+
+def test_a_replayed_step_is_bitwise_the_eager_one_of_its_bucket(saved, device):
+    """A step runs as it comes where its bucket is met first, and is replayed elsewhere."""
+    step = {row: prompt(size, row) for row, size in MIXED[0].items()}
+    folder = saved("llama").folder
+    first, second = (
+        load_stepped(folder, device, torch.bfloat16, GraphExecutor(device.torch_device))
+        for _ in range(2)
+    )
+    second.step({9: prompt(200, 9)})
+    expected, found = first.step(step), second.step(step)
+    for row in step:
+        assert torch.equal(found[row], expected[row])
+
+
+def test_what_was_prepared_while_idle_is_not_captured_again(start):
+    prompts = [prompt(length, length) for length in (5, 40, 100, 150)]
+    with start(max_running_requests=8, max_step_tokens=256) as engine:
+        expected = [answer.token_ids for answer in engine.generate(prompts, GREEDY)]
+    with start(max_running_requests=8, max_step_tokens=256) as engine:
+        while engine._core.prepare():
+            pass
+        executor = engine._core._runner._executor
+        before = executor.captured
+        found = [answer.token_ids for answer in engine.generate(prompts, GREEDY)]
+        assert executor.captured == before
+        assert engine.stats().steps <= len(prompts) + GREEDY.max_tokens + 2
+    assert found == expected
 
 
 @pytest.mark.parametrize(

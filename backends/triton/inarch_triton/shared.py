@@ -23,6 +23,9 @@ LEAST_ROOM = (
 # microseconds.
 LEAST_SAVED_BY_GROUP = 2048  # keys
 LEAST_SAVED = 16_384  # keys, by a step
+LEAST_SEQS = (
+    32  # of a captured shape that has the launch, which costs a little if nothing is shared
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,15 @@ def share(batch: AttentionBatch, shape: Shape, group: int) -> SharedWork | None:
         (end[tile], slots[tile], chunks.counts[tile], within * group), axis=1
     )
     return SharedWork(items, members, resumed)
+
+
+def no_work(batch: AttentionBatch, shape: Shape) -> SharedWork:
+    """For a batch that shares nothing, where the launch is captured."""
+    return SharedWork(
+        np.zeros((most_slots(shape), ITEM_FIELDS), np.int32),
+        np.zeros((MOST_TILES, shape.tile_tokens), np.int32),
+        np.zeros((len(batch.kv_lens), 4), np.int64),
+    )
 
 
 def _worthwhile(sizes: np.ndarray, prefixes: SharedPrefixes) -> np.ndarray:

@@ -115,6 +115,9 @@ def cut(
     resumed int64 [S, 4], of all sequences: of a decode, how many of its first keys are in the slots
     of another launch; then the first of these, how many they are, and the row within them.
     """
+    if not len(chosen):
+        nothing = np.zeros((sizes[0], ITEM_FIELDS), np.int32)
+        return Work(nothing, np.zeros((sizes[1], JOB_FIELDS), np.int32))
     starts = batch.q_indptr[chosen].astype(np.int64)
     q_lens = batch.q_indptr[chosen + 1] - starts
     kv_lens = batch.kv_lens[chosen].astype(np.int64)

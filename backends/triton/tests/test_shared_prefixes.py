@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 pytest.importorskip("triton", reason="Triton comes with GPU builds of torch, not with this one")
 
 from inarch.hal.attention import AttentionBatch, AttentionSpec, SharedPrefixes
-from inarch_triton import shared
+from inarch.hal.executor import StepShape
+from inarch_triton import attention, shared
+from inarch_triton.attention import TritonAttention
 from inarch_triton.shared import share
 from inarch_triton.tiles import choose_tile
 from inarch_triton.work import Shape
 
-from .test_triton_attention import GPU, REAL, TOLERANCE, Case, build, chain, check, spec
+from .test_triton_attention import GPU, REAL, Buffers, Case, build, chain, check, padded_to, spec
 
 Groups = list[tuple[list[int], int]]  # members, shared tokens
 
@@ -90,24 +92,22 @@ def test_attention_with_shared_prefixes_equals_the_reference(
     name: str, seed: int, device, launched
 ) -> None:
     check(random_case(*(CASES | GPU_CASES)[name], seed), device, lse=seed > 0)
-    assert launched == ["shared prefixes"]
+    assert launched == [True]
 
 
 @pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The variants of the plans that are made."""
-    from inarch_triton.attention import TritonAttention
-
-    variants: list[str] = []
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the plans that are made attend to anything once for several."""
+    found: list[bool] = []
     plan = TritonAttention.plan
 
     def noted(self, batch):
         made = plan(self, batch)
-        variants.append(made.variant)
+        found.append("members" in made.arrays and bool(made.arrays["shared_items"][:, 2].any()))
         return made
 
     monkeypatch.setattr(TritonAttention, "plan", noted)
-    return variants
+    return found
 
 
 def test_a_long_prefix_is_cut_and_so_is_what_comes_behind_it(device, launched) -> None:
@@ -116,9 +116,9 @@ def test_a_long_prefix_is_cut_and_so_is_what_comes_behind_it(device, launched) -
     case.k[-1] = 3 * case.q[-1, :1]
     check(case, device, lse=True)
     ours, _ = case.attention(device)
-    items = [launch.items.cpu().numpy() for launch in ours.plan(case.batch).launches]
-    assert (items[0][:, 2] > 0).sum() > 1, "the shared prefix is cut"
-    assert (items[1][:, 0] == case.batch.rows[1]).sum() > 1, "a long rest is cut too"
+    arrays = ours.plan(case.batch).arrays
+    assert (arrays["shared_items"][:, 2] > 0).sum() > 1, "the shared prefix is cut"
+    assert (arrays["short_items"][:, 0] == case.batch.rows[1]).sum() > 1, "a long rest is cut too"
 
 
 @pytest.mark.parametrize(
@@ -129,39 +129,66 @@ def test_the_hint_is_passed_over_where_not_all_of_the_prefix_is_seen(
 ) -> None:
     sequences = [(170 + i, chain(1)) for i in range(4)]
     check(sharing(build(what, sequences, 16, tree=tree), [([0, 2, 3], 160)]), device, lse=True)
-    assert launched == [""]
+    assert launched == [False]
 
 
 def test_a_batch_that_would_save_little_is_planned_as_if_it_shared_nothing(
-    device, monkeypatch: pytest.MonkeyPatch
+    device, launched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = random_case(spec(), 16, seed=0)
     ours, _ = case.attention(device)
-    assert ours.plan(case.batch).variant == "shared prefixes"
+    ours.plan(case.batch)
     monkeypatch.setattr(shared, "LEAST_SAVED", 1 << 20)
-    assert ours.plan(case.batch).variant == ""
+    ours.plan(case.batch)
+    assert launched == [True, False]
 
 
-def test_plans_of_one_shape_serve_other_groups_in_turn_and_know_graphs_apart(device) -> None:
-    sequences = [(50 + i, chain(1)) for i in range(5)]
-    alone = build(spec(), sequences, 16, tree=False)
-    cases = [
-        sharing(alone, [([0, 2], 48), ([4, 3], 32)]),
-        alone,
-        sharing(alone, [([4, 1], 16)]),
-        sharing(alone, [([0, 1, 2, 3, 4], 32)]),
-    ]
-    ours, _ = alone.attention(device)
-    addresses: dict[str, set[object]] = {}
-    for case in [*cases, alone]:
-        plan = ours.plan(case.batch)
-        shapes = tuple(launch.items.shape for launch in plan.launches)
-        addresses.setdefault(plan.variant, set()).add((plan.addresses, shapes))
-        got = ours.run(0, *case.inputs(device), case.attention(device)[1], plan)
-        tolerance = TOLERANCE[torch.float32]
-        expected = case.reference().out
-        torch.testing.assert_close(got.out.cpu(), expected, rtol=tolerance, atol=tolerance)
-    assert {name: len(found) for name, found in addresses.items()} == {"": 1, "shared prefixes": 1}
+FIVE = [(50 + i, chain(1)) for i in range(5)]
+BUCKETS = {
+    "decodes": (StepShape(8, 8, 1), [
+        (FIVE, [([0, 2], 48), ([4, 3], 32)]),
+        (FIVE[:3], []),
+        (FIVE, [([4, 1], 16)]),
+        (FIVE[:4], [([0, 1, 2, 3], 32)]),
+    ]),
+    "prompts and decodes": (StepShape(32, 8, 32), [
+        ([*FIVE[:3], (0, chain(20))], [([0, 2], 48)]),
+        ([(40, chain(20))], []),
+        ([*FIVE[:2], (10, chain(2))], [([0, 1], 32)]),
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BUCKETS)
+def test_batches_of_a_bucket_have_the_same_launches_whatever_they_share(
+    name: str, device, launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "LEAST_SEQS", 8)
+    bucket, batches = BUCKETS[name]
+    buffers, ours, seen = Buffers(device), None, set()
+    for sequences, groups in [*batches, batches[1]]:
+        plain = build(spec(), sequences, 16, tree=False)
+        plain = sharing(plain, groups) if groups else plain
+        case = padded_to(bucket, plain)
+        batch = dataclasses.replace(case.batch, shared=plain.batch.shared)
+        fresh, kv = case.attention(device)
+        ours = ours or fresh
+        plan = buffers.bring(ours.plan(batch))
+        seen.add((plan.addresses, *(launch.items.shape for launch in plan.launches)))
+        got = ours.run(0, *case.inputs(device), kv, plan)
+        found = got.out[: len(plain.q)].cpu()
+        torch.testing.assert_close(found, plain.reference().out, rtol=2e-5, atol=2e-5)
+    assert len(seen) == 1
+    assert launched == [bool(groups) for _, groups in [*batches, batches[1]]]
+
+
+def test_a_small_captured_batch_has_no_launch_for_what_it_shares(device) -> None:
+    plain = sharing(build(spec(), FIVE, 16, tree=False), [([0, 2], 48)])
+    case = padded_to(StepShape(8, 8, 1), plain)
+    batch = dataclasses.replace(case.batch, shared=plain.batch.shared)
+    assert case.attention(device)[0].plan(batch).arrays.keys() == {
+        "slots", "short_items", "short_jobs",
+    }  # fmt: skip
 
 
 def test_padding_has_no_part_in_it(device) -> None:
@@ -169,7 +196,7 @@ def test_padding_has_no_part_in_it(device) -> None:
     case = sharing(build(spec(), sequences, 16, tree=False), [([0, 1], 32)])
     case.batch.page_table[case.batch.rows[2:]] = 0
     ours, kv = case.attention(device)
-    got = ours.run(0, *case.inputs(device), kv, ours.plan(case.batch))
+    got = ours.run(0, *case.inputs(device), kv, ours.plan(case.batch).on(device))
     torch.testing.assert_close(got.out[:2].cpu(), case.reference().out[:2], rtol=2e-5, atol=2e-5)
 
 
