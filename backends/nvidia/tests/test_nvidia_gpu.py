@@ -20,6 +20,7 @@ from .random_models import MODELS, VOCABULARY, Saved, load, load_stepped, make
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs an NVIDIA GPU: ci/gpu runs this file on one"
 )
+GREEDY = SamplingParams(temperature=0, max_tokens=48, ignore_eos=True)
 
 
 @pytest.fixture(scope="session")
