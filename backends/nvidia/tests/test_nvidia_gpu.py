@@ -107,8 +107,6 @@ def test_a_replayed_graph_computes_what_the_eager_step_does(saved, device, name)
     assert executor.captured == 5, "the prompts, and decodes of 8, 4, 2 and 1"
 
 
-GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
-
 # Steps of one bucket: what the rows of each append.
 MIXED = [
     {0: 100, 1: 70, 2: 30},
