@@ -41,27 +41,38 @@ class Source:
 
 
 def attention_source(
-    arch: str, spec: AttentionSpec, page_tokens: int, *, long: bool, tree: bool = False
+    arch: str,
+    spec: AttentionSpec,
+    page_tokens: int,
+    *,
+    long: bool,
+    tree: bool = False,
+    shared: bool = False,
 ) -> Source:
+    """shared: of many query tokens, those over a shared prefix; of few, those over the rest."""
     group = spec.q_heads // spec.kv_heads
     rows = tiles.long_rows(group, spec) if long else tiles.short_rows(group, 16 if tree else 1, 1)
     tile = tiles.choose_tile(arch, spec, page_tokens, rows, long=long)
+    tile = tiles.for_shared_prefixes(tile) if shared and long else tile
+    parts = "*fp32" if shared and not long else None
     kind = NAMES[spec.dtype]
     pages = f"tensordesc<{kind}[{tile.keys}, {spec.key_dim}]>" if tile.descriptors else f"*{kind}"
     types = {
         "q": f"*{kind}", "k_pages": pages, "v_pages": pages, "table": "*i32", "items": "*i32",
-        "tree": "*i64" if tree else None, "sinks": "*fp32" if spec.sinks else None,
-        "out": f"*{kind}", "lse": None, "parts": "*fp32", "part_lse": "*fp32", "q_token": "i32",
-        "q_head": "i32", "table_row": "i32", "scale": "fp32", "cap": "fp32",
+        "tree": "*i64" if tree else None, "members": "*i32" if shared and long else None,
+        "sinks": "*fp32" if spec.sinks else None, "out": f"*{kind}", "lse": None,
+        "parts": "*fp32", "part_lse": "*fp32", "shared_parts": parts, "shared_lse": parts,
+        "q_token": "i32", "q_head": "i32", "table_row": "i32", "scale": "fp32", "cap": "fp32",
     }  # fmt: skip
     features = [f"D{spec.key_dim}", f"page{page_tokens}", kind, "long" if long else "short"]
     features += [
         n for n, on in {"tree": tree, "window": spec.window, "cap": spec.softcap}.items() if on
     ]
     constants = attention.attention_constants(
-        spec, tile, page_tokens, tree=tree, sinks=spec.sinks, lse=False
-    )
-    name = " ".join(["attention", *features])
+        spec, tile, page_tokens, tree=tree, sinks=spec.sinks, lse=False,
+        gathered=shared and long, shared_rows=64 if shared and not long else 0,
+    )  # fmt: skip
+    name = " ".join(["attention", *(["shared"] if shared else []), *features])
     return Source(name, attention_kernel, types, constants, tiles.kernel_options(tile))
 
 
@@ -99,6 +110,8 @@ def small_sources(arch: str) -> Iterator[Source]:
 def sources(arch: str) -> Iterator[Source]:
     yield attention_source(arch, LLAMA, 16, long=False)
     yield attention_source(arch, LLAMA, 64, long=True)
+    yield attention_source(arch, LLAMA, 64, long=False, shared=True)
+    yield attention_source(arch, LLAMA, 64, long=True, shared=True)
     if arch == "sm_90":
         yield attention_source(arch, LLAMA, 16, long=True)
         yield attention_source(arch, LLAMA, 16, long=False, tree=True)
