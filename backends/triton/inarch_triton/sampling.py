@@ -7,7 +7,6 @@ themselves; two that differ, but whose probabilities round to the same, are no t
 
 # No deferred annotations here: Triton reads `tl.constexpr` as an object, not as a string.
 import torch
-import triton
 from torch import Tensor
 
 from inarch_triton.options import FUSED
@@ -18,7 +17,7 @@ EDGES = 8  # of a level of the search: 7 * 7 brackets
 BLOCK = 2048  # tokens that a step of the bisection looks at
 PART_ELEMENTS = 4096  # tokens times chunks, when found tokens are added up by chunk
 GREEDY_WARPS = 1
-NARROW_WARPS = 1  # sums over few lanes, of many numbers each
+NARROW_WARPS = 2  # sums over few lanes, of many numbers each
 GATHER_WARPS = 4
 ROW_WARPS = 8
 
@@ -75,7 +74,8 @@ def _draw_filtered(
 
     counts = empty(torch.int32, 2, rows, chunks, EDGES)
     masses = empty(torch.float32, 2, rows, chunks, EDGES)
-    facts, bounds = empty(torch.float32, rows, 2), empty(torch.int32, 3, rows, 2)
+    edges, bounds = empty(torch.int32, 2, rows, EDGES), empty(torch.int32, rows, 2)
+    facts = empty(torch.float32, rows, 2)
     found, many = empty(torch.int32, rows, vocab), empty(torch.int32, rows)
     count_above, mass_above = empty(torch.int32, rows, chunks), empty(torch.float32, rows, chunks)
     in_use = sum(1 << bit for bit, values in enumerate(given) if values is not None)
@@ -87,13 +87,13 @@ def _draw_filtered(
     strides = logits.stride(0), chunks
     for level in range(2):
         narrow_kernel[(chunks, rows)](
-            logits, temperature, *filters, survey.best, survey.total, survey.least, counts, masses,
-            facts, bounds, *strides,
+            logits, temperature, *filters, survey.best, survey.total, survey.least, edges, counts,
+            masses, facts, *strides,
             LEVEL=level, EDGES=EDGES, **sizes, num_warps=NARROW_WARPS, **FUSED,
         )  # fmt: skip
     gather_kernel[(chunks, rows)](
-        logits, temperature, *filters, survey.best, counts, masses, facts, bounds, found, many,
-        count_above, mass_above, *strides,
+        logits, temperature, *filters, survey.best, edges, counts, masses, facts, bounds, found,
+        many, count_above, mass_above, *strides,
         EDGES=EDGES, **sizes, num_warps=GATHER_WARPS, **FUSED,
     )  # fmt: skip
     cut_kernel[(rows,)](

@@ -49,15 +49,15 @@ def spread(low, high, LEVEL: tl.constexpr, EDGES: tl.constexpr):
 
 @triton.jit
 def bracket(
-    counts, masses, row, chunks, low, high, peak, scale, tokens, share, weight,
-    LEVEL: tl.constexpr, CHUNKS: tl.constexpr, EDGES: tl.constexpr,
+    edges, counts, masses, row, chunks, peak, scale, tokens, share, weight,
+    CHUNKS: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
-    """Between which two edges the cut lies: (low, high], and the number of the edge `high`."""
+    """Between which two edges of a level the cut lies: (low, high], and the number of `high`."""
     chunk, edge = tl.arange(0, CHUNKS)[:, None], tl.arange(0, EDGES)
     place = (row * chunks + chunk) * EDGES + edge[None, :]
     count = tl.sum(tl.load(counts + place, mask=chunk < chunks, other=0), 0)
     mass = tl.sum(tl.load(masses + place, mask=chunk < chunks, other=0.0), 0)
-    keys = spread(low, high, LEVEL, EDGES)
+    keys = tl.load(edges + row * EDGES + edge)
     likely = tl.exp2((unordered(keys) - peak) * scale) >= weight
     kept = (count < tokens) & (mass < share) & likely
     # The first edge is known to be kept, and the last is taken for one that is not.
@@ -69,15 +69,15 @@ def bracket(
 
 @triton.jit(do_not_specialize=["filters"])
 def narrow_kernel(
-    logits, temperature, top_k, top_p, min_p, filters, best, total, least, counts, masses, facts, bounds,
-    row_stride, chunks,
+    logits, temperature, top_k, top_p, min_p, filters, best, total, least, edges, counts, masses,
+    facts, row_stride, chunks,
     LEVEL: tl.constexpr, VOCAB: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr,
     EDGES: tl.constexpr,
 ):  # fmt: skip
     """Count and weigh what lies above each edge in a chunk: counts, masses [2, S, chunks, EDGES].
 
-    facts [S, 2] float32: highest logit, mass of all. bounds [3, S, 2] int32: the keys between which
-    each level, and then the bisection, searches. The program of the first chunk writes them.
+    facts [S, 2] float32: highest logit, mass of all. edges [2, S, EDGES] int32: their keys. Both are
+    written by the program of the first chunk, for the kernels after this one.
     """
     chunk, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     sequences = tl.num_programs(1)
@@ -85,28 +85,27 @@ def narrow_kernel(
     if warmth > 0:
         scale = exponent_scale(warmth)
         if LEVEL == 0:
-            rank, peak, parts = merged(best, total, row, chunks, scale, CHUNKS)
+            _, peak, parts = merged(best, total, row, chunks, scale, CHUNKS)
             mass = tl.sum(parts, 0)
             numbers = tl.arange(0, CHUNKS)
             lows = tl.load(least + row * chunks + numbers, mask=numbers < chunks, other=INFINITY)
-            floor = tl.minimum(tl.maximum(tl.min(lows, 0), peak - 1 / scale * LOG2E * DEEPEST), peak)
+            floor = tl.maximum(tl.min(lows, 0), peak - 1 / scale * LOG2E * DEEPEST)
+            floor = tl.minimum(floor, peak)
             low, high = tl.maximum(ordered(floor) - 1, LOWEST), ordered(peak)
             if chunk == 0:
                 tl.store(facts + 2 * row, peak)
                 tl.store(facts + 2 * row + 1, mass)
         else:
             peak, mass = tl.load(facts + 2 * row), tl.load(facts + 2 * row + 1)
-            low, high = tl.load(bounds + 2 * row), tl.load(bounds + 2 * row + 1)
             tokens, share, weight = limits(top_k, top_p, min_p, filters, row, mass, VOCAB)
-            low, high, number = bracket(
-                counts, masses, row, chunks, low, high, peak, scale, tokens, share, weight,
-                LEVEL - 1, CHUNKS, EDGES,
+            low, high, _ = bracket(
+                edges, counts, masses, row, chunks, peak, scale, tokens, share, weight, CHUNKS,
+                EDGES,
             )  # fmt: skip
-        if chunk == 0:
-            tl.store(bounds + 2 * (LEVEL * sequences + row), low)
-            tl.store(bounds + 2 * (LEVEL * sequences + row) + 1, high)
-        edges = spread(low, high, LEVEL, EDGES)
         edge = tl.arange(0, EDGES)
+        keys = spread(low, high, LEVEL, EDGES)
+        if chunk == 0:
+            tl.store(edges + (LEVEL * sequences + row) * EDGES + edge, keys)
         count = tl.zeros((EDGES,), tl.int32)
         heavy = tl.zeros((EDGES,), tl.float32)
         highest = rank_key(tl.load(best + row * chunks + chunk))
@@ -116,7 +115,7 @@ def narrow_kernel(
             x = tl.load(place, mask=token < VOCAB, other=-INFINITY)
             key, w = ordered(x), tl.exp2((x - peak) * scale)
             for e in tl.static_range(EDGES):
-                higher = key > tl.sum(tl.where(edge == e, edges, 0), 0)
+                higher = key > tl.sum(tl.where(edge == e, keys, 0), 0)
                 count = tl.where(edge == e, tl.sum(higher.to(tl.int32), 0), count)
                 heavy = tl.where(edge == e, tl.sum(tl.where(higher, w, 0.0), 0), heavy)
         place = ((LEVEL * sequences + row) * chunks + chunk) * EDGES + edge
@@ -126,12 +125,13 @@ def narrow_kernel(
 
 @triton.jit(do_not_specialize=["filters"])
 def gather_kernel(
-    logits, temperature, top_k, top_p, min_p, filters, best, counts, masses, facts, bounds, found, many,
-    count_above, mass_above, row_stride, chunks,
+    logits, temperature, top_k, top_p, min_p, filters, best, edges, counts, masses, facts, bounds, found,
+    many, count_above, mass_above, row_stride, chunks,
     VOCAB: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr, EDGES: tl.constexpr,
 ):  # fmt: skip
     """Write the tokens of the bracket to found [S, V] by rising id, how many to many [S], and what
-    each chunk has above the bracket to count_above, mass_above [S, chunks]."""
+    each chunk has above the bracket to count_above, mass_above [S, chunks]; the bracket's keys to
+    bounds [S, 2]."""
     chunk, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     sequences = tl.num_programs(1)
     warmth = tl.load(temperature + row)
@@ -139,16 +139,14 @@ def gather_kernel(
         scale = exponent_scale(warmth)
         peak, mass = tl.load(facts + 2 * row), tl.load(facts + 2 * row + 1)
         tokens, share, weight = limits(top_k, top_p, min_p, filters, row, mass, VOCAB)
-        low = tl.load(bounds + 2 * (sequences + row))
-        high = tl.load(bounds + 2 * (sequences + row) + 1)
         level = sequences * chunks * EDGES
         low, high, number = bracket(
-            counts + level, masses + level, row, chunks, low, high, peak, scale, tokens, share,
-            weight, 1, CHUNKS, EDGES,
+            edges + sequences * EDGES, counts + level, masses + level, row, chunks, peak, scale,
+            tokens, share, weight, CHUNKS, EDGES,
         )  # fmt: skip
         if chunk == 0:
-            tl.store(bounds + 2 * (2 * sequences + row), low)
-            tl.store(bounds + 2 * (2 * sequences + row) + 1, high)
+            tl.store(bounds + 2 * row, low)
+            tl.store(bounds + 2 * row + 1, high)
         others = tl.arange(0, CHUNKS)
         theirs = counts + level + (row * chunks + others) * EDGES + number
         to_high = tl.load(theirs, mask=others < chunks, other=0)
@@ -277,7 +275,6 @@ def cut_kernel(
 ):  # fmt: skip
     """One program a row: the cut to the bit, then the draw."""
     row = tl.program_id(0).to(tl.int64)
-    sequences = tl.num_programs(0)
     logits += row * row_stride
     found += row * VOCAB
     warmth = tl.load(temperature + row)
@@ -291,8 +288,7 @@ def cut_kernel(
             u, scale = tl.load(uniform + row), exponent_scale(warmth)
             peak, mass = tl.load(facts + 2 * row), tl.load(facts + 2 * row + 1)
             tokens, share, weight = limits(top_k, top_p, min_p, filters, row, mass, VOCAB)
-            low = tl.load(bounds + 2 * (2 * sequences + row))
-            high = tl.load(bounds + 2 * (2 * sequences + row) + 1)
+            low, high = tl.load(bounds + 2 * row), tl.load(bounds + 2 * row + 1)
             masses = tl.load(mass_above + place, mask=chunk < chunks, other=0.0)
             base_mass = tl.sum(masses, 0)
             base = tl.sum(tl.load(count_above + place, mask=chunk < chunks, other=0), 0)

@@ -22,9 +22,18 @@ from triton.compiler import ASTSource
 
 from inarch.hal.attention import AttentionSpec
 from inarch_triton import (
-    activation, attention, kv, logprobs, norm, penalties, rotary, sampling, sampling_kernel, survey,
+    activation,
+    attention,
+    kv,
+    logprobs,
+    norm,
+    penalties,
+    rotary,
+    sampling,
+    sampling_kernel,
+    survey,
     tiles,
-)  # fmt: skip
+)
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.options import FUSED
 
@@ -98,7 +107,7 @@ def small_sources(arch: str) -> Iterator[Source]:
 TABLES = {  # the arguments of the sampling kernels
     "*fp32": "logits temperature uniform top_p min_p total least masses facts mass_above chosen values"
     " repetition frequency presence table",
-    "*i32": "top_k counts bounds found many count_above",
+    "*i32": "top_k edges counts bounds found many count_above",
     "*i64": "best drawn tokens ids rows",
     "*i1": "prompt",
     "i32": "chunks row_stride filters top places",
@@ -125,7 +134,11 @@ def sampling_sources() -> Iterator[Source]:
             (sampling_kernel.gather_kernel, sampling.GATHER_WARPS, edges),
             (sampling_kernel.cut_kernel, sampling.ROW_WARPS, sizes | blocks),
             (logprobs.logprobs_kernel, logprobs.WARPS, sizes),
-            (penalties.penalize_kernel, penalties.WARPS, {"VOCAB": vocab, "BLOCK": penalties.BLOCK}),
+            (
+                penalties.penalize_kernel,
+                penalties.WARPS,
+                {"VOCAB": vocab, "BLOCK": penalties.BLOCK},
+            ),
             (penalties.add_at_kernel, penalties.WARPS, {"PLACES": penalties.PLACES}),
         ]
         for kernel, warps, constants in kernels:
