@@ -257,6 +257,15 @@ def test_shares_of_evenly_spaced_draws_are_the_probabilities(filters: str, devic
     assert np.abs(drawn - count * expected / expected.sum()).max() <= 1 + count * ROUNDING
 
 
+def test_draws_go_on_from_chunk_to_chunk_by_rising_id(device) -> None:
+    logits = torch.full((3 * CHUNK - 5,), -torch.inf)
+    places = [3, 90, CHUNK + 1, CHUNK + 2, 2 * CHUNK + 7, 3 * CHUNK - 6]
+    logits[places] = 2.5
+    rows = [(0.4, (i + 0.5) / 6, OFF, 1.0, 0.0) for i in range(6)]
+    for filters in ("", "k"):
+        assert sample_rows(device, logits.expand(6, -1), rows, filters=filters) == places
+
+
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 def test_logprobs_are_those_of_a_sort(vocabulary: int, device) -> None:
     logits = random_logits(9, 3, vocabulary)
