@@ -21,7 +21,20 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from inarch.hal.attention import AttentionSpec
-from inarch_triton import activation, attention, kv, norm, rotary, rotary_write, tiles
+from inarch_triton import (
+    activation,
+    attention,
+    kv,
+    logprobs,
+    norm,
+    penalties,
+    rotary,
+    rotary_write,
+    sampling,
+    sampling_kernel,
+    survey,
+    tiles,
+)
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.options import FUSED, options_for
 
@@ -107,6 +120,49 @@ def small_sources(arch: str) -> Iterator[Source]:
     yield Source("silu_mul", activation.gated_kernel, types, constants, four)
 
 
+TABLES = {  # the arguments of the sampling kernels
+    "*fp32": "logits temperature uniform top_p min_p total least masses facts mass_above chosen values"
+    " repetition frequency presence table",
+    "*i32": "top_k edges counts bounds found many count_above",
+    "*i64": "best drawn tokens ids rows",
+    "*i1": "prompt",
+    "i32": "chunks row_stride filters top places",
+}
+SAMPLED = {name: kind for kind, names in TABLES.items() for name in names.split()}
+
+
+def sampling_sources() -> Iterator[Source]:
+    """Vocabularies of 128,256 and of 262,144 tokens."""
+    for vocab in (128_256, 262_144):
+        chunks = triton.next_power_of_2(triton.cdiv(vocab, survey.CHUNK))
+        chunked = {"VOCAB": vocab, "CHUNK": survey.CHUNK}
+        sizes = chunked | {"CHUNKS": chunks}
+        edges = sizes | {"EDGES": sampling.EDGES}
+        blocks = {"BLOCK": sampling.BLOCK, "PART": sampling.part_tokens(chunks)}
+        kernels: list[tuple[Any, int, dict[str, Any]]] = [
+            (survey.survey_kernel, survey.WARPS, chunked | {"SUMS": True}),
+            (survey.greedy_kernel, sampling.GREEDY_WARPS, {"CHUNKS": chunks}),
+            (sampling_kernel.draw_kernel, sampling.ROW_WARPS, sizes),
+            *(
+                (sampling_kernel.narrow_kernel, sampling.NARROW_WARPS, edges | {"LEVEL": level})
+                for level in (0, 1)
+            ),
+            (sampling_kernel.gather_kernel, sampling.GATHER_WARPS, edges),
+            (sampling_kernel.cut_kernel, sampling.ROW_WARPS, sizes | blocks),
+            (logprobs.logprobs_kernel, logprobs.WARPS, sizes),
+            (
+                penalties.penalize_kernel,
+                penalties.WARPS,
+                {"VOCAB": vocab, "BLOCK": penalties.BLOCK},
+            ),
+            (penalties.add_at_kernel, penalties.WARPS, {"PLACES": penalties.PLACES}),
+        ]
+        for kernel, warps, constants in kernels:
+            types = {name: SAMPLED[name] for name in kernel.arg_names if name in SAMPLED}
+            name = f"{kernel.__name__} {vocab} {constants.get('LEVEL', '')}".strip()
+            yield Source(name, kernel, types, constants, {"num_warps": warps, **FUSED})
+
+
 def sources(arch: str) -> Iterator[Source]:
     yield attention_source(arch, LLAMA, 16, long=False)
     yield attention_source(arch, LLAMA, 64, long=True)
@@ -119,6 +175,7 @@ def sources(arch: str) -> Iterator[Source]:
         yield attention_source(arch, special, 16, long=False)
         yield attention_source(arch, replace(LLAMA, key_dim=256, value_dim=256), 16, long=True)
     yield from small_sources(arch)
+    yield from sampling_sources()
 
 
 def compile_source(source: Source, arch: str) -> dict[str, int]:
