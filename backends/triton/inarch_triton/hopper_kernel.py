@@ -7,7 +7,6 @@ work at the same time: Triton's own pipeliner runs them in turn, so this kernel 
 """
 
 # No deferred annotations here: Gluon reads `gl.constexpr` as an object, not as a string.
-from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import (
@@ -17,10 +16,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+from inarch_triton.work import ITEM_FIELDS
 
 LN_2 = gl.constexpr(0.6931471805599453)
-ITEM = gl.constexpr(8)  # fields of an item: see work.py
+ITEM = gl.constexpr(ITEM_FIELDS)
 HALF = gl.constexpr(64)  # rows of a warpgroup: what one of its matrix products takes
 BOX = gl.constexpr(64)  # keys and features that one copy brings: 128 bytes of each key
 SWIZZLED = gl.constexpr(gl.NVMMASharedLayout(128, 16, 2))
@@ -32,11 +32,6 @@ _copy = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
 _view = getattr(gl.shared_memory_descriptor, "reinterpret", None) or (
     gl.shared_memory_descriptor._reinterpret
 )
-
-
-def boxes(slots: Tensor) -> TensorDescriptor:
-    """A descriptor of all slots of a layer [slots, G * D] for this kernel."""
-    return TensorDescriptor.from_tensor(slots, [BOX.value, BOX.value], SWIZZLED.value)
 
 
 @gluon.jit
@@ -266,7 +261,7 @@ def hopper_attention_kernel(
     HEADS: gl.constexpr, GROUP: gl.constexpr, DIM: gl.constexpr, ROWS: gl.constexpr,
     KEYS: gl.constexpr, STAGES: gl.constexpr, PAGE: gl.constexpr, LSE: gl.constexpr,
 ):  # fmt: skip
-    """One program for a KV head and an item, as in `attention_kernel`. Pages come as `boxes`."""
+    """One program for a KV head and an item, as in `attention_kernel`. Pages come as `hopper.boxes`."""
     gl.static_assert(ROWS == 2 * HALF and KEYS == 2 * BOX and PAGE % BOX == 0)
     head = gl.program_id(0)
     item = items + gl.program_id(1) * ITEM

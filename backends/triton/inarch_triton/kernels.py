@@ -15,6 +15,14 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MOST_FEATURES = 16384  # of a normalised row: it stays in registers
 MOST_HEAD_DIM = 256
 MOST_GROUP = 64  # query heads that share a KV head: they fill a tile together
+SAMPLING = {  # op -> its place in this package
+    "greedy": "sampling:greedy",
+    "sample": "sampling:sample",
+    "logprobs": "logprobs:logprobs",
+    "penalize": "penalties:penalize",
+    "count_tokens": "penalties:count_tokens",
+    "add_bias": "penalties:add_bias",
+}
 COST = 0.5  # better than anything that does not say otherwise
 
 
@@ -36,6 +44,10 @@ def kernels(arch: str) -> list[Kernel]:
             "inarch_triton.attention:TritonAttention",
             functools.partial(_on, arch, supports_attention),
         ),
+        *(
+            Kernel(name, "triton", f"inarch_triton.{where}", functools.partial(_on, arch, _float32))
+            for name, where in SAMPLING.items()
+        ),
     ]
 
 
@@ -53,6 +65,10 @@ def _dtype(facts: Facts) -> Support:
     if facts["dtype"] not in DTYPES:
         return no(f"{facts['dtype']} is none of {', '.join(map(str, DTYPES))}")
     return yes(cost=COST)
+
+
+def _float32(facts: Facts) -> Support:
+    return yes(cost=COST)  # logits are always float32
 
 
 def _norm(facts: Facts) -> Support:

@@ -84,6 +84,11 @@ def choose_tile(
     return tile
 
 
+def for_shared_prefixes(tile: Tile) -> Tile:
+    """Of a tile for many query tokens: shorter chunks, since the tiles are few."""
+    return replace(tile, waves=2, chunk=512)
+
+
 def padded(size: int) -> int:
     return 1 << (size - 1).bit_length()
 

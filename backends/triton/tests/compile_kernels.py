@@ -22,7 +22,21 @@ from triton.compiler import ASTSource
 from triton.experimental.gluon._runtime import GluonASTSource
 
 from inarch.hal.attention import AttentionSpec
-from inarch_triton import activation, attention, kv, norm, rotary, rotary_write, tiles
+from inarch_triton import (
+    activation,
+    attention,
+    hopper,
+    kv,
+    logprobs,
+    norm,
+    penalties,
+    rotary,
+    rotary_write,
+    sampling,
+    sampling_kernel,
+    survey,
+    tiles,
+)
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.hopper_kernel import SWIZZLED, hopper_attention_kernel
 from inarch_triton.options import FUSED, options_for
@@ -43,27 +57,38 @@ class Source:
 
 
 def attention_source(
-    arch: str, spec: AttentionSpec, page_tokens: int, *, long: bool, tree: bool = False
+    arch: str,
+    spec: AttentionSpec,
+    page_tokens: int,
+    *,
+    long: bool,
+    tree: bool = False,
+    shared: bool = False,
 ) -> Source:
+    """shared: of many query tokens, those over a shared prefix; of few, those over the rest."""
     group = spec.q_heads // spec.kv_heads
     rows = tiles.long_rows(group, spec) if long else tiles.short_rows(group, 16 if tree else 1, 1)
     tile = tiles.choose_tile(arch, spec, page_tokens, rows, long=long)
+    tile = tiles.for_shared_prefixes(tile) if shared and long else tile
+    parts = "*fp32" if shared and not long else None
     kind = NAMES[spec.dtype]
     pages = f"tensordesc<{kind}[{tile.keys}, {spec.key_dim}]>" if tile.descriptors else f"*{kind}"
     types = {
         "q": f"*{kind}", "k_pages": pages, "v_pages": pages, "table": "*i32", "items": "*i32",
-        "tree": "*i64" if tree else None, "sinks": "*fp32" if spec.sinks else None,
-        "out": f"*{kind}", "lse": None, "parts": "*fp32", "part_lse": "*fp32", "q_token": "i32",
-        "q_head": "i32", "table_row": "i32", "scale": "fp32", "cap": "fp32",
+        "tree": "*i64" if tree else None, "members": "*i32" if shared and long else None,
+        "sinks": "*fp32" if spec.sinks else None, "out": f"*{kind}", "lse": None,
+        "parts": "*fp32", "part_lse": "*fp32", "shared_parts": parts, "shared_lse": parts,
+        "q_token": "i32", "q_head": "i32", "table_row": "i32", "scale": "fp32", "cap": "fp32",
     }  # fmt: skip
     features = [f"D{spec.key_dim}", f"page{page_tokens}", kind, "long" if long else "short"]
     features += [
         n for n, on in {"tree": tree, "window": spec.window, "cap": spec.softcap}.items() if on
     ]
     constants = attention.attention_constants(
-        spec, tile, page_tokens, tree=tree, sinks=spec.sinks, lse=False
-    )
-    name = " ".join(["attention", *features])
+        spec, tile, page_tokens, tree=tree, sinks=spec.sinks, lse=False,
+        gathered=shared and long, shared_rows=64 if shared and not long else 0,
+    )  # fmt: skip
+    name = " ".join(["attention", *(["shared"] if shared else []), *features])
     return Source(name, attention_kernel, types, constants, tiles.kernel_options(tile))
 
 
@@ -78,7 +103,7 @@ def hopper_source(spec: AttentionSpec, *, lse: bool) -> Source:
         "q_token": "i32", "q_head": "i32", "table_row": "i32", "scale": "fp32",
     }  # fmt: skip
     name = f"specialized attention D{spec.key_dim} {kind}" + (" lse" if lse else "")
-    constants = attention.hopper_constants(spec, tile, 64, lse=lse)
+    constants = hopper.hopper_constants(spec, tile, 64, lse=lse)
     return Source(name, hopper_attention_kernel, types, constants, {"num_warps": tile.warps})
 
 
@@ -113,9 +138,54 @@ def small_sources(arch: str) -> Iterator[Source]:
     yield Source("silu_mul", activation.gated_kernel, types, constants, four)
 
 
+TABLES = {  # the arguments of the sampling kernels
+    "*fp32": "logits temperature uniform top_p min_p total least masses facts mass_above chosen values"
+    " repetition frequency presence table",
+    "*i32": "top_k edges counts bounds found many count_above",
+    "*i64": "best drawn tokens ids rows",
+    "*i1": "prompt",
+    "i32": "chunks row_stride filters top places",
+}
+SAMPLED = {name: kind for kind, names in TABLES.items() for name in names.split()}
+
+
+def sampling_sources() -> Iterator[Source]:
+    """Vocabularies of 128,256 and of 262,144 tokens."""
+    for vocab in (128_256, 262_144):
+        chunks = triton.next_power_of_2(triton.cdiv(vocab, survey.CHUNK))
+        chunked = {"VOCAB": vocab, "CHUNK": survey.CHUNK}
+        sizes = chunked | {"CHUNKS": chunks}
+        edges = sizes | {"EDGES": sampling.EDGES}
+        blocks = {"BLOCK": sampling.BLOCK, "PART": sampling.part_tokens(chunks)}
+        kernels: list[tuple[Any, int, dict[str, Any]]] = [
+            (survey.survey_kernel, survey.WARPS, chunked | {"SUMS": True}),
+            (survey.greedy_kernel, sampling.GREEDY_WARPS, {"CHUNKS": chunks}),
+            (sampling_kernel.draw_kernel, sampling.ROW_WARPS, sizes),
+            *(
+                (sampling_kernel.narrow_kernel, sampling.NARROW_WARPS, edges | {"LEVEL": level})
+                for level in (0, 1)
+            ),
+            (sampling_kernel.gather_kernel, sampling.GATHER_WARPS, edges),
+            (sampling_kernel.cut_kernel, sampling.ROW_WARPS, sizes | blocks),
+            (logprobs.logprobs_kernel, logprobs.WARPS, sizes),
+            (
+                penalties.penalize_kernel,
+                penalties.WARPS,
+                {"VOCAB": vocab, "BLOCK": penalties.BLOCK},
+            ),
+            (penalties.add_at_kernel, penalties.WARPS, {"PLACES": penalties.PLACES}),
+        ]
+        for kernel, warps, constants in kernels:
+            types = {name: SAMPLED[name] for name in kernel.arg_names if name in SAMPLED}
+            name = f"{kernel.__name__} {vocab} {constants.get('LEVEL', '')}".strip()
+            yield Source(name, kernel, types, constants, {"num_warps": warps, **FUSED})
+
+
 def sources(arch: str) -> Iterator[Source]:
     yield attention_source(arch, LLAMA, 16, long=False)
     yield attention_source(arch, LLAMA, 64, long=True)
+    yield attention_source(arch, LLAMA, 64, long=False, shared=True)
+    yield attention_source(arch, LLAMA, 64, long=True, shared=True)
     if arch == "sm_90":
         yield attention_source(arch, LLAMA, 16, long=True)
         yield attention_source(arch, LLAMA, 16, long=False, tree=True)
@@ -126,6 +196,7 @@ def sources(arch: str) -> Iterator[Source]:
         yield hopper_source(replace(LLAMA, q_heads=56, dtype=torch.float16), lse=True)
         yield hopper_source(replace(LLAMA, key_dim=64, value_dim=64), lse=False)
     yield from small_sources(arch)
+    yield from sampling_sources()
 
 
 def compile_source(source: Source, arch: str) -> dict[str, int]:

@@ -42,6 +42,20 @@ class AttentionSpec:
 
 
 @dataclass(frozen=True)
+class SharedPrefixes:
+    """Groups of sequences whose first tokens lie in the same pages, so that K and V are one.
+
+    The members of group g are sequences[indptr[g]:indptr[g + 1]], two or more, and the first
+    tokens[g] tokens of each of them, whole pages, are in the pages of any of them. A sequence is in
+    one group at most, has one query token, and has at least one more token than those.
+    """
+
+    sequences: np.ndarray  # int32 [M]: indices to the batch
+    indptr: np.ndarray  # int32 [groups + 1]
+    tokens: np.ndarray  # int32 [groups]
+
+
+@dataclass(frozen=True)
 class AttentionBatch:
     """One ragged batch, in host arrays only.
 
@@ -58,6 +72,9 @@ class AttentionBatch:
     within its own sequence's query tokens, -1 for a child of the cached prefix. A query sees the
     prefix, its ancestors and itself. None: every sequence is a causal chain.
 
+    shared is a hint, which says only what page_table shows too: a backend may read what a group
+    shares once for all of them. Groups may be as small as not to be worth it.
+
     Padding sequences come last; they have no cached prefix and a row whose pages are all the null
     page. They have one query token each while there are any, the last of these what remains. What
     comes out for padding is anything, unless all sequences are padding.
@@ -71,6 +88,7 @@ class AttentionBatch:
     page_table: np.ndarray  # int32 [rows, pages a request may have]
     page_updates: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     tree_parent: np.ndarray | None = None  # int32 [T]
+    shared: SharedPrefixes | None = None
     bucket: StepShape | None = None
 
     @property
