@@ -36,6 +36,12 @@ def kernels(arch: str) -> list[Kernel]:
             "inarch_triton.attention:TritonAttention",
             functools.partial(_on, arch, supports_attention),
         ),
+        Kernel(
+            "linear",
+            "triton",
+            functools.partial(_linear, arch),
+            functools.partial(_on, arch, supports_linear),
+        ),
     ]
 
 
@@ -47,6 +53,12 @@ def _on(arch: str, supports: Any, facts: Facts) -> Support:
         )
     answer: Support = supports(facts)
     return answer
+
+
+def _linear(arch: str) -> Any:
+    from inarch_triton.linear import TritonLinear  # imports triton
+
+    return TritonLinear(arch)
 
 
 def _dtype(facts: Facts) -> Support:
@@ -86,4 +98,11 @@ def supports_attention(facts: Facts) -> Support:
         return no(f"scale {facts['scale']} is not positive")
     if not facts["layout"].startswith(f"reference/{str(dtype).removeprefix('torch.')}/"):
         return no(f"KV layout {facts['layout']}: plain pages in {dtype} are needed (PagedKVStore)")
+    return yes(cost=COST)
+
+
+def supports_linear(facts: Facts) -> Support:
+    """Facts are the fields of LinearSpec."""
+    if facts["dtype"] not in (torch.float16, torch.bfloat16):
+        return no(f"{facts['dtype']} products are left to torch")
     return yes(cost=COST)

@@ -21,9 +21,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from inarch.hal.attention import AttentionSpec
-from inarch_triton import activation, attention, kv, norm, rotary, tiles
+from inarch_triton import activation, attention, kv, linear, linear_tiles, norm, rotary, tiles
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
-from inarch_triton.options import FUSED
+from inarch_triton.linear_kernel import linear_kernel
+from inarch_triton.options import FUSED, pdl
 
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 LLAMA = AttentionSpec(32, 8, 128, 128, 0.09, torch.bfloat16)
@@ -92,6 +93,20 @@ def small_sources(arch: str) -> Iterator[Source]:
     yield Source("silu_mul", activation.gated_kernel, types, constants, four)
 
 
+def linear_sources(arch: str) -> Iterator[Source]:
+    """The layers of an 8B model, split or not as the table says."""
+    names = ("x", "weight", "bias", "out")
+    types: dict[str, str | None] = dict.fromkeys(names, "*bf16")
+    types |= {"tiles": None, "parts": "*fp32", "counters": "*i32", "x_row": "i32"}
+    types |= dict.fromkeys(("tokens", "outputs", "inputs", "blocks", "jobs"), "i32")
+    for outputs, inputs in ((28672, 4096), (4096, 14336)):
+        for tile in linear_tiles.linear_tiles(arch, 132, outputs, inputs):
+            constants = linear.linear_constants(tile, inputs, pdl=pdl(arch))
+            options = linear.linear_options(tile, pdl=pdl(arch))
+            name = f"linear {outputs}x{inputs} {tile.tokens}"
+            yield Source(name, linear_kernel, types, constants, options)
+
+
 def sources(arch: str) -> Iterator[Source]:
     yield attention_source(arch, LLAMA, 16, long=False)
     yield attention_source(arch, LLAMA, 64, long=True)
@@ -102,6 +117,7 @@ def sources(arch: str) -> Iterator[Source]:
         yield attention_source(arch, special, 16, long=False)
         yield attention_source(arch, replace(LLAMA, key_dim=256, value_dim=256), 16, long=True)
     yield from small_sources(arch)
+    yield from linear_sources(arch)
 
 
 def compile_source(source: Source, arch: str) -> dict[str, int]:
