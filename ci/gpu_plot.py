@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,11 @@ def write_plot(path: Path, result: Any, rows: Mapping[str, Any]) -> None:
         return
     from matplotlib.figure import Figure
 
-    figures = [
-        f for row in rows.values() for f in row.figures if result.figures.get(f.name) is not None
-    ]
+    figures = [f for row in rows.values() for f in row.figures if result.figures.get(f.name)]
     picture = Figure(figsize=(9, 1.6 + 0.42 * len(figures)), dpi=150, facecolor="white")
     axes = picture.add_subplot()
     for place, figure in enumerate(figures):
-        share = speed(figure, result.figures[figure.name])
+        share = speed(figure, statistics.mean(result.figures[figure.name]))
         axes.barh(place, share, height=0.55, color=REACHED if share >= 1 else MISSED, alpha=0.85)
         for (name, mark), text in zip(
             PEERS.items(), (figure.sglang, figure.vllm, figure.floor), strict=True

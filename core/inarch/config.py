@@ -98,8 +98,12 @@ class EngineConfig:
         "Memory and scheduling",
         minimum=1,
     )
-    max_running_requests: int = option(
-        256, "Most requests that run at once.", "Memory and scheduling", minimum=1, maximum=65536
+    max_running_requests: int | None = option(
+        None,
+        "Most requests that run at once; by default by device.",
+        "Memory and scheduling",
+        minimum=1,
+        maximum=65536,
     )
     max_waiting_requests: int = option(
         8192,

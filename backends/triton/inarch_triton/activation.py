@@ -5,19 +5,26 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from inarch_triton.options import FUSED
+from inarch_triton.options import launch_options
 
 BLOCK = 1024
 WARPS = 4
 
 
 @triton.jit
-def gated_kernel(x, out, x_row, FEATURES: tl.constexpr, BLOCK: tl.constexpr, GELU: tl.constexpr):
+def gated_kernel(
+    x, out, x_row,
+    FEATURES: tl.constexpr, BLOCK: tl.constexpr, GELU: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
     """One program for a token and BLOCK features: activation(x[:, :N]) * x[:, N:]."""
     row = tl.program_id(0).to(tl.int64)
     feature = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = feature < FEATURES
+    if PDL:
+        gdc_wait()
+        gdc_launch_dependents()
     gate = tl.load(x + row * x_row + feature, mask=inside, other=0.0)
     up = tl.load(x + row * x_row + FEATURES + feature, mask=inside, other=0.0)
     wide = gate.to(tl.float32)
@@ -45,6 +52,7 @@ def _launch(x: Tensor, *, gelu: bool) -> Tensor:
     if tokens:
         gated_kernel[(tokens, triton.cdiv(features, BLOCK))](
             x, out, x.stride(0),
-            FEATURES=features, BLOCK=BLOCK, GELU=gelu, num_warps=WARPS, **FUSED,
+            FEATURES=features, BLOCK=BLOCK, GELU=gelu, num_warps=WARPS,
+            **launch_options(x.device),
         )  # fmt: skip
     return out

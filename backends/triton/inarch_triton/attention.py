@@ -16,13 +16,14 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec
+from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec, Rotation
 from inarch.hal.device import Device
 from inarch.hal.kv import NULL_PAGE, KVState, KVStore
 from inarch.hal.reference.grouping import query_slots
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
-from inarch_triton.options import FUSED
+from inarch_triton.options import launch_options
 from inarch_triton.packing import Packed, pack
+from inarch_triton.rotary_write import OURS, rope_write
 from inarch_triton.tiles import Tile, choose_tile, kernel_options, long_rows, padded, short_rows
 from inarch_triton.work import (
     MOST_DRAFTED,
@@ -94,6 +95,7 @@ class TritonAttention:
         self._page_tokens = store.layout.page_tokens
         self._group = spec.q_heads // spec.kv_heads
         self._processors = processors(device.torch_device)
+        self._options = launch_options(device.torch_device)
         self._table: Tensor | None = None
         self._parts: dict[Tile, tuple[Tensor, Tensor]] = {}
         self._fixed: dict[tuple[int, int, bool], tuple[Tensor, Plan]] = {}
@@ -200,10 +202,15 @@ class TritonAttention:
         kv: KVState,
         plan: Plan,
         *,
+        rotation: Rotation | None = None,
         sinks: Tensor | None = None,
         lse: bool = False,
     ) -> AttentionResult:
-        kv = self._store.write(kv, layer, plan.slots, k, v)
+        if rotation is not None and rotation.turn in OURS:
+            q = rope_write(q, k, v, rotation, plan.slots, kv[layer])
+        else:
+            q, k = (q, k) if rotation is None else rotation(q, k)
+            kv = self._store.write(kv, layer, plan.slots, k, v)
         q = q if q.stride(2) == 1 else q.contiguous()
         out = q.new_empty((*q.shape[:2], self._spec.value_dim))
         sums = q.new_empty(q.shape[:2], dtype=torch.float32) if lse else None
@@ -233,7 +240,7 @@ class TritonAttention:
                 spec, tile, self._page_tokens,
                 tree=launch.tree is not None, sinks=sinks is not None, lse=lse is not None,
             ),
-            **kernel_options(tile),
+            **kernel_options(tile), **self._options,
         )  # fmt: skip
 
     def _merge(self, launch: Launch, sinks: Tensor | None, out: Tensor, lse: Tensor | None) -> None:
@@ -243,7 +250,7 @@ class TritonAttention:
             **merge_constants(
                 self._spec, launch.tile, sinks=sinks is not None, lse=lse is not None
             ),
-            num_warps=4, **FUSED,
+            num_warps=4, **self._options,
         )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ arXiv:2307.08691). Query heads that share a KV head share its loads. Scores are 
 # No deferred annotations here: Triton reads `tl.constexpr` as an object, not as a string.
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -126,7 +127,7 @@ def attention_kernel(  # noqa: PLR0915
     BLOCK_KEY: tl.constexpr, BLOCK_VALUE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
     PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
     SINKS: tl.constexpr, LSE: tl.constexpr, TREE: tl.constexpr, UPCAST: tl.constexpr,
-    EXACT: tl.constexpr,
+    EXACT: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for a KV head and an item. q [T, H, D], out [T, H, VALUE_DIM], lse [T, H].
 
@@ -134,12 +135,14 @@ def attention_kernel(  # noqa: PLR0915
     """
     head = tl.program_id(0)
     item = items + tl.program_id(1) * ITEM
-    tokens = tl.load(item + 2)
-    if tokens == 0:
-        return
-    row, first = tl.load(item), tl.load(item + 1)
+    row, first, tokens = tl.load(item), tl.load(item + 1), tl.load(item + 2)
     prefix, begin, end = tl.load(item + 3), tl.load(item + 4), tl.load(item + 5)
     slot = tl.load(item + 6)
+    if PDL:
+        gdc_wait()
+        gdc_launch_dependents()
+    if tokens == 0:
+        return
     table += row.to(tl.int64) * table_row
 
     rows = tl.arange(0, ROWS)
@@ -227,14 +230,20 @@ def merge_kernel(
     parts, part_lse, jobs, sinks, out, lse,
     HEADS: tl.constexpr, GROUP: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr,
     ROWS: tl.constexpr, CHUNKS: tl.constexpr, SINKS: tl.constexpr, LSE: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for a row of a tile, a KV head and a job: weighs the chunks by their sums."""
     row, head = tl.program_id(0), tl.program_id(1)
     job = jobs + tl.program_id(2) * JOB
-    if row >= tl.load(job + 1) * GROUP:
+    begin, tokens, first, count = (
+        tl.load(job), tl.load(job + 1), tl.load(job + 2), tl.load(job + 3),
+    )  # fmt: skip
+    if PDL:
+        gdc_wait()
+        gdc_launch_dependents()
+    if row >= tokens * GROUP:
         return
-    token = (tl.load(job) + row // GROUP).to(tl.int64)
-    first, count = tl.load(job + 2), tl.load(job + 3)
+    token = (begin + row // GROUP).to(tl.int64)
     own_head = head * GROUP + row % GROUP
     values = tl.arange(0, BLOCK_VALUE)
 

@@ -18,7 +18,7 @@ WARPS = 4
 
 
 @triton.jit
-def _copy_token(
+def copy_token(
     source, pages, slot, head_stride, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr
 ):
     place = tl.arange(0, BLOCK)
@@ -47,8 +47,8 @@ def write_kernel(
     """One program a token: k, v [T, G, D] with any strides of tokens and heads -> slots [T]."""
     token = tl.program_id(0).to(tl.int64)
     slot = tl.load(slots + token).to(tl.int64)
-    _copy_token(k + token * k_token, k_pages, slot, k_head, HEADS, KEY_DIM, KEY_BLOCK)
-    _copy_token(v + token * v_token, v_pages, slot, v_head, HEADS, VALUE_DIM, VALUE_BLOCK)
+    copy_token(k + token * k_token, k_pages, slot, k_head, HEADS, KEY_DIM, KEY_BLOCK)
+    copy_token(v + token * v_token, v_pages, slot, v_head, HEADS, VALUE_DIM, VALUE_BLOCK)
 
 
 def write_constants(heads: int, key_dim: int, value_dim: int) -> dict[str, int]:

@@ -5,8 +5,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from inarch_triton.options import FUSED
+from inarch_triton.options import launch_options
 
 MOST_FEATURES = 16384  # of one row in registers
 BLOCK_ELEMENTS = 2048  # short rows share a program
@@ -22,12 +23,17 @@ def scaled(x, weight, scale, dtype: tl.constexpr):
 def rms_norm_kernel(
     x, residual, weight, out, x_row, residual_row, rows, eps,
     FEATURES: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, ADD: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """out [rows, FEATURES] = norm of x, or with ADD of the sum, which is written to residual."""
     row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
     feature = tl.arange(0, BLOCK)[None, :]
     inside = (row < rows) & (feature < FEATURES)
     dtype: tl.constexpr = out.dtype.element_ty
+    gain = tl.load(weight + feature, mask=feature < FEATURES, other=0.0)
+    if PDL:
+        gdc_wait()
+        gdc_launch_dependents()
     wide = tl.load(x + row * x_row + feature, mask=inside, other=0.0).to(tl.float32)
     if ADD:
         place = residual + row * residual_row + feature
@@ -36,7 +42,6 @@ def rms_norm_kernel(
         tl.store(place, total, mask=inside)
         wide = total.to(tl.float32)
     scale = tl.rsqrt(tl.sum(wide * wide, 1) / FEATURES + eps)[:, None]
-    gain = tl.load(weight + feature, mask=feature < FEATURES, other=0.0)
     tl.store(out + row * FEATURES + feature, scaled(wide, gain, scale, dtype), mask=inside)
 
 
@@ -76,5 +81,6 @@ def _launch(x: Tensor, residual: Tensor | None, weight: Tensor, out: Tensor, eps
     rms_norm_kernel[(triton.cdiv(rows, constants["ROWS"]),)](
         x, residual, weight, out,
         x.stride(0), 0 if residual is None else residual.stride(0), rows, eps,
-        **constants, ADD=residual is not None, num_warps=norm_warps(features), **FUSED,
+        **constants, ADD=residual is not None, num_warps=norm_warps(features),
+        **launch_options(x.device),
     )  # fmt: skip

@@ -7,6 +7,7 @@ In place: q and k are usually parts of one projection, and are dead afterwards.
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from inarch_triton.norm import scaled
 from inarch_triton.options import FUSED
@@ -16,22 +17,36 @@ WARPS = 4
 
 
 @triton.jit
-def _rotate(
-    x, weight, cos_sin, eps, first, x_head,
+def rotate(
+    x, out, weight, cos_sin, eps, first, x_head, out_head,
     HEADS: tl.constexpr, DIM: tl.constexpr, ROTARY: tl.constexpr, BLOCK_HEADS: tl.constexpr,
     BLOCK_HALF: tl.constexpr, BLOCK_REST: tl.constexpr, INTERLEAVED: tl.constexpr,
-    NORM: tl.constexpr,
+    NORM: tl.constexpr, COPY: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Heads [first, first + BLOCK_HEADS) of the token whose row of cosines and sines is `cos_sin`."""
+    """Heads [first, first + BLOCK_HEADS) of the token whose row of cosines and sines is `cos_sin`.
+
+    COPY: out is not x, so that what is not rotated has to get there too.
+    """
     head = first + tl.arange(0, BLOCK_HEADS)[:, None]
     pair = tl.arange(0, BLOCK_HALF)[None, :]
     x += head.to(tl.int64) * x_head
+    out += head.to(tl.int64) * out_head
     inside = (head < HEADS) & (pair < ROTARY // 2)
     left = 2 * pair if INTERLEAVED else pair
     right = 2 * pair + 1 if INTERLEAVED else pair + ROTARY // 2
     rest = ROTARY + tl.arange(0, BLOCK_REST)[None, :]
     beyond = (head < HEADS) & (rest < DIM)
     dtype: tl.constexpr = x.dtype.element_ty
+    stored: tl.constexpr = out.dtype.element_ty
+    known = pair < ROTARY // 2
+    cos = tl.load(cos_sin + pair, mask=known, other=0.0)
+    sin = tl.load(cos_sin + ROTARY // 2 + pair, mask=known, other=0.0)
+    if NORM:
+        left_gain = tl.load(weight + left, mask=known, other=0.0)
+        right_gain = tl.load(weight + right, mask=known, other=0.0)
+    if PDL:
+        gdc_wait()
+        gdc_launch_dependents()
     a = tl.load(x + left, mask=inside, other=0.0).to(tl.float32)
     b = tl.load(x + right, mask=inside, other=0.0).to(tl.float32)
     if NORM:
@@ -40,18 +55,15 @@ def _rotate(
             c = tl.load(x + rest, mask=beyond, other=0.0).to(tl.float32)
             squares += tl.sum(c * c, 1)
         scale = tl.rsqrt(squares / DIM + eps)[:, None]
-        known = pair < ROTARY // 2
-        left_gain = tl.load(weight + left, mask=known, other=0.0)
-        right_gain = tl.load(weight + right, mask=known, other=0.0)
         a = scaled(a, left_gain, scale, dtype).to(tl.float32)
         b = scaled(b, right_gain, scale, dtype).to(tl.float32)
         if DIM > ROTARY:
             gain = tl.load(weight + rest, mask=rest < DIM, other=0.0)
-            tl.store(x + rest, scaled(c, gain, scale, dtype), mask=beyond)
-    cos = tl.load(cos_sin + pair, mask=pair < ROTARY // 2, other=0.0)
-    sin = tl.load(cos_sin + ROTARY // 2 + pair, mask=pair < ROTARY // 2, other=0.0)
-    tl.store(x + left, (a * cos - b * sin).to(dtype), mask=inside)
-    tl.store(x + right, (b * cos + a * sin).to(dtype), mask=inside)
+            tl.store(out + rest, scaled(c, gain, scale, dtype).to(stored), mask=beyond)
+    elif COPY and DIM > ROTARY:
+        tl.store(out + rest, tl.load(x + rest, mask=beyond).to(stored), mask=beyond)
+    tl.store(out + left, (a * cos - b * sin).to(dtype).to(stored), mask=inside)
+    tl.store(out + right, (b * cos + a * sin).to(dtype).to(stored), mask=inside)
 
 
 @triton.jit
@@ -67,14 +79,18 @@ def rope_kernel(
     table = cos_sin + tl.load(positions + token) * ROTARY
     of_q: tl.constexpr = (Q_HEADS + BLOCK_HEADS - 1) // BLOCK_HEADS
     if block < of_q:
-        _rotate(
-            q + token * q_token, q_weight, table, eps, block * BLOCK_HEADS, q_head,
-            Q_HEADS, DIM, ROTARY, BLOCK_HEADS, BLOCK_HALF, BLOCK_REST, INTERLEAVED, NORM,
+        q += token * q_token
+        rotate(
+            q, q, q_weight, table, eps, block * BLOCK_HEADS, q_head, q_head,
+            Q_HEADS, DIM, ROTARY, BLOCK_HEADS, BLOCK_HALF, BLOCK_REST, INTERLEAVED, NORM, False,
+            False,
         )  # fmt: skip
     else:
-        _rotate(
-            k + token * k_token, k_weight, table, eps, (block - of_q) * BLOCK_HEADS, k_head,
-            KV_HEADS, DIM, ROTARY, BLOCK_HEADS, BLOCK_HALF, BLOCK_REST, INTERLEAVED, NORM,
+        k += token * k_token
+        rotate(
+            k, k, k_weight, table, eps, (block - of_q) * BLOCK_HEADS, k_head, k_head,
+            KV_HEADS, DIM, ROTARY, BLOCK_HEADS, BLOCK_HALF, BLOCK_REST, INTERLEAVED, NORM, False,
+            False,
         )  # fmt: skip
 
 
@@ -91,6 +107,11 @@ def rope_constants(q_heads: int, kv_heads: int, dim: int, rotary: int) -> dict[s
         "BLOCK_HALF": half,
         "BLOCK_REST": triton.next_power_of_2(max(dim - rotary, 1)),
     }
+
+
+def head_blocks(q_heads: int, kv_heads: int, constants: dict[str, int]) -> int:
+    """Programs for the heads of one token."""
+    return sum(triton.cdiv(heads, constants["BLOCK_HEADS"]) for heads in (q_heads, kv_heads))
 
 
 def rope(
@@ -125,9 +146,8 @@ def _launch(
     q, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k))
     (tokens, q_heads, dim), kv_heads = q.shape, k.shape[1]
     constants = rope_constants(q_heads, kv_heads, dim, cos_sin.shape[1])
-    blocks = sum(triton.cdiv(heads, constants["BLOCK_HEADS"]) for heads in (q_heads, kv_heads))
     if tokens:
-        rope_kernel[(tokens, blocks)](
+        rope_kernel[(tokens, head_blocks(q_heads, kv_heads, constants))](
             q, k, *(weights or (None, None)), positions, cos_sin, eps,
             *q.stride()[:2], *k.stride()[:2],
             **constants, INTERLEAVED=interleaved, NORM=weights is not None, num_warps=WARPS, **FUSED,

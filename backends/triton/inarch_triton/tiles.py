@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
 from inarch.hal.attention import AttentionSpec
-from inarch_triton.options import FUSED
 
 SHARED_MEMORY = {  # KiB that one program may use
     "sm_80": 163, "sm_86": 99, "sm_87": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227,
@@ -120,5 +118,5 @@ def short_rows(group: int, tokens: int, seqs: int) -> int:
     return max(16, min(64, padded(group * -(-tokens // seqs))), padded(group))
 
 
-def kernel_options(tile: Tile) -> dict[str, Any]:
-    return {"num_warps": tile.warps, "num_stages": tile.stages, **FUSED}
+def kernel_options(tile: Tile) -> dict[str, int]:
+    return {"num_warps": tile.warps, "num_stages": tile.stages}

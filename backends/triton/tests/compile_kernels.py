@@ -21,10 +21,20 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from inarch.hal.attention import AttentionSpec
-from inarch_triton import activation, attention, kv, linear, linear_tiles, norm, rotary, tiles
+from inarch_triton import (
+    activation,
+    attention,
+    kv,
+    linear,
+    linear_tiles,
+    norm,
+    rotary,
+    rotary_write,
+    tiles,
+)
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.linear_kernel import linear_kernel
-from inarch_triton.options import FUSED, pdl
+from inarch_triton.options import FUSED, options_for, pdl
 
 NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 LLAMA = AttentionSpec(32, 8, 128, 128, 0.09, torch.bfloat16)
@@ -69,7 +79,7 @@ def attention_source(
 def small_sources(arch: str) -> Iterator[Source]:
     """The others, in the sizes of an 8B model."""
     tile = tiles.choose_tile(arch, LLAMA, 16, 16, long=False)
-    four = {"num_warps": 4, **FUSED}
+    four = {"num_warps": 4}
     merge = attention.merge_constants(LLAMA, tile, sinks=False, lse=False)
     parts = {"parts": "*fp32", "part_lse": "*fp32", "jobs": "*i32"}
     outputs = {"sinks": None, "out": "*bf16", "lse": None}
@@ -81,13 +91,17 @@ def small_sources(arch: str) -> Iterator[Source]:
         types = dict.fromkeys(("x", "residual", "weight", "out"), "*bf16")
         types |= {"x_row": "i32", "residual_row": "i32", "rows": "i32", "eps": "fp32"}
         constants = norm.norm_constants(features) | {"ADD": True}
-        options = {"num_warps": norm.norm_warps(features), **FUSED}
+        options = {"num_warps": norm.norm_warps(features)}
         yield Source(f"add_rms_norm {features}", norm.rms_norm_kernel, types, constants, options)
     types = dict.fromkeys(("q", "k", "q_weight", "k_weight"), "*bf16")
     types |= {"positions": "*i64", "cos_sin": "*fp32", "eps": "fp32"}
     types |= dict.fromkeys(("q_token", "q_head", "k_token", "k_head"), "i32")
     constants = rotary.rope_constants(32, 8, 128, 128) | {"INTERLEAVED": False, "NORM": True}
     yield Source("qk_norm_rope", rotary.rope_kernel, types, constants, four)
+    types |= dict.fromkeys(("v", "k_pages", "v_pages"), "*bf16") | {"slots": "*i64"}
+    types |= dict.fromkeys(("v_token", "v_head"), "i32")
+    constants |= rotary_write.rope_write_constants(32, 8, 128, 128, 128)
+    yield Source("rope_write", rotary_write.rope_write_kernel, types, constants, four)
     constants = {"FEATURES": 14336, "BLOCK": activation.BLOCK, "GELU": False}
     types = {"x": "*bf16", "out": "*bf16", "x_row": "i32"}
     yield Source("silu_mul", activation.gated_kernel, types, constants, four)
@@ -122,7 +136,10 @@ def sources(arch: str) -> Iterator[Source]:
 
 def compile_source(source: Source, arch: str) -> dict[str, int]:
     names = source.kernel.arg_names
+    options = dict(source.options) | (options_for(arch) if "PDL" in names else FUSED)
     constants = dict(source.constants) | {n: None for n, t in source.types.items() if t is None}
+    if "PDL" in names:
+        constants["PDL"] = options.pop("PDL")
     signature = {n: source.types.get(n) or "constexpr" for n in names}
     aligned = [i for i, n in enumerate(names) if signature[n][0] == "*" or signature[n] == "i32"]
     described = ASTSource(
@@ -133,9 +150,15 @@ def compile_source(source: Source, arch: str) -> dict[str, int]:
     )
     nvidia = arch.startswith("sm_")
     target = GPUTarget("cuda", int(arch[3:]), 32) if nvidia else GPUTarget("hip", arch, 64)
-    compiled = triton.compile(described, target=target, options=dict(source.options))
+    compiled = triton.compile(described, target=target, options=options)
     usage = nvidia_usage(compiled.asm["cubin"]) if nvidia else amd_usage(compiled.asm["amdgcn"])
-    return usage | {"shared": compiled.metadata.shared}
+    return usage | {"shared": compiled.metadata.shared} | waiting(compiled.asm)
+
+
+def waiting(asm: Mapping[str, Any]) -> dict[str, int]:
+    """How often a program may wait for the kernel ahead, and the writes that do not come after it."""
+    before, *after = asm.get("ptx", "").split("griddepcontrol.wait")
+    return {"waits": len(after), "hasty": before.count("st.global") if after else 0}
 
 
 def nvidia_usage(cubin: bytes) -> dict[str, int]:

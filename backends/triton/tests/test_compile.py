@@ -37,6 +37,9 @@ def test_no_kernel_spills_or_needs_more_shared_memory_than_there_is(arch: str, c
         assert usage["spilled"] == 0, (name, usage)
         assert usage["registers"] <= (255 if arch.startswith("sm_") else 512), (name, usage)
         assert usage["shared"] <= SHARED_MEMORY[arch] * 1024, (name, usage)
+        early = arch in ("sm_90", "sm_100") and name not in ("write", "qk_norm_rope")
+        assert (usage["waits"] > 0) == early, f"{name} may start before the kernel ahead has ended"
+        assert usage["hasty"] == 0, f"{name} writes before the kernel ahead has ended"
         if name.startswith("attention") and name.endswith("short"):
             # Several programs share a processor, so that one loads while another computes.
             assert usage["registers"] <= 128, (name, usage)

@@ -12,14 +12,16 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton comes with GPU builds of torch, not with this one")
 
-from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec
+from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec, Rotation
 from inarch.hal.kv import KVHeads, KVSpec, KVState
+from inarch.hal.ops.rotary import rope
 from inarch.hal.reference.attention import ReferenceAttention
 from inarch.hal.reference.device import ReferenceDevice
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch_triton import attention
 from inarch_triton.attention import TritonAttention
 from inarch_triton.kv import PagedKVStore
+from inarch_triton.rotary import rope as our_rope
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 GPU = torch.accelerator.is_available()
@@ -274,3 +276,26 @@ def test_padding_reads_the_null_page_and_disturbs_nobody(device) -> None:
     torch.testing.assert_close(got.out[:1].cpu(), case.reference().out[:1], rtol=2e-5, atol=2e-5)
     for part, old in zip(kv[0], before, strict=True):
         assert part[1:].isfinite().sum() == old[1:].isfinite().sum() + part[0, 0].numel()
+
+
+@pytest.mark.parametrize("turn", [our_rope, rope], ids=["fused", "of another backend"])
+def test_queries_and_keys_are_rotated_before_they_are_attended_with(turn, device) -> None:
+    case = build(spec(), MIXED, 16, tree=False)
+    ours, kv = case.attention(device)
+    positions = torch.from_numpy(query_positions(case.batch))
+    table = torch.randn(200, 12, generator=torch.Generator().manual_seed(0))
+    place, (q, k, v) = device.torch_device, case.inputs(device)
+    case.q, case.k = rope(case.q, case.k, positions, table)
+    rotation = Rotation(turn, positions.to(place), table.to(place))
+    got = ours.run(0, q.clone(), k.clone(), v, kv, ours.plan(case.batch), rotation=rotation)
+    expected = case.reference()
+    torch.testing.assert_close(got.out.cpu(), expected.out, rtol=2e-5, atol=2e-5)
+    for part, theirs in zip(got.kv[0], expected.kv[0], strict=True):
+        close = {"rtol": 1e-5, "atol": 1e-5, "equal_nan": True}
+        torch.testing.assert_close(part.cpu()[1:], theirs[1:], **close)
+
+
+def query_positions(batch: AttentionBatch) -> np.ndarray:
+    queries = np.diff(batch.q_indptr)
+    ends = np.repeat(batch.kv_lens - batch.q_indptr[1:], queries)
+    return (np.arange(len(ends)) + ends).astype(np.int64)

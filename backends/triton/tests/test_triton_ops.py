@@ -9,11 +9,13 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton comes with GPU builds of torch, not with this one")
 
+from inarch.hal.attention import Rotation
 from inarch.hal.kv import KVHeads, KVSpec, KVState
 from inarch.hal.ops import OPS
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch_triton.kernels import kernels
 from inarch_triton.kv import PagedKVStore
+from inarch_triton.rotary_write import rope_write
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 GPU = torch.accelerator.is_available()
@@ -106,3 +108,43 @@ def test_the_kv_write_stores_every_token_where_it_belongs_and_nothing_else(
     )
     for mine, wanted in zip(got[0], expected[0], strict=True):
         assert torch.equal(mine.cpu(), wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("norm", [False, True], ids=["rope", "qk_norm_rope"])
+@pytest.mark.parametrize(("rotary", "interleaved"), [(24, False), (16, False), (16, True)])
+def test_rotating_on_the_way_to_the_pages_equals_rotating_and_then_writing(
+    rotary: int, interleaved: bool, norm: bool, dtype: torch.dtype, device
+) -> None:
+    heads = (64, 8, 8) if GPU else (6, 2, 2)
+    op = "qk_norm_rope" if norm else "rope"
+    place = device.torch_device
+    qkv = normal(4, 3, sum(heads), 24, dtype=dtype).to(place)
+    q, k, v = qkv.split(heads, 1)
+    weights = [normal(seed, 24, dtype=dtype).to(place) for seed in (6, 7)]
+    rotation = Rotation(
+        turn=OPS[op].reference,
+        positions=torch.tensor([3, 0, 7], device=place),
+        cos_sin=normal(5, 9, rotary, dtype=torch.float32).to(place),
+        interleaved=interleaved,
+        norm=(*weights, 1e-6) if norm else None,
+    )
+    store = PagedKVStore(KVSpec((KVHeads(heads[1], 24, 24),), dtype), 16, place)
+    slots = torch.tensor([17, 40, 79], device=place)
+    turned, keys = rotation(q.clone(), k.clone())
+    expected = ReferenceKVStore.write(store, zeros(store), 0, slots, keys, v)
+    kv = zeros(store)
+    got = rope_write(q, k, v, rotation, slots, kv[0])
+    tolerance = 2 * OPS[op].tolerance[str(dtype).removeprefix("torch.")]
+    for ours, theirs in zip((got, *kv[0]), (turned, *expected[0]), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+    elsewhere = torch.ones(kv[0][0].flatten(0, 1).shape[0], dtype=torch.bool)
+    elsewhere[slots.cpu()] = False
+    assert not any(part.flatten(0, 1).cpu()[elsewhere].any() for part in kv[0])
+    # The same rounding in the same order as the two launches that it stands for: the same bits.
+    again, own = zeros(store), Rotation(**vars(rotation) | {"turn": KERNELS[op].load()})
+    fresh = normal(4, 3, sum(heads), 24, dtype=dtype).to(place).split(heads, 1)
+    turned, keys = own(*fresh[:2])
+    store.write(again, 0, slots, keys, fresh[2])
+    for ours, theirs in zip((got, *kv[0]), (turned, *again[0]), strict=True):
+        assert torch.equal(ours, theirs)

@@ -73,18 +73,19 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         description, family.names(description), weights, dispatcher, store, device, dtype
     )
     loaded = max(device.memory().used - before, 0)
-    sampler = Sampler(config.max_running_requests, description.vocab_size, device, dispatcher)
+    running = config.max_running_requests or device.running_requests
+    sampler = Sampler(running, description.vocab_size, device, dispatcher)
     dispatcher.freeze()
     executor = (device.executor() if decoder.capturable else None) or EagerExecutor()
-    step_tokens = max(config.max_step_tokens or device.step_tokens, config.max_running_requests)
+    step_tokens = max(config.max_step_tokens or device.step_tokens, running)
     memory = _size_memory(
-        config, device, store, decoder, sampler,
-        weights=loaded, step_tokens=step_tokens, context=context, vocab_size=description.vocab_size,
+        config, device, store, decoder, sampler, weights=loaded, running=running,
+        step_tokens=step_tokens, context=context, vocab_size=description.vocab_size,
     )  # fmt: skip
     scheduler = Scheduler(
         pages=memory.pages,
         page_tokens=page_tokens,
-        max_running=config.max_running_requests,
+        max_running=running,
         max_step_tokens=step_tokens,
         context_length=context,
         prefix_cache=config.prefix_cache,
@@ -150,21 +151,21 @@ def _size_memory(
     sampler: Sampler,
     *,
     weights: int,
+    running: int,
     step_tokens: int,
     context: int,
     vocab_size: int,
 ) -> MemoryPlan:
-    rows = config.max_running_requests
     run_step = _rehearsal(device, store, decoder, sampler, context)
     return plan_memory(
         device,
         store.layout,
         share=config.memory_share or device.memory_share,
         weights=weights,
-        activations=measure_activations(device, run_step, step_tokens, rows),
-        sampling=Sampler.penalty_bytes(rows, vocab_size),
+        activations=measure_activations(device, run_step, step_tokens, running),
+        sampling=Sampler.penalty_bytes(running, vocab_size),
         kv_tokens=config.kv_tokens,
-        most_tokens=context * rows * USEFUL_CONTEXTS,
+        most_tokens=context * running * USEFUL_CONTEXTS,
     )
 
 
@@ -225,7 +226,7 @@ def _model_info(
         device=device.info.name,
         kv_tokens=scheduler.capacity,
         page_tokens=scheduler.page_tokens,
-        max_running_requests=config.max_running_requests,
+        max_running_requests=scheduler.max_running,
         eos_token_ids=_eos_token_ids(checkpoint),
         default_sampling=_default_sampling(checkpoint.generation_config),
         memory=memory.as_dict(),

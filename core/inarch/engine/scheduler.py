@@ -55,6 +55,7 @@ class Scheduler:
         if max_step_tokens < max_running:
             raise ValueError("a step must have room for a decode of every running request")
         self.page_tokens = page_tokens
+        self.max_running = max_running
         self.table = RequestTable(max_running, -(-context_length // page_tokens) + 1)
         self.allocator = PageAllocator(pages)
         self.cache = RadixCache(page_tokens)

@@ -11,7 +11,7 @@ heads, G KV heads, D head size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -79,6 +79,25 @@ class AttentionResult(NamedTuple):
     lse: Tensor | None
 
 
+@dataclass(frozen=True)
+class Rotation:
+    """What is due to q [T, H, D] and k [T, G, D] before they are attended with: `rotation(q, k)`.
+
+    An attention that does the same on its way reads the fields instead of calling. Both leave q and
+    k dead. turn is what was chosen for the op `rope`, or for `qk_norm_rope` if there is a norm.
+    """
+
+    turn: Callable[..., tuple[Tensor, Tensor]]
+    positions: Tensor  # int64 [T], of the step's inputs: they were there before q and k were
+    cos_sin: Tensor  # float32 [max positions, R]
+    interleaved: bool = False
+    norm: tuple[Tensor, Tensor, float] | None = None  # weights of q and k [D], eps
+
+    def __call__(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        norm = self.norm or ()
+        return self.turn(q, k, *norm, self.positions, self.cos_sin, interleaved=self.interleaved)
+
+
 AttentionPlan = Any
 
 
@@ -104,10 +123,11 @@ class Attention(Protocol):
         kv: KVState,
         plan: AttentionPlan,
         *,
+        rotation: Rotation | None = None,
         sinks: Tensor | None = None,
         lse: bool = False,
     ) -> AttentionResult:
-        """Write k, v [T, G, D] to the pages of the batch, then attend with q [T, H, D]."""
+        """Rotate q and k, write k, v [T, G, D] to the pages of the batch, attend with q [T, H, D]."""
         ...
 
 

@@ -76,6 +76,7 @@ class Device(ABC):
     torch_device: torch.device
     memory_share: float = 0.9  # of the device's memory that an engine takes by default
     step_tokens: int = 8192  # default token budget of a step
+    running_requests: int = 256  # that run at once by default
 
     @abstractmethod
     def memory(self) -> MemoryStats: ...

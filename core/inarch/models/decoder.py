@@ -62,10 +62,11 @@ class Decoder:
         for layer in self.layers:
             x, residual = layer.mixer_norm(x, residual)
             x, kv = layer.mixer(x, inputs, kv)
+            if layer is self.layers[-1]:  # nothing reads the other tokens any more
+                x, residual = x[inputs.last_token], residual[inputs.last_token]
             x, residual = layer.feed_forward_norm(x, residual)
             x = layer.feed_forward(x)
-        assert residual is not None
-        x, _ = self.norm(x[inputs.last_token], residual[inputs.last_token])
+        x, _ = self.norm(x, residual)
         return self.head(x).float(), kv
 
 

@@ -10,7 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import AttentionBatch, AttentionPlan, AttentionResult, AttentionSpec
+from inarch.hal.attention import (
+    AttentionBatch,
+    AttentionPlan,
+    AttentionResult,
+    AttentionSpec,
+    Rotation,
+)
 from inarch.hal.device import Device
 from inarch.hal.kv import KVState, KVStore
 from inarch.hal.op import Kernel
@@ -60,6 +66,7 @@ class FunctionalAttention:
         kv: KVState,
         plan: AttentionPlan,
         *,
+        rotation: Rotation | None = None,
         sinks: Tensor | None = None,
         lse: bool = False,
     ) -> AttentionResult:
@@ -67,7 +74,9 @@ class FunctionalAttention:
         for pages in kv:
             for tensor in pages:
                 tensor.fill_(torch.nan)
-        return self._inner.run(layer, q, k, v, copies, plan, sinks=sinks, lse=lse)
+        return self._inner.run(
+            layer, q, k, v, copies, plan, rotation=rotation, sinks=sinks, lse=lse
+        )
 
 
 FUNCTIONAL = [Kernel("attention", "functional", FunctionalAttention)]

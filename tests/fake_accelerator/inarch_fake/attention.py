@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec
+from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec, Rotation
 from inarch.hal.device import Device
 from inarch.hal.kv import NULL_PAGE, KVState, KVStore
 from inarch.hal.reference.attention import ReferenceAttention
@@ -93,9 +93,12 @@ class FakeAttention:
         kv: KVState,
         plan: Any,
         *,
+        rotation: Rotation | None = None,
         sinks: Tensor | None = None,
         lse: bool = False,
     ) -> AttentionResult:
+        if rotation is not None:
+            q, k = rotation(q, k)
         if isinstance(plan, EagerPlan):
             result = self._fallback.run(layer, q, k, v, kv, plan.plan, sinks=sinks, lse=lse)
             result.out.index_fill_(0, plan.padding, torch.nan)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec
+from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec, Rotation
 from inarch.hal.device import Device
 from inarch.hal.kv import KVState, KVStore
 from inarch.hal.reference.dense import causal_attention, explicit_attention, masked_attention
@@ -77,9 +77,12 @@ class ReferenceAttention:
         kv: KVState,
         plan: Plan,
         *,
+        rotation: Rotation | None = None,
         sinks: Tensor | None = None,
         lse: bool = False,
     ) -> AttentionResult:
+        if rotation is not None:
+            q, k = rotation(q, k)
         kv = self._store.write(kv, layer, plan.slots, k, v)
         out = q.new_empty((*q.shape[:2], self._spec.value_dim), dtype=self._spec.dtype)
         sums = q.new_empty(q.shape[:2], dtype=torch.float32) if lse else None

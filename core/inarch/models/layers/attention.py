@@ -1,21 +1,20 @@
-"""Runs grouped-query attention: project, rotate, attend over the paged KV cache, project back."""
+"""Runs grouped-query attention: project, rotate and attend over the paged KV cache, project back."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import Attention, AttentionSpec
+from inarch.hal.attention import Attention, AttentionSpec, Rotation
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVHeads, KVState
 from inarch.hal.ops.rotary import qk_norm_rope, rope
 from inarch.models.builder import Builder, Projection
 from inarch.models.description import GroupedQueryAttention
-
-Rotate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # q, k, positions -> q, k
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +27,7 @@ class AttentionMixer:
     head_dim: int
     qkv: Projection
     out: Projection
-    rotate: Rotate
+    rotation: Callable[..., Rotation]  # of positions
     attention: Attention
     plan: int  # index in the plans of a step
 
@@ -36,8 +35,9 @@ class AttentionMixer:
         parts = [self.q_heads, self.kv_heads, self.kv_heads]
         qkv = self.qkv(x).view(len(x), sum(parts), self.head_dim)
         q, k, v = torch.split(qkv, parts, dim=1)
-        q, k = self.rotate(q, k, inputs.positions)
-        result = self.attention.run(self.layer, q, k, v, kv, inputs.plans[self.plan])
+        rotation = self.rotation(positions=inputs.positions)
+        plan = inputs.plans[self.plan]
+        result = self.attention.run(self.layer, q, k, v, kv, plan, rotation=rotation)
         return self.out(result.out.flatten(1)), result.kv
 
 
@@ -52,7 +52,7 @@ def build_attention(
         head_dim=spec.head_dim,
         qkv=builder.linear(f"{name}.qkv"),
         out=builder.linear(f"{name}.out"),
-        rotate=_rotation(spec, builder, name),
+        rotation=_rotation(spec, builder, name),
         attention=attention,
         plan=plan,
     )
@@ -74,7 +74,7 @@ def attention_spec(spec: GroupedQueryAttention, dtype: torch.dtype) -> Attention
     )
 
 
-def _rotation(spec: GroupedQueryAttention, builder: Builder, name: str) -> Rotate:
+def _rotation(spec: GroupedQueryAttention, builder: Builder, name: str) -> Callable[..., Rotation]:
     table = builder.rotary_table(spec.rotary)
     facts = {
         "q_heads": spec.q_heads,
@@ -84,11 +84,10 @@ def _rotation(spec: GroupedQueryAttention, builder: Builder, name: str) -> Rotat
         "interleaved": False,
     }
     if not spec.qk_norm:
-        turn = builder.bind(rope, **facts)
-        return lambda q, k, positions: turn(q, k, positions, table)
+        return functools.partial(Rotation, builder.bind(rope, **facts), cos_sin=table)
     q_weight = builder.weights.take(f"{name}.q_norm.weight")
     k_weight = builder.weights.take(f"{name}.k_norm.weight")
     eps = builder.description.norm_eps
     # hidden is the size that the norm inside runs over: here a head, not the model's
     turn = builder.bind(qk_norm_rope, hidden=spec.head_dim, **facts)
-    return lambda q, k, positions: turn(q, k, q_weight, k_weight, eps, positions, table)
+    return functools.partial(Rotation, turn, cos_sin=table, norm=(q_weight, k_weight, eps))

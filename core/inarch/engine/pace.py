@@ -1,0 +1,43 @@
+"""When to launch the next step: early enough that the device never waits, late enough for newcomers.
+
+A step that is launched while another runs holds nothing that arrives in between, so a request would
+wait for the rest of the running step and for a whole further one. Decode steps that follow each other
+take about the same time; so the next one is held back until shortly before the running one should end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from inarch.engine.plan import StepPlan
+
+MARGIN_S = 0.002  # to plan and launch in, and for a host that is late
+SIMILAR = 0.8  # a batch of at least this part of the former's decodes takes about as long
+
+
+class Pace:
+    """Measures decode steps as their results come in. All times in seconds."""
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._done = 0.0  # when the last step's results came
+        self._took = 0.0  # by the last decode step
+        self._decodes = 0  # of that step; 0: unknown
+
+    def finished(self, plan: StepPlan, *, busy: bool) -> None:
+        """A step's results came. busy: the device had work all the while since the former's."""
+        now = self._now()
+        decodes_only = plan.decodes == len(plan.requests)
+        if decodes_only and busy:
+            self._took = now - self._done
+            self._decodes = plan.decodes
+        self._done = now
+
+    def spare(self, running: StepPlan) -> float:
+        """How long the step after `running`, which began when the last one finished, may wait."""
+        if running.decodes < len(running.requests) or running.decodes < SIMILAR * self._decodes:
+            return 0.0
+        if not self._decodes:
+            return 0.0
+        return max(self._done + self._took - MARGIN_S - self._now(), 0.0)

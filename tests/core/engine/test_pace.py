@@ -1,0 +1,74 @@
+"""The next step is held back while the running one still has time to go, and only then."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inarch.engine.pace import MARGIN_S, Pace
+from inarch.engine.plan import StepPlan
+
+STEP_S = 0.020
+
+
+def plan(decodes: int, prompts: int = 0) -> StepPlan:
+    count = decodes + prompts
+    nothing = np.zeros(count, dtype=np.int32)
+    lengths = np.ones(count, dtype=np.int32)
+    return StepPlan([None] * count, nothing, nothing, lengths, lengths > 0, decodes)  # type: ignore
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pace(clock: Clock) -> Pace:
+    """After two decode steps of STEP_S each, the device busy all the while."""
+    pace = Pace(clock)
+    pace.finished(plan(8), busy=False)
+    clock.now += STEP_S
+    pace.finished(plan(8), busy=True)
+    return pace
+
+
+def test_nothing_is_held_back_before_a_step_was_measured(clock):
+    assert Pace(clock).spare(plan(8)) == 0
+
+
+def test_the_next_step_may_wait_until_shortly_before_the_running_one_ends(pace, clock):
+    assert pace.spare(plan(8)) == pytest.approx(STEP_S - MARGIN_S)
+    clock.now += STEP_S - MARGIN_S - 0.001
+    assert pace.spare(plan(8)) == pytest.approx(0.001)
+    clock.now += 0.005
+    assert pace.spare(plan(8)) == 0
+
+
+def test_behind_a_step_with_a_prompt_nothing_is_held_back(pace):
+    assert pace.spare(plan(8, prompts=1)) == 0
+
+
+def test_a_much_smaller_batch_is_not_expected_to_take_as_long(pace):
+    assert pace.spare(plan(7)) > 0
+    assert pace.spare(plan(4)) == 0
+
+
+def test_a_time_in_which_the_device_was_idle_is_not_a_step(pace, clock):
+    clock.now += 1.0
+    pace.finished(plan(8), busy=False)
+    assert pace.spare(plan(8)) == pytest.approx(STEP_S - MARGIN_S)
+
+
+def test_steps_with_prompts_are_not_taken_for_decodes(pace, clock):
+    clock.now += 0.3
+    pace.finished(plan(8, prompts=1), busy=True)
+    assert pace.spare(plan(8)) == pytest.approx(STEP_S - MARGIN_S)
