@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 import triton
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from inarch.hal.linear import LinearSpec, PackedWeight
 from inarch_triton.attention import processors
@@ -26,7 +25,6 @@ class PackedLinear:
     bias: Tensor | None  # [N]
     tiles: tuple[LinearTile, ...]
     counters: Tensor | None  # int32, one for each tile of outputs; zero between launches
-    processors: int
 
 
 class TritonLinear:
@@ -39,15 +37,15 @@ class TritonLinear:
         self._arch, self._pdl = arch, pdl(arch)
 
     def prepack(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> PackedLinear:
-        count = processors(weight.device)
         tiles: tuple[LinearTile, ...] = ()
         if weight.is_contiguous() and weight.data_ptr() % 16 == 0:
+            count = processors(weight.device)
             tiles = linear_tiles(self._arch, count, spec.outputs, spec.inputs)
         needed = [triton.cdiv(spec.outputs, tile.rows) for tile in tiles if tile.splits > 1]
         counters = None
         if needed:
             counters = torch.zeros(max(needed), dtype=torch.int32, device=weight.device)
-        return PackedLinear(weight, bias, tiles, counters, count)
+        return PackedLinear(weight, bias, tiles, counters)
 
     def apply(self, x: Tensor, packed: PackedWeight) -> Tensor:
         for tile in packed.tiles:
@@ -61,22 +59,15 @@ def multiply(x: Tensor, packed: PackedLinear, tile: LinearTile, *, pdl: bool) ->
     x = x if x.stride(-1) == 1 else x.contiguous()
     outputs, inputs = packed.weight.shape
     blocks = triton.cdiv(triton.cdiv(inputs, tile.depth), tile.splits)
-    jobs = triton.cdiv(outputs, tile.rows) * tile.splits
-    programs = jobs
-    if tile.resident and tile.splits == 1:
-        programs = min(jobs, tile.resident * packed.processors)
+    programs = triton.cdiv(outputs, tile.rows) * tile.splits
     out = torch.empty((len(x), outputs), dtype=x.dtype, device=x.device)
     parts = None
     if tile.splits > 1:
-        sums = (jobs, tile.rows, tile.tokens)
+        sums = (programs, tile.rows, tile.tokens)
         parts = torch.empty(sums, dtype=torch.float32, device=x.device)
-    view = None
-    if tile.descriptors:
-        view = TensorDescriptor.from_tensor(packed.weight, [tile.rows, tile.depth])
     linear_kernel[(programs,)](
-        x, packed.weight, view, packed.bias, out, parts, packed.counters, len(x), x.stride(0), outputs,
-        inputs, blocks, jobs, **linear_constants(tile, inputs, pdl=pdl),
-        **linear_options(tile, pdl=pdl),
+        x, packed.weight, packed.bias, out, parts, packed.counters, len(x), x.stride(0), outputs,
+        inputs, blocks, **linear_constants(tile, inputs, pdl=pdl), **linear_options(tile, pdl=pdl),
     )  # fmt: skip
     return out
 
@@ -88,8 +79,6 @@ def linear_constants(tile: LinearTile, inputs: int, *, pdl: bool) -> dict[str, A
         "TOKENS": tile.tokens,
         "SPLITS": tile.splits,
         "EVEN": inputs % (tile.depth * tile.splits) == 0,
-        "PREFETCH": tile.prefetch,
-        "THREADS": 32 * tile.warps,
         "PDL": pdl,
     }
 

@@ -1,34 +1,13 @@
 """The kernel of linear layers for few tokens, whose time is that of reading the weight once.
 
 Rows of the weight are the rows of the matrix product and tokens its columns, so that few tokens waste
-little. Programs walk over jobs, each a tile of rows by a share of K, in one loop over all their
-blocks: the loads of the next job are under way while this one ends.
+little. A program has a tile of rows and a share of K.
 """
 
 # No deferred annotations here: Triton reads `tl.constexpr` as an object, not as a string.
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
-
-
-@triton.jit
-def prefetch(weight, tile, split, outputs, inputs, span, ROWS: tl.constexpr, BYTES: tl.constexpr,
-             THREADS: tl.constexpr):  # fmt: skip
-    """Ask the L2 cache for BYTES of each row of a job."""
-    PARTS: tl.constexpr = THREADS // ROWS if THREADS > ROWS else 1
-    line = tl.arange(0, ROWS * PARTS)
-    row = tl.minimum(tile * ROWS + line // PARTS, outputs - 1).to(tl.int64)
-    start = split * span + line % PARTS * (BYTES // 2 // PARTS)
-    place = weight + row * inputs + tl.minimum(start, inputs - BYTES // 2 // PARTS)
-    size = tl.full([ROWS * PARTS], BYTES // PARTS, tl.int32)
-    tl.inline_asm_elementwise(
-        "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
-        "=r,l,r",
-        [place, size],
-        dtype=tl.int32,
-        is_pure=False,
-        pack=1,
-    )
 
 
 @triton.jit
@@ -43,7 +22,7 @@ def write(acc, bias, out, tile, tokens, outputs, ROWS: tl.constexpr, TOKENS: tl.
 @triton.jit
 def write_split(acc, bias, out, parts, counters, tile, split, tokens, outputs, ROWS: tl.constexpr,
                 TOKENS: tl.constexpr, SPLITS: tl.constexpr):  # fmt: skip
-    """Put a job's sums aside; whoever is the last of its tile adds them all up, in their order."""
+    """Put a share's sums aside; whoever is the last of its tile adds them all up, in their order."""
     part = tl.arange(0, ROWS)[:, None] * TOKENS + tl.arange(0, TOKENS)[None, :]
     first = parts + tile.to(tl.int64) * (SPLITS * ROWS * TOKENS) + part
     tl.store(first + split * (ROWS * TOKENS), acc)
@@ -57,53 +36,40 @@ def write_split(acc, bias, out, parts, counters, tile, split, tokens, outputs, R
         write(acc, bias, out, tile, tokens, outputs, ROWS, TOKENS)
 
 
-@triton.jit(do_not_specialize=["tokens", "blocks", "jobs"])
+@triton.jit(do_not_specialize=["tokens", "blocks"])
 def linear_kernel(
-    x, weight, tiles, bias, out, parts, counters, tokens, x_row, outputs, inputs, blocks, jobs,
+    x, weight, bias, out, parts, counters, tokens, x_row, outputs, inputs, blocks,
     ROWS: tl.constexpr, DEPTH: tl.constexpr, TOKENS: tl.constexpr, SPLITS: tl.constexpr,
-    EVEN: tl.constexpr, PREFETCH: tl.constexpr, THREADS: tl.constexpr, PDL: tl.constexpr,
+    EVEN: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """out [T, N] = x [T, K] @ weight [N, K].T + bias [N], with T <= TOKENS.
 
-    jobs = tiles of ROWS outputs x SPLITS, each of `blocks` times DEPTH inputs; EVEN: they cover K
-    exactly. tiles: the weight's tensor descriptor for tiles of ROWS x DEPTH, or None. parts:
-    float32 [tiles, SPLITS, ROWS, TOKENS]. counters: int32 [tiles], zero before and after. A
-    column's sum does not depend on the other columns.
+    One program for ROWS outputs and a share of K, which is `blocks` times DEPTH; EVEN: the SPLITS
+    shares cover K exactly. parts: float32 [tiles, SPLITS, ROWS, TOKENS]. counters: int32 [tiles],
+    zero before and after. A column's sum does not depend on the other columns.
     """
-    program, programs = tl.program_id(0), tl.num_programs(0)
+    tile, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
+    begin = split * blocks * DEPTH
     if PDL:
-        if PREFETCH > 0:
-            prefetch(weight, program // SPLITS, program % SPLITS, outputs, inputs, blocks * DEPTH,
-                     ROWS, PREFETCH, THREADS)  # fmt: skip
         gdc_wait()
         gdc_launch_dependents()
+    # Rows past the end repeat the last one and are not written.
+    row = tl.minimum(tile * ROWS + tl.arange(0, ROWS), outputs - 1).to(tl.int64)[:, None]
     token = tl.arange(0, TOKENS)[None, :]
-    row, depth = tl.arange(0, ROWS)[:, None], tl.arange(0, DEPTH)
-    x_at = x + token * x_row
     acc = tl.zeros([ROWS, TOKENS], tl.float32)
-    for step in range(tl.cdiv(jobs - program, programs) * blocks):
-        job, block = program + step // blocks * programs, step % blocks
-        tile, split = job // SPLITS, job % SPLITS
-        k = (split * blocks + block) * DEPTH + depth
-        # Rows past the end repeat the last one and are not written.
-        feature = tl.minimum(tile * ROWS + row, outputs - 1).to(tl.int64)
-        w_at = weight + feature * inputs + k[None, :]
-        if tiles is not None:
-            w = tiles.load([tile * ROWS, (split * blocks + block) * DEPTH])
-        elif EVEN:
+    for block in range(blocks):
+        k = begin + block * DEPTH + tl.arange(0, DEPTH)
+        w_at, x_at = weight + row * inputs + k[None, :], x + token * x_row + k[:, None]
+        if EVEN:
             w = tl.load(w_at)
+            columns = tl.load(x_at, mask=token < tokens, other=0.0)
         else:
             w = tl.load(w_at, mask=k[None, :] < inputs, other=0.0)
-        if EVEN:
-            columns = tl.load(x_at + k[:, None], mask=token < tokens, other=0.0)
-        else:
-            wanted = (token < tokens) & (k[:, None] < inputs)
-            columns = tl.load(x_at + k[:, None], mask=wanted, other=0.0)
+            columns = tl.load(x_at, mask=(token < tokens) & (k[:, None] < inputs), other=0.0)
         acc = tl.dot(w, columns, acc)
-        if SPLITS == 1:  # noqa: SIM102 (known when compiled, the other is not)
-            if block == blocks - 1:
-                write(acc, bias, out, tile, tokens, outputs, ROWS, TOKENS)
-                acc = tl.zeros([ROWS, TOKENS], tl.float32)
-    if SPLITS > 1:  # then each program has one job: no loop with a barrier is pipelined
-        write_split(acc, bias, out, parts, counters, program // SPLITS, program % SPLITS, tokens,
-                    outputs, ROWS, TOKENS, SPLITS)  # fmt: skip
+    if SPLITS == 1:
+        write(acc, bias, out, tile, tokens, outputs, ROWS, TOKENS)
+    else:
+        write_split(
+            acc, bias, out, parts, counters, tile, split, tokens, outputs, ROWS, TOKENS, SPLITS
+        )

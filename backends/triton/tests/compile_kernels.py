@@ -111,8 +111,8 @@ def linear_sources(arch: str) -> Iterator[Source]:
     """The layers of an 8B model, split or not as the table says."""
     names = ("x", "weight", "bias", "out")
     types: dict[str, str | None] = dict.fromkeys(names, "*bf16")
-    types |= {"tiles": None, "parts": "*fp32", "counters": "*i32", "x_row": "i32"}
-    types |= dict.fromkeys(("tokens", "outputs", "inputs", "blocks", "jobs"), "i32")
+    types |= {"parts": "*fp32", "counters": "*i32", "x_row": "i32"}
+    types |= dict.fromkeys(("tokens", "outputs", "inputs", "blocks"), "i32")
     for outputs, inputs in ((28672, 4096), (4096, 14336)):
         for tile in linear_tiles.linear_tiles(arch, 132, outputs, inputs):
             constants = linear.linear_constants(tile, inputs, pdl=pdl(arch))
