@@ -141,7 +141,7 @@ class Problem:
             return default if tile is None else tile
 
         attention = TritonAttention(SPEC, self.store, self.device, choose=choose)
-        plan = attention.plan(self.batch)
+        plan = attention.plan(self.batch).on(self.device)
 
         def work() -> Tensor:
             for layer in range(self.layers):
@@ -152,7 +152,7 @@ class Problem:
 
     def reference(self) -> Tensor:
         attention = ReferenceAttention(SPEC, self.store, self.device)
-        plan = attention.plan(self.batch)
+        plan = attention.plan(self.batch).on(self.device)
         return attention.run(self.layers - 1, *self.qkv, self.kv, plan).out
 
     @property
