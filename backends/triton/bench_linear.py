@@ -5,7 +5,7 @@
 Prints, for each layer of an 8B model and each number of tokens, the time of torch's product, that of
 the tile which the table chooses, and with --candidates those of the others, best first. Weights are
 read in turn, so that none is still in a cache; launches are those of a captured graph. Every result
-is compared with torch's before it is timed. Half a minute on one H200, or two with --candidates.
+is compared with torch's before it is timed. Half a minute on one H200; minutes with --candidates.
 """
 
 from __future__ import annotations

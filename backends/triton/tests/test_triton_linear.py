@@ -115,6 +115,20 @@ def test_real_sizes_are_exact_and_the_same_each_time(outputs: int, inputs: int, 
 
 
 @needs_gpu
+@pytest.mark.parametrize(("outputs", "inputs"), LLAMA)
+def test_a_row_is_the_same_beside_any_number_of_others(outputs: int, inputs: int, device) -> None:
+    """Its sums are made of the same blocks in the same order for every tile of the table."""
+    linear = TritonLinear(device.info.arch)
+    weight = draw(outputs, inputs, dtype=torch.bfloat16, seed=11).to(device.torch_device)
+    layer = linear.prepack(LinearSpec(outputs, inputs, weight.dtype), weight, None)
+    x = draw(layer.tiles[-1].tokens, inputs, dtype=weight.dtype, seed=12).to(device.torch_device)
+    together = linear.apply(x, layer)
+    for tokens in (1, 9, 16, 17, 32, 33):
+        if tokens <= len(x):
+            assert torch.equal(linear.apply(x[:tokens], layer), together[:tokens]), tokens
+
+
+@needs_gpu
 def test_a_captured_chain_gives_the_same_at_every_replay(device) -> None:
     """Launches that overlap with the end of those before them must not read what is not there yet."""
     linear = TritonLinear(device.info.arch)
