@@ -101,12 +101,22 @@ class Captured:
         return self.executor.run(self.decoder.forward, shape, inputs, kv)
 
 
-def load(folder: Path, device: Device, dtype: torch.dtype, executor: Executor | None = None) -> Any:
-    """The folder's model on the device with all its kernels: a `Paged`, ready to be stepped."""
+def load(
+    folder: Path,
+    device: Device,
+    dtype: torch.dtype,
+    executor: Executor | None = None,
+    *,
+    stored: torch.dtype | None = None,
+) -> Any:
+    """The folder's model on the device with all its kernels: a `Paged`, ready to be stepped.
+
+    stored: dtype of the pages; None: the one that is computed in.
+    """
     checkpoint = Checkpoint(folder)
     family = find_family(checkpoint.config)
     description = family.describe(checkpoint.config)
-    store = device.kv_store(kv_spec(description, dtype), 64)
+    store = device.kv_store(kv_spec(description, stored or dtype), 64)
     names, dispatcher = family.names(description), Dispatcher(device.kernels(), strict=True)
     decoder = load_decoder(description, names, checkpoint, dispatcher, store, device, dtype)
     return paged(decoder if executor is None else Captured(decoder, executor), store, device)

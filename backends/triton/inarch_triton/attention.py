@@ -126,7 +126,10 @@ class TritonAttention:
     def _shape(self, tokens: int, seqs: int, *, long: bool) -> tuple[Tile, Shape]:
         spec, group = self._spec, self._group
         rows = long_rows(group, spec) if long else short_rows(group, tokens, seqs)
-        tile = self._choose(self._device.info.arch, spec, self._page_tokens, rows, long=long)
+        stored = self._store.spec.dtype
+        tile = self._choose(
+            self._device.info.arch, spec, self._page_tokens, rows, long=long, stored=stored
+        )
         return tile, work_shape(tile, group, spec.kv_heads, tokens, seqs, self._processors)
 
     def _upload(self, batch: AttentionBatch, arrays: dict[str, np.ndarray], tiles: Tiles) -> Plan:
@@ -300,6 +303,7 @@ def attention_constants(
         "KEYS": tile.keys,
         "PAGE": page_tokens,
         "DESCRIPTORS": tile.descriptors,
+        "BOUNCE": tile.bounce and not INTERPRETED,
         "WINDOW": spec.window or 0,
         "SOFTCAP": spec.softcap is not None,
         "SINKS": sinks,
