@@ -1,4 +1,4 @@
-"""One `inarch serve` in a process of its own, for the benchmark table: start, wait, stop."""
+"""One `inarch serve` in a process of its own, to be measured or tried: start, wait, stop."""
 
 from __future__ import annotations
 
@@ -21,22 +21,14 @@ COMMAND = (sys.executable, "-c", "from inarch.cli.main import main; main()", "se
 
 
 class Server:
-    """Serves `model` with dummy weights; its output goes to `log`, compiled kernels to `cache`."""
+    """Serves `model`; its output goes to `log`, compiled kernels to `cache`."""
 
     def __init__(self, model: Path, options: Sequence[str], cache: Path, log: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        self._command = [
-            *COMMAND,
-            str(model),
-            "--load-format",
-            "dummy",
-            "--port",
-            str(port),
-            *options,
-        ]
+        self._command = [*COMMAND, str(model), "--port", str(port), *options]
         self._environment = os.environ | {"TRITON_CACHE_DIR": str(cache), "HF_HUB_OFFLINE": "1"}
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,6 +36,11 @@ class Server:
     @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def device(self) -> str:

@@ -322,8 +322,9 @@ def main() -> int:
         model = arguments.model or Path(work) / "llama-8b-shape"
         if arguments.model is None:
             write(model)
+        options = ["--load-format", "dummy", *arguments.serve]
         cache, log = Path(work) / "cache", arguments.out / "server.log"
-        with Server(model, arguments.serve, cache, log) as server:
+        with Server(model, options, cache, log) as server:
             Table(server, result, arguments.out, deadline).run(arguments.rows, arguments.seeds)
     if result.figures:
         write_plot(arguments.out / "gpu.png", result, ROWS)

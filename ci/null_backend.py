@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import AttentionBatch, AttentionResult
+from inarch.hal.attention import AttentionBatch, AttentionResult, HostPlan
 from inarch.hal.backend import Backend, Probe
 from inarch.hal.device import Device, DeviceInfo, MemoryStats, ReadyTransfer, Transfer
 from inarch.hal.executor import Step, StepInputs, StepShape
 from inarch.hal.kv import KVState
 from inarch.hal.op import Kernel
+from inarch.hal.reference.executor import EagerExecutor
 
 
 class NullAttention:
@@ -24,8 +27,8 @@ class NullAttention:
 
     def __init__(self, *_: Any) -> None: ...
 
-    def plan(self, batch: AttentionBatch) -> AttentionBatch:
-        return batch
+    def plan(self, batch: AttentionBatch) -> HostPlan:
+        return HostPlan({}, {}, lambda _: batch)
 
     def run(
         self, layer: int, q: Tensor, k: Tensor, v: Tensor, kv: KVState, plan: Any, **_: Any
@@ -33,26 +36,40 @@ class NullAttention:
         return AttentionResult(q, kv, None)
 
 
-class NullExecutor:
+class NullExecutor(EagerExecutor):
     """Answers the same logits to every step of a number of sequences."""
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, device: Device, vocab_size: int) -> None:
+        super().__init__(device)
         self._logits = torch.zeros(4096, vocab_size)
-
-    def bucket(self, shape: StepShape) -> StepShape:
-        return shape
 
     def run(self, step: Step, shape: StepShape, inputs: StepInputs, kv: KVState) -> Any:
         return self._logits[: shape.seqs], kv
 
 
+@dataclass(frozen=True)
+class LateTransfer:
+    """What a device with a step of some length would give: the same array, but not before then."""
+
+    array: np.ndarray
+    ready_s: float  # on time.monotonic
+
+    def ready(self) -> bool:
+        return time.monotonic() >= self.ready_s
+
+    def wait(self) -> np.ndarray:
+        time.sleep(max(0.0, self.ready_s - time.monotonic()))
+        return self.array
+
+
 class NullDevice(Device):
     torch_device = torch.device("cpu")
 
-    def __init__(self, vocab_size: int, memory_bytes: int) -> None:
+    def __init__(self, vocab_size: int, memory_bytes: int, step_s: float) -> None:
         self.info = DeviceInfo("null", "null", memory_bytes)
         self._vocab_size = vocab_size
         self._tokens = np.full(4096, 7)
+        self._step_s, self._busy_until = step_s, 0.0
 
     def memory(self) -> MemoryStats:
         return MemoryStats(self.info.memory_bytes, self.info.memory_bytes, 0, 0)
@@ -63,7 +80,11 @@ class NullDevice(Device):
         return torch.from_numpy(host)
 
     def download(self, tensor: Tensor) -> Transfer:
-        return ReadyTransfer(self._tokens[: len(tensor)])
+        tokens = self._tokens[: len(tensor)]
+        if not self._step_s:
+            return ReadyTransfer(tokens)
+        self._busy_until = max(self._busy_until, time.monotonic()) + self._step_s
+        return LateTransfer(tokens, self._busy_until)
 
     def synchronize(self) -> None: ...
 
@@ -76,14 +97,16 @@ class NullDevice(Device):
         ]
 
     def executor(self) -> NullExecutor:
-        return NullExecutor(self._vocab_size)
+        return NullExecutor(self, self._vocab_size)
 
 
 class NullBackend(Backend):
     name = "null"
 
-    def __init__(self, vocab_size: int, memory_bytes: int = 8 << 30) -> None:
-        self._arguments = (vocab_size, memory_bytes)
+    def __init__(
+        self, vocab_size: int, memory_bytes: int = 8 << 30, *, step_s: float = 0.0
+    ) -> None:
+        self._arguments = (vocab_size, memory_bytes, step_s)
 
     def probe(self) -> Probe:
         return Probe(score=1, devices=("null",))

@@ -140,7 +140,7 @@ class Problem:
             return choose_tile(*facts, **options) if tile is None else tile
 
         attention = TritonAttention(SPEC, self.store, self.device, choose=choose)
-        plan = attention.plan(self.batch)
+        plan = attention.plan(self.batch).on(self.device)
 
         def work() -> Tensor:
             for layer in range(self.layers):
@@ -151,7 +151,7 @@ class Problem:
 
     def reference(self) -> Tensor:
         attention = ReferenceAttention(SPEC, self.store, self.device)
-        plan = attention.plan(self.batch)
+        plan = attention.plan(self.batch).on(self.device)
         return attention.run(self.layers - 1, *self.qkv, self.kv, plan).out
 
     @property

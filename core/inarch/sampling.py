@@ -111,6 +111,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
 
 def check_token_ids(ids: Any, vocab_size: int, *, param: str) -> None:
     """Raise InvalidRequestError for the first id outside [0, vocab_size)."""
+    if not ids or (min(ids) >= 0 and max(ids) < vocab_size):
+        return
     for token in ids:
         if not 0 <= token < vocab_size:
             raise InvalidRequestError(

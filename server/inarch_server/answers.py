@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from inarch.engine.outputs import RequestOutput, TokenLogprob
+from inarch.errors import InarchError
 from inarch.sampling import SamplingParams
 
 if TYPE_CHECKING:
@@ -61,40 +62,48 @@ class Answers:
         self._engine = engine
         self.ids, self.prompts, self.params = ids, prompts, params
         self._stopwatch = stopwatch
+        self._begun: list[str] = []  # ids
         self._pending: dict[int, Piece] = {}
         self._completed: dict[int, int] = {}  # tokens so far by choice
         self._cached: dict[int, int] = {}  # tokens of each prompt that were not computed again
         self._first_choice = [0, *accumulate(p.n for p in params)]  # of each prompt
-        self._news, self._over = asyncio.Event(), asyncio.Event()
+        self._unfinished = self._first_choice[-1]  # choices
         self._error: Exception | None = None
-        self._running = len(prompts)
-        self._tasks: list[asyncio.Task[None]] = []
+        # Woken once for all that comes before the waiting task runs: an Event costs more.
+        self._news: asyncio.Future[None] | None = None
+        self._over = asyncio.Event()
 
-    async def __aenter__(self) -> Answers:
-        self._tasks = [asyncio.create_task(self._run(i)) for i in range(len(self.prompts))]
+    def __enter__(self) -> Answers:
+        try:
+            for number, name in enumerate(self.ids):
+                ids, params = self.prompts[number].ids, self.params[number]
+                hear = partial(self._hear, number)
+                self._begun.append(self._engine.begin(ids, params, hear, request_id=name))
+        except Exception as error:
+            self._fail(error)
         return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for name in self._begun:
+            self._engine.end(name)
         self._stopwatch.finish()
 
-    async def take(self) -> list[Piece]:
-        """Wait for something new and take all of it, by choice; empty once all is finished.
-
-        Raises what went wrong, after all that came before it was taken.
-        """
-        while not self._pending and self._running and self._error is None:
-            self._news.clear()
-            await self._news.wait()
+    async def wait(self) -> None:
+        """Until there is something to take. Raises what went wrong, once the rest was taken."""
+        while not self._pending and self._unfinished and self._error is None:
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
         if self._error is not None and not self._pending:
             raise self._error
+
+    async def take(self) -> list[Piece]:
+        """Wait for something new and take all of it, by choice; empty once all is finished."""
+        await self.wait()
         pieces, self._pending = self._pending, {}
         return list(pieces.values())
 
@@ -116,31 +125,36 @@ class Answers:
             "prompt_tokens_details": {"cached_tokens": sum(self._cached.values())},
         }
 
-    async def _run(self, number: int) -> None:
-        try:
-            outputs = self._engine.generate(
-                self.prompts[number].ids, self.params[number], request_id=self.ids[number]
-            )
-            async with aclosing(outputs):
-                async for output in outputs:
-                    self._add(number, output)
-        except Exception as error:
-            self._error = self._error or error
-        finally:
-            self._running -= 1
-            if self._error is not None or not self._running:
-                self._over.set()
-            self._news.set()
+    def _hear(self, number: int, output: RequestOutput | InarchError) -> None:
+        if isinstance(output, RequestOutput):
+            self._add(number, output)
+        else:
+            self._fail(output)
 
     def _add(self, number: int, output: RequestOutput) -> None:
         index = self._first_choice[number] + output.index
         self._stopwatch.output(index, len(output.token_ids))
+        if index not in self._completed:
+            # The samples of one prompt share it: only what the first found counts as cached.
+            found = self._cached.get(number, output.cached_tokens)
+            self._cached[number] = min(found, output.cached_tokens)
         self._completed[index] = output.completion_tokens
-        # The samples of one prompt share it: only what the first of them found counts as cached.
-        self._cached[number] = min(
-            self._cached.get(number, output.cached_tokens), output.cached_tokens
-        )
-        if index not in self._pending:
-            self._pending[index] = Piece(index, number)
-        self._pending[index].add(output)
-        self._news.set()
+        piece = self._pending.get(index)
+        if piece is None:
+            piece = self._pending[index] = Piece(index, number)
+        piece.add(output)
+        if output.finish_reason is not None:
+            self._unfinished -= 1
+            if not self._unfinished:
+                self._over.set()
+        self._wake()
+
+    def _fail(self, error: Exception) -> None:
+        self._error = self._error or error
+        self._over.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        news, self._news = self._news, None
+        if news is not None and not news.done():  # done: who waited was cancelled
+            news.set_result(None)

@@ -15,6 +15,7 @@ from inarch_server.native import generate
 from inarch_server.openai_chat import chat_completions
 from inarch_server.openai_completions import completions
 from inarch_server.service import SERVICE, Service
+from inarch_server.turnstile import TURNSTILE, Turnstile
 
 if TYPE_CHECKING:
     from inarch.config import EngineConfig
@@ -29,6 +30,7 @@ def make_app(engine: AsyncEngine, config: EngineConfig) -> web.Application:
     app = web.Application(middlewares=MIDDLEWARES, client_max_size=MAX_BODY_BYTES)
     metrics = Metrics(len(engine.info.reference_ops))
     app[SERVICE] = Service(engine, config, metrics, Health(engine, metrics))
+    app[TURNSTILE] = Turnstile()
     app.on_response_prepare.append(show_id)
     app.add_routes(
         [

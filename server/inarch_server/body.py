@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from inarch.errors import InvalidRequestError
+from inarch_server.turnstile import TURNSTILE
 
 MAX_BODY_BYTES = 32 << 20
 BODY_TIMEOUT_S = 60.0  # for a client that sends its body drop by drop
@@ -39,6 +40,7 @@ async def read_body(request: web.Request, model: type[BodyT]) -> BodyT:
         raise InvalidRequestError(
             f"the body did not arrive within {BODY_TIMEOUT_S:g} s", status=408
         ) from None
+    await request.app[TURNSTILE].enter()
     return validate(decode(raw), model)
 
 

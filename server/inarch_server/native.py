@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -15,7 +15,7 @@ from inarch_server import logprobs, sse
 from inarch_server.answers import Answers, Piece
 from inarch_server.body import read_body, validate
 from inarch_server.native_protocol import GenerateRequest, NativeSampling
-from inarch_server.openai_common import json_response
+from inarch_server.openai_common import encode, json_response
 from inarch_server.prompts import split, tokenize
 from inarch_server.sampling import sampling_params
 from inarch_server.service import SERVICE, Service
@@ -33,7 +33,7 @@ async def generate(request: web.Request) -> web.StreamResponse:
     given = split(getattr(body, param), param)
     params, ids = _params(service, body, len(given)), _ids(body, len(given))
     prompts = await tokenize(service.engine, given)
-    async with service.answer(request, ids, prompts, params) as answers:
+    with service.answer(request, ids, prompts, params) as answers:
         results = Results(body, answers, service.engine.tokenizer)
         if body.stream:
             return await sse.stream(request, answers, results)
@@ -102,11 +102,11 @@ class Results:
             self._add_logprobs(meta, piece)
         return result
 
-    def of(self, piece: Piece) -> Iterable[dict[str, Any]]:
+    def of(self, piece: Piece) -> bytes:
         result = self.add(piece)
-        yield {"index": piece.index, **result} if self.are_many else result
+        return encode({"index": piece.index, **result} if self.are_many else result)
 
-    def end(self) -> Sequence[dict[str, Any]]:
+    def end(self) -> Sequence[bytes]:
         return ()
 
     def _begin(self, piece: Piece) -> dict[str, Any]:

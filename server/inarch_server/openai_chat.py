@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -30,7 +29,7 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     service.check_model(body.model)
     prompt, params = await _prompt(service, body), _params(service, body)
     envelope = Envelope(f"chatcmpl-{uuid.uuid4().hex}", service.model)
-    async with service.answer(request, [envelope.id], [prompt], [params]) as answers:
+    with service.answer(request, [envelope.id], [prompt], [params]) as answers:
         if body.stream:
             events = ChatEvents(envelope, answers, body, service.engine.tokenizer)
             return await sse.stream(request, answers, events)
@@ -102,12 +101,12 @@ class ChatEvents(OpenAIEvents):
         self._body, self._tokenizer = body, tokenizer
         self._begun: set[int] = set()
 
-    def choices(self, piece: Piece) -> Iterable[dict[str, Any]]:
+    def choice(self, piece: Piece) -> dict[str, Any]:
         delta = {"content": piece.text}
         if piece.index not in self._begun:
             self._begun.add(piece.index)
             delta = {"role": "assistant", **delta}
-        yield {
+        return {
             "index": piece.index,
             "delta": delta,
             "logprobs": _logprobs(piece, self._body, self._tokenizer),

@@ -14,6 +14,8 @@ from inarch.version import __version__
 from inarch_server.answers import Answers, Piece
 from inarch_server.protocol import StreamOptions
 
+encode = msgspec.json.Encoder().encode
+
 
 @dataclass(frozen=True)
 class Envelope:
@@ -23,20 +25,24 @@ class Envelope:
     model: str
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def wrap(self, kind: str, choices: list[dict[str, Any]], **further: Any) -> dict[str, Any]:
+    def head(self, kind: str) -> dict[str, Any]:
         return {
             "id": self.id,
             "object": kind,
             "created": self.created,
             "model": self.model,
             "system_fingerprint": f"inarch-{__version__}",
-            "choices": choices,
-            **further,
         }
+
+    def wrap(self, kind: str, choices: list[dict[str, Any]], **further: Any) -> dict[str, Any]:
+        return {**self.head(kind), "choices": choices, **further}
 
 
 class OpenAIEvents:
-    """Events of a stream of choices; `kind` and `choices` are the endpoint's."""
+    """Events of a stream of choices; `kind` and `choice` are the endpoint's.
+
+    There is one for nearly every token, and all of them but the choice is the same: encoded once.
+    """
 
     kind: ClassVar[str]
 
@@ -44,24 +50,23 @@ class OpenAIEvents:
         self._envelope, self._answers = envelope, answers
         self._usage_at_end = bool(options and options.include_usage)
         self._usage_always = bool(options and options.continuous_usage_stats)
+        self._before = encode(envelope.head(self.kind))[:-1] + b',"choices":['
+        self._after = b'],"usage":null}' if self._usage_at_end else b"]}"
 
-    def choices(self, piece: Piece) -> Iterable[dict[str, Any]]:
+    def choice(self, piece: Piece) -> dict[str, Any]:
         raise NotImplementedError
 
-    def of(self, piece: Piece) -> Iterable[dict[str, Any]]:
-        for choice in self.choices(piece):
-            yield self._envelope.wrap(self.kind, [choice], **self._usage())
-
-    def end(self) -> Iterable[dict[str, Any]]:
-        if self._usage_at_end:
-            yield self._envelope.wrap(self.kind, [], usage=self._answers.usage())
-
-    def _usage(self) -> dict[str, Any]:
+    def of(self, piece: Piece) -> bytes:
+        choice = self.choice(piece)
         if self._usage_always:
-            return {"usage": self._answers.usage()}
-        return {"usage": None} if self._usage_at_end else {}
+            usage = self._answers.usage()
+            return encode(self._envelope.wrap(self.kind, [choice], usage=usage))
+        return b"%b%b%b" % (self._before, encode(choice), self._after)
+
+    def end(self) -> Iterable[bytes]:
+        if self._usage_at_end:
+            yield encode(self._envelope.wrap(self.kind, [], usage=self._answers.usage()))
 
 
 def json_response(value: Any, status: int = 200) -> web.Response:
-    body = msgspec.json.encode(value)
-    return web.Response(body=body, status=status, content_type="application/json")
+    return web.Response(body=encode(value), status=status, content_type="application/json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -34,7 +34,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
     prompts = await tokenize(service.engine, split(body.prompt, "prompt"))
     envelope = Envelope(f"cmpl-{uuid.uuid4().hex}", service.model)
     ids = [f"{envelope.id}-{i}" for i in range(len(prompts))]
-    async with service.answer(request, ids, prompts, [params] * len(prompts)) as answers:
+    with service.answer(request, ids, prompts, [params] * len(prompts)) as answers:
         wording = Wording(body, answers.prompts, service.engine.tokenizer)
         if body.stream:
             events = CompletionEvents(envelope, answers, body, wording)
@@ -81,5 +81,5 @@ class CompletionEvents(OpenAIEvents):
         super().__init__(envelope, answers, body.stream_options)
         self._wording = wording
 
-    def choices(self, piece: Piece) -> Iterable[dict[str, Any]]:
-        yield self._wording.choice(piece)
+    def choice(self, piece: Piece) -> dict[str, Any]:
+        return self._wording.choice(piece)

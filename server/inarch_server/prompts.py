@@ -94,11 +94,11 @@ def _prompt(engine: AsyncEngine, given: str | list[Any], param: str, special: bo
 
 
 def _check_ids(engine: AsyncEngine, given: list[Any], param: str) -> None:
-    for i, item in enumerate(given):
-        if type(item) is not int:  # bool is a subclass of int
-            raise InvalidRequestError(
-                f"{param}[{i}]: expected a token id, got {shown(item)}", param=f"{param}[{i}]"
-            )
+    if set(map(type, given)) != {int}:  # bool is a subclass of int
+        i, item = next((i, item) for i, item in enumerate(given) if type(item) is not int)
+        raise InvalidRequestError(
+            f"{param}[{i}]: expected a token id, got {shown(item)}", param=f"{param}[{i}]"
+        )
     check_token_ids(given, engine.info.vocab_size, param=param)
 
 

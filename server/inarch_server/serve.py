@@ -12,6 +12,7 @@ import click
 from aiohttp import web
 
 from inarch.engine.async_engine import AsyncEngine
+from inarch.engine.garbage import settle
 from inarch.errors import ConfigError
 from inarch.version import __version__
 from inarch_server.app import make_app
@@ -42,6 +43,7 @@ async def _run(config: EngineConfig) -> None:
     with bind(config.host, config.port) as listener:
         try:
             async with AsyncEngine(config) as engine:
+                settle()
                 await serve(engine, config, listener, stop)
         except asyncio.CancelledError:
             if not stop.asked.is_set():

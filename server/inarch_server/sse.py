@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
-import msgspec
 from aiohttp import web
 
 from inarch.errors import InvalidRequestError
 from inarch_server.answers import Answers, Piece
+from inarch_server.openai_common import encode
 from inarch_server.refusals import refusal
 from inarch_server.service import CLIENT_GONE, REQUEST_ID, SERVICE
 
@@ -21,6 +21,8 @@ log = logging.getLogger("inarch.server")
 # A client that takes nothing for so long has its request aborted: it holds a place in the batch.
 STALLED_S = 60.0
 GOODBYE_S = 1.0
+# Bytes in a connection's write buffer below which asyncio lets a writer go on (its low-water mark).
+NEVER_WAITS = 16 << 10
 HEADERS = {
     "Content-Type": "text/event-stream",
     "Cache-Control": "no-cache",
@@ -28,17 +30,15 @@ HEADERS = {
 }
 DONE = b"data: [DONE]\n\n"
 
-_json = msgspec.json.Encoder().encode
-
 
 class Events(Protocol):
-    """How an endpoint words its stream."""
+    """How an endpoint words its stream: JSON for the data of each event."""
 
-    def of(self, piece: Piece) -> Iterable[dict[str, Any]]:
-        """Events for what is new of one choice."""
+    def of(self, piece: Piece) -> bytes:
+        """What is new of one choice."""
 
-    def end(self) -> Iterable[dict[str, Any]]:
-        """Events after the last choice has finished."""
+    def end(self) -> Iterable[bytes]:
+        """What comes after the last choice has finished."""
 
 
 async def stream(request: web.Request, answers: Answers, events: Events) -> web.StreamResponse:
@@ -47,13 +47,14 @@ async def stream(request: web.Request, answers: Answers, events: Events) -> web.
     An error before the first token is raised, and answered with its own status; a later one can
     only be an event of the stream.
     """
-    first = await answers.take()
+    await answers.wait()
     response = web.StreamResponse(headers=HEADERS)
     try:
         await response.prepare(request)
-        async for lump in _lumps(request, answers, events, first):
-            async with asyncio.timeout(STALLED_S):
-                await response.write(lump)  # waits while the client's buffers are full
+        more = True
+        while more:
+            lump, more = await _news(request, answers, events)
+            await _write(request, response, lump)
         await response.write_eof()
     except asyncio.CancelledError:
         if request.app[SERVICE].out_of_patience.is_set() and response.prepared:
@@ -72,22 +73,30 @@ async def _say_goodbye(response: web.StreamResponse, request_id: str) -> None:
     stopping = InvalidRequestError("the server is stopping", status=503, code="server_stopping")
     with suppress(ConnectionError, TimeoutError):
         async with asyncio.timeout(GOODBYE_S):
-            await response.write(_event(refusal(stopping, request_id).body) + DONE)
+            await response.write(_event(encode(refusal(stopping, request_id).body)) + DONE)
             await response.write_eof()
 
 
-async def _lumps(
-    request: web.Request, answers: Answers, events: Events, pieces: list[Piece]
-) -> AsyncIterator[bytes]:
+async def _news(request: web.Request, answers: Answers, events: Events) -> tuple[bytes, bool]:
+    """All events that there are by now, and whether there will be more."""
     try:
-        while pieces:
-            yield b"".join(_event(event) for piece in pieces for event in events.of(piece))
-            pieces = await answers.take()
-        yield b"".join(_event(event) for event in events.end())
+        if pieces := await answers.take():
+            return b"".join([_event(events.of(piece)) for piece in pieces]), True
+        last = [_event(event) for event in events.end()]
     except Exception as error:
-        yield _event(refusal(error, request[REQUEST_ID]).body)
-    yield DONE
+        last = [_event(encode(refusal(error, request[REQUEST_ID]).body))]
+    return b"".join([*last, DONE]), False
 
 
-def _event(value: dict[str, Any]) -> bytes:
-    return b"data: " + _json(value) + b"\n\n"
+async def _write(request: web.Request, response: web.StreamResponse, lump: bytes) -> None:
+    """Hand events to the connection; waits while the client's buffers are full."""
+    transport = request.transport
+    if transport is not None and transport.get_write_buffer_size() + len(lump) < NEVER_WAITS:
+        await response.write(lump)  # without a timer, which would cost as much as the writing
+        return
+    async with asyncio.timeout(STALLED_S):
+        await response.write(lump)
+
+
+def _event(data: bytes) -> bytes:
+    return b"data: %b\n\n" % data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from inarch_fake.kv import FakeKVStore
 from inarch_fake.memory import DEVICE, FakeDeviceError
 from torch import Tensor
 
-from inarch.hal.attention import Attention, AttentionBatch, AttentionSpec, attention_facts
+from inarch.hal.attention import Attention, AttentionBatch, AttentionSpec, HostPlan, attention_facts
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.executor import StepInputs, StepShape
@@ -29,6 +30,7 @@ from inarch.hal.kv import KVHeads, KVSpec, KVState, KVStore
 from inarch.hal.op import Op
 from inarch.hal.reference.attention import ReferenceAttention
 from inarch.hal.reference.device import ReferenceDevice
+from inarch.hal.reference.executor import EagerExecutor
 from inarch.hal.reference.kv import ReferenceKVStore
 
 SPEC = AttentionSpec(4, 2, 8, 6, 0.35, torch.float32)
@@ -80,7 +82,7 @@ def attend(
         device.upload(rng.standard_normal((tokens, heads, dim), np.float32))
         for heads, dim in ((4, 8), (2, 8), (2, 6))
     )
-    result = implementation.run(1, q, k, v, kv, implementation.plan(batch), lse=lse)
+    result = implementation.run(1, q, k, v, kv, implementation.plan(batch).on(device), lse=lse)
     wanted = (result.out, result.lse) if result.lse is not None else (result.out,)
     return [device.download(x).wait() for x in wanted]
 
@@ -198,13 +200,16 @@ class Core:
         return self.device.download(logits).wait()[: len(tokens)]
 
     def run(self, shape: StepShape, batch: AttentionBatch, tokens: list[int]) -> Tensor:
-        inputs = StepInputs(
-            token_ids=self.device.upload(np.array(tokens)),
-            positions=self.device.upload(np.zeros(len(tokens), np.int64)),
-            last_token=self.device.upload(batch.q_indptr[1:].astype(np.int64) - 1),
-            plans=(self.attention.plan(batch),),
-        )
-        logits, self.kv = self.executor.run(self.model.step, shape, inputs, self.kv)
+        batch = dataclasses.replace(batch, bucket=shape if shape.captured else None)
+        plan = self.attention.plan(batch)
+        inputs = {
+            "token_ids": np.array(tokens),
+            "positions": np.zeros(len(tokens), np.int64),
+            "last_token": batch.q_indptr[1:].astype(np.int64) - 1,
+        }
+        there = self.executor.upload(shape, {**inputs, **plan.arrays}, plan.passing)
+        given = StepInputs(*(there[name] for name in inputs), plans=(plan.bind(there),))
+        logits, self.kv = self.executor.run(self.model.step, shape, given, self.kv)
         return logits
 
 
@@ -216,15 +221,7 @@ def fake_core() -> Core:
 def cpu_core() -> Core:
     device = ReferenceDevice()
     store = ReferenceKVStore(KV_SPEC, 128, torch.device("cpu"))
-    return Core(device, store, ReferenceAttention(SPEC, store, device), UnpaddedExecutor())
-
-
-class UnpaddedExecutor:
-    def bucket(self, shape: StepShape) -> StepShape:
-        return shape
-
-    def run(self, step: Any, shape: StepShape, inputs: StepInputs, kv: KVState) -> Any:
-        return step(inputs, kv)
+    return Core(device, store, ReferenceAttention(SPEC, store, device), EagerExecutor(device))
 
 
 def test_replayed_decodes_equal_the_reference_in_every_bucket() -> None:
@@ -241,18 +238,39 @@ def test_replayed_decodes_equal_the_reference_in_every_bucket() -> None:
 
 def test_the_logits_of_a_step_are_gone_with_the_next() -> None:
     core = fake_core()
-    shape, batch = StepShape(1, 1, 1), batch_of([5], [1])
+    shape, batch = StepShape(1, 1, 1, captured=True), batch_of([5], [1])
     first = core.run(shape, batch, [3])
-    core.run(StepShape(16, 8, 2), batch_of([5] * 8, [2] * 8), [3] * 16)
+    core.run(StepShape(16, 8, 16, captured=True), batch_of([5] * 8, [2] * 8), [3] * 16)
     assert on_host(first).isnan().all()
 
 
 def test_a_plan_that_moved_is_noticed() -> None:
     core = fake_core()
     core.decode([5], [3])
-    core.attention = FakeAttention(SPEC, FakeKVStore(KV_SPEC, 128), core.device)
+    plan = core.attention.plan
+
+    def elsewhere(batch: AttentionBatch) -> HostPlan:
+        host = plan(batch)
+        bind = lambda there: host.bind({name: x.clone() for name, x in there.items()})  # noqa: E731
+        return dataclasses.replace(host, bind=bind)
+
+    core.attention.plan = elsewhere  # type: ignore[method-assign]
     with pytest.raises(FakeDeviceError, match="a plan moved"):
         core.decode([6], [3])
+
+
+def test_arrays_of_a_captured_shape_that_change_their_size_are_noticed() -> None:
+    executor, shape = FakeExecutor(), StepShape(1, 1, 1, captured=True)
+    executor.upload(shape, {"slots": np.zeros(3)}, {})
+    with pytest.raises(FakeDeviceError, match="not those of its first step"):
+        executor.upload(shape, {"slots": np.zeros(4)}, {})
+
+
+def test_what_passes_is_gone_with_the_next_step() -> None:
+    executor, shape = FakeExecutor(), StepShape(1, 1, 1, captured=True)
+    passing = executor.upload(shape, {}, {"temperature": np.zeros(3, np.float32)})["temperature"]
+    executor.upload(shape, {}, {})
+    assert on_host(passing).isnan().all()
 
 
 def test_a_kv_state_that_moved_is_noticed() -> None:
@@ -276,7 +294,7 @@ def test_inputs_that_were_not_padded_are_noticed() -> None:
     with pytest.raises(FakeDeviceError, match="is no bucket"):
         core.run(StepShape(3, 3, 1), batch_of([5] * 3, [1] * 3), [3] * 3)
     with pytest.raises(FakeDeviceError, match="were said to be"):
-        core.run(StepShape(4, 4, 1), batch_of([5] * 3, [1] * 3), [3] * 3)
+        core.run(StepShape(4, 4, 1, captured=True), batch_of([5] * 3, [1] * 3), [3] * 3)
 
 
 def test_an_upload_within_a_captured_step_is_noticed() -> None:
@@ -292,8 +310,10 @@ def test_an_upload_within_a_captured_step_is_noticed() -> None:
 
 
 def test_steps_with_several_query_tokens_are_padded_by_whole_sequences() -> None:
-    assert FakeExecutor().bucket(StepShape(9, 4, 5)) == StepShape(16, 6, 7)
-    assert FakeExecutor().bucket(StepShape(5, 5, 1)) == StepShape(8, 8, 1)
+    bucket = FakeExecutor().bucket
+    assert bucket(StepShape(70, 4, 66)) == StepShape(80, 6, 66)
+    assert bucket(StepShape(9, 4, 5)) == StepShape(16, 8, 16, captured=True)
+    assert bucket(StepShape(5, 5, 1)) == StepShape(8, 8, 1, captured=True)
 
 
 # ---- as the core meets it ----
@@ -327,7 +347,7 @@ def test_its_kernel_is_chosen_and_what_it_refuses_falls_back_on_the_same_device(
     core = Core(device, store, fallback, FakeExecutor())
     plain = ReferenceKVStore(KV_SPEC, 128, torch.device("cpu"))
     cpu = ReferenceDevice()
-    expected = Core(cpu, plain, ReferenceAttention(capped, plain, cpu), UnpaddedExecutor())
+    expected = Core(cpu, plain, ReferenceAttention(capped, plain, cpu), EagerExecutor(cpu))
     for lengths in ([5, 140, 9], [6, 141, 10]):
         np.testing.assert_allclose(
             core.decode(lengths, [1, 2, 3]),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
@@ -95,6 +96,7 @@ class StandIn:
         self.endless = False  # answers never end by themselves
         self.running = self.generated = 0
         self.aborted = 0
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self.asked: list[tuple[list[int], SamplingParams]] = []
 
     async def __aenter__(self) -> StandIn:
@@ -120,6 +122,30 @@ class StandIn:
             cached_tokens=0,
             generated_tokens=self.generated,
         )
+
+    def begin(
+        self,
+        ids: Sequence[int],
+        params: SamplingParams,
+        listener: Callable[[RequestOutput | InarchError], None],
+        *,
+        request_id: str,
+    ) -> str:
+        self._tasks[request_id] = asyncio.create_task(
+            self._tell(listener, self.generate(ids, params, request_id=request_id))
+        )
+        return request_id
+
+    def end(self, request_id: str) -> None:
+        self._tasks.pop(request_id).cancel()
+
+    async def _tell(self, listener: Any, outputs: AsyncGenerator[RequestOutput, None]) -> None:
+        try:
+            async with aclosing(outputs):
+                async for output in outputs:
+                    listener(output)
+        except Exception as error:
+            listener(error)
 
     async def generate(
         self,

@@ -110,7 +110,7 @@ def test_what_a_slow_client_has_not_taken_waits_as_one_piece() -> None:
         prompts = [Prompt(list(b"one")), Prompt(list(b"two"))]
         stopwatch = Stopwatch(Metrics(), 0.0)
         params = [SamplingParams()] * 2
-        async with Answers(engine, ["a", "b"], prompts, params, stopwatch) as answers:
+        with Answers(engine, ["a", "b"], prompts, params, stopwatch) as answers:
             while engine.generated < 8:
                 await asyncio.sleep(0)
             return await answers.take()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import openai
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from inarch_server import health
+from inarch_server.metrics import Times
 
 from .harness import Server, messages
 from .standin import StandIn
@@ -119,3 +121,21 @@ def test_the_page_brings_everything_along(server: Server) -> None:
     assert "/v1/chat/completions" in text
     assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
     assert "https://" not in text
+
+
+def test_times_are_shown_as_prometheus_shows_its_own_histograms() -> None:
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    bounds = (0.001, 0.25, 1, 2.5)
+    times = Times("some_seconds", "Some time", bounds, ours)
+    histogram = Histogram("some_seconds", "Some time", buckets=bounds, registry=theirs)
+    for seconds, count in ((0.0001, 3), (0.25, 1), (0.26, 2), (99.0, 1)):
+        times.observe(seconds, count)
+        for _ in range(count):
+            histogram.observe(seconds)
+
+    def shown(registry: CollectorRegistry) -> dict[str, float]:
+        pairs = (line.rsplit(" ", 1) for line in generate_latest(registry).decode().splitlines())
+        return {name: pytest.approx(float(value)) for name, value in pairs if name[0] == "s"}
+
+    expected = {k: v for k, v in shown(theirs).items() if "_created" not in k}
+    assert shown(ours) == expected

@@ -49,7 +49,7 @@ class Paged:
             token_ids=self._upload([token for tokens in chunks.values() for token in tokens]),
             positions=self._upload(positions),
             last_token=self._upload(q_indptr[1:] - 1),
-            plans=self._decoder.plan(batch),
+            plans=self._decoder.plan(batch).on(self._device),
         )
         logits, self._kv = self._decoder.forward(inputs, self._kv)
         return dict(zip(chunks, logits, strict=True))

@@ -17,7 +17,8 @@ from inarch.hal.device import Device, DeviceInfo, MemoryStats
 from inarch.hal.kv import KVSpec, KVStore
 from inarch.hal.op import Kernel
 from inarch.hal.support import Support
-from inarch_nvidia.executor import SIZES, GraphExecutor
+from inarch_nvidia.buckets import DECODES
+from inarch_nvidia.executor import GraphExecutor
 from inarch_nvidia.kernels import kernels
 from inarch_nvidia.transfer import PinnedTransfer, upload
 from inarch_triton.kernels import keeps_fp8
@@ -29,7 +30,7 @@ OLDEST = (8, 0)  # Ampere: the first with bfloat16 and asynchronous copies to sh
 class NvidiaDevice(Device):
     """GPU number `index` of those that this process was given. Raises BackendError."""
 
-    running_requests = SIZES[-1]  # as many as are decoded by one graph
+    running_requests = DECODES[-1]  # as many as are decoded by one graph
 
     def __init__(self, index: int) -> None:
         _check(index)

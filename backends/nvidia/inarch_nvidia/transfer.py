@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inarch.hal.packing import Packing
+
 
 def upload(host: np.ndarray, device: torch.device) -> Tensor:
     """A new tensor on `device`; `host`, of any shape, may be changed as soon as this returns."""
@@ -17,6 +19,13 @@ def upload(host: np.ndarray, device: torch.device) -> Tensor:
     pinned = torch.empty(host.shape, dtype=dtype, pin_memory=True)
     pinned.numpy()[...] = host
     return pinned.to(device, non_blocking=True)
+
+
+def pinned(packing: Packing) -> Tensor:
+    """The bytes of a packing, ready to be copied over."""
+    host = torch.empty(packing.size, dtype=torch.uint8, pin_memory=True)
+    packing.write(host.numpy())
+    return host
 
 
 class PinnedTransfer:

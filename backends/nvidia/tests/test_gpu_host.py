@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from inarch.bench.record import Record
 
-CI = Path(__file__).parents[3] / "ci"
+from .scripts import CI, script
 
 
 @pytest.fixture(scope="module")
 def table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu_table", CI / "gpu_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("gpu_table")
 
 
 def record(index: int, *texts: float) -> Record:

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inarch.errors import UnsupportedError
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.executor import StepInputs, StepShape
 from inarch.hal.ops import FACETS, OPS
 from inarch.hal.reference.linear import ReferenceLinear
-from inarch_nvidia.executor import SIZES, addresses_of, bucket
+from inarch_nvidia.buckets import DECODES, bucket, shapes
+from inarch_nvidia.executor import addresses_of
 from inarch_nvidia.kernels import kernels
 
 
@@ -28,24 +31,68 @@ def inputs(*plans: object) -> StepInputs:
 @pytest.mark.parametrize("seqs", [1, 3, 8, 9, 64, 65, 200, 511, 512])
 def test_decodes_are_padded_to_the_next_bucket_and_little_is_padding(seqs):
     padded = bucket(StepShape(seqs, seqs, 1))
+    assert padded.captured
     assert padded.seqs == padded.tokens >= seqs
-    assert padded.seqs == min(size for size in SIZES if size >= seqs)
+    assert padded.seqs == min(size for size in DECODES if size >= seqs)
     assert bucket(padded) == padded
     if seqs >= 64:
         assert padded.seqs <= 1.25 * seqs
 
 
-@pytest.mark.parametrize(
-    "shape", [StepShape(100, 3, 98), StepShape(17, 16, 2), StepShape(513, 513, 1)]
+STEPS = st.integers(2, 2048).flatmap(
+    lambda tokens: st.builds(
+        StepShape, st.just(tokens), st.integers(1, min(tokens - 1, 512)), st.just(2)
+    )
 )
+
+
+@given(STEPS)
+def test_steps_with_prompts_are_padded_with_room_for_the_padding(step):
+    padded = bucket(step)
+    assert padded.captured
+    assert step.seqs <= padded.seqs <= padded.tokens
+    assert padded.max_query == padded.tokens
+    assert padded.seqs > step.seqs or padded.tokens == step.tokens
+    assert padded.tokens - step.tokens < max(32, step.tokens / 8)
+    assert bucket(padded) == padded
+
+
+@given(STEPS, st.integers(1, 512))
+def test_what_is_prepared_is_all_that_steps_may_need_and_nothing_else(most, seqs):
+    most = StepShape(max(most.tokens, seqs), seqs, most.tokens)
+    needed = {bucket(StepShape(n, n, 1)) for n in range(1, seqs + 1)}
+    needed |= {
+        bucket(StepShape(tokens, n, 2))
+        for tokens in range(2, most.tokens + 1, 7)
+        for n in {1, 63, 64, 200, 271, 272, seqs}
+        if n <= min(seqs, tokens - 1)
+    }
+    prepared = shapes(most)
+    assert needed <= set(prepared)
+    assert all(bucket(shape) == shape for shape in prepared)
+    assert len(prepared) == len(set(prepared)) <= 109
+    assert all(shape.tokens < most.tokens + 128 + most.tokens / 4 for shape in prepared)
+
+
+def test_the_first_steps_of_an_idle_server_are_prepared_first():
+    first = shapes(StepShape(8192, 512, 8192))[:8]
+    assert [shape.max_query == 1 for shape in first[:3]] == [True, False, True]
+    assert max(shape.tokens for shape in first) <= 128
+
+
+@pytest.mark.parametrize("shape", [StepShape(2049, 3, 98), StepShape(513, 513, 1)])
 def test_what_is_not_captured_is_not_padded(shape):
     assert bucket(shape) == shape
     assert addresses_of(shape, inputs(Plan((1, 2)))) is None
 
 
 def test_a_step_is_captured_only_if_every_plan_keeps_its_addresses():
-    shape = StepShape(8, 8, 1)
-    assert addresses_of(shape, inputs(Plan((1, 2)), Plan((3,)))) == ((1, 2), (3,))
+    shape = StepShape(8, 8, 1, captured=True)
+    given = inputs(Plan((1, 2)), Plan((3,)))
+    assert addresses_of(shape, given)[-2:] == ((1, 2), (3,))
+    assert addresses_of(shape, given)[:3] == (
+        given.token_ids.data_ptr(), given.positions.data_ptr(), given.last_token.data_ptr(),
+    )  # fmt: skip
     assert addresses_of(shape, inputs(Plan((1, 2)), object())) is None
 
 

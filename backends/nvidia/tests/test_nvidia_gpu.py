@@ -1,4 +1,4 @@
-"""On a GPU: the device's promises, graphs, and whole models against transformers."""
+"""On a GPU: logits of whole models against transformers, graphs, and that no op is left behind."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import gc
 import random
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pytest
 import torch
 
 from inarch.config import EngineConfig
 from inarch.engine.engine import Engine
-from inarch.errors import BackendError
+from inarch.hal.reference.executor import EagerExecutor
 from inarch.sampling import SamplingParams
+from inarch_nvidia.executor import GraphExecutor
 
-from .random_models import MODELS, VOCABULARY, Saved, load, make
+from .random_models import MODELS, VOCABULARY, Saved, load, load_stepped, make
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs an NVIDIA GPU: ci/gpu runs this file on one"
 )
 GREEDY = SamplingParams(temperature=0, max_tokens=48, ignore_eos=True)
-LONG_SLEEP = 1 << 30  # cycles: half a second or more
 
 
 @pytest.fixture(scope="session")
@@ -58,65 +57,6 @@ def start(saved) -> Iterator[Callable[..., Engine]]:
 
 def prompt(length: int, seed: int) -> list[int]:
     return random.Random(seed).choices(range(VOCABULARY), k=length)
-
-
-# ---- device ----
-
-
-def test_what_was_uploaded_may_change_at_once(device):
-    host = np.arange(4_000_000, dtype=np.int64)
-    torch.cuda._sleep(LONG_SLEEP)  # the copy cannot begin yet
-    there = [device.upload(host + i) for i in range(3)]
-    there.append(device.upload(host))
-    host[:] = -1
-    assert [int(tensor[-1]) for tensor in there] == [3_999_999 + i for i in (0, 1, 2, 0)]
-
-
-@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32, np.bool_, np.uint8])
-def test_copies_keep_shape_and_dtype(device, dtype):
-    host = np.arange(24).reshape(2, 3, 4).astype(dtype)
-    back = device.download(device.upload(host[:, ::2])).wait()
-    assert back.dtype == host.dtype
-    assert np.array_equal(back, host[:, ::2])
-
-
-def test_a_download_is_not_ready_before_the_work_that_it_follows(device):
-    tensor = device.upload(np.arange(1000))
-    # Pinned memory and the kernel are there: asking for more, or loading it, may synchronise.
-    device.download(tensor.neg_().neg_()).wait()
-    torch.cuda._sleep(LONG_SLEEP)
-    transfer = device.download(tensor.neg_())
-    assert not transfer.ready()
-    tensor.zero_()  # later work does not change what is under way
-    first = transfer.wait()
-    assert transfer.ready()
-    assert np.array_equal(first, -np.arange(1000))
-    assert transfer.wait() is first
-
-
-def test_memory_is_measured(device):
-    gc.collect()
-    device.reset_peak_memory()
-    before = device.memory()
-    size = 1 << 28
-    held = torch.empty(size, dtype=torch.uint8, device=device.torch_device)
-    passing = torch.empty(size, dtype=torch.uint8, device=device.torch_device)
-    del passing
-    after = device.memory()
-    assert after.used - before.used == size
-    assert after.peak - before.used == 2 * size
-    assert before.free - after.free >= size
-    del held
-    assert device.memory().used == before.used
-    assert after.total == before.total > after.free
-
-
-def test_a_gpu_that_is_not_there_is_refused(device):
-    with pytest.raises(BackendError, match="numbers 0"):
-        type(device)(torch.cuda.device_count())
-
-
-# ---- models ----
 
 
 def divergence(truth: torch.Tensor, logits: torch.Tensor) -> float:
@@ -168,11 +108,11 @@ def check_logits(saved, device, name, poison, stored, near):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_replayed_graph_computes_what_the_eager_step_does(saved, device, name):
-    from inarch_nvidia.executor import GraphExecutor
-
     executor = GraphExecutor(device.torch_device)
-    eager = load(saved(name).folder, device, torch.bfloat16)
-    graphed = load(saved(name).folder, device, torch.bfloat16, executor)
+    eager, graphed = (
+        load_stepped(saved(name).folder, device, torch.bfloat16, each)
+        for each in (EagerExecutor(device), executor)
+    )
     prompts = {row: prompt(60 + 5 * row, row) for row in range(8)}
     eager.step(prompts)
     graphed.step(prompts)
@@ -181,36 +121,61 @@ def test_a_replayed_graph_computes_what_the_eager_step_does(saved, device, name)
         expected, found = eager.step(step), graphed.step(step)
         for row in range(rows):
             torch.testing.assert_close(found[row], expected[row], rtol=0, atol=1e-3)
-    assert executor.captured == 4
+    assert executor.captured == 5, "the prompts, and decodes of 8, 4, 2 and 1"
+
+
+# Steps of one bucket: what the rows of each append.
+MIXED = [
+    {0: 100, 1: 70, 2: 30},
+    {3: 200},
+    {0: 1, 1: 1, 2: 1, 3: 1, 4: 190, 5: 20},
+    {0: 1, 1: 1, 2: 2, 3: 17, 5: 180},
+    {**dict.fromkeys(range(6), 1), **dict.fromkeys(range(6, 30), 8)},
+]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_greedy_tokens_in_float32_are_those_of_the_reference(start, name):
-    prompts = [prompt(length, length) for length in (1, 17, 64, 65, 200)]
-    with start(name, dtype="float32") as engine:
-        found = [answer.token_ids for answer in engine.generate(prompts, GREEDY)]
-    with start(name, dtype="float32", backend="reference", page_size=64) as engine:
+def test_replayed_steps_with_prompts_compute_what_eager_steps_do(saved, device, name):
+    executor = GraphExecutor(device.torch_device)
+    eager, graphed = (
+        load_stepped(saved(name).folder, device, torch.float32, each)
+        for each in (EagerExecutor(device), executor)
+    )
+    for number, sizes in enumerate(MIXED):
+        step = {row: prompt(size, 100 * number + row) for row, size in sizes.items()}
+        expected, found = eager.step(step), graphed.step(step)
+        for row in step:
+            torch.testing.assert_close(found[row], expected[row], rtol=0, atol=1e-4)
+    assert executor.captured == 1
+
+
+def test_a_replayed_step_is_bitwise_the_eager_one_of_its_bucket(saved, device):
+    """A step runs as it comes where its bucket is met first, and is replayed elsewhere."""
+    step = {row: prompt(size, row) for row, size in MIXED[0].items()}
+    folder = saved("llama").folder
+    first, second = (
+        load_stepped(folder, device, torch.bfloat16, GraphExecutor(device.torch_device))
+        for _ in range(2)
+    )
+    second.step({9: prompt(200, 9)})
+    expected, found = first.step(step), second.step(step)
+    for row in step:
+        assert torch.equal(found[row], expected[row])
+
+
+def test_what_was_prepared_while_idle_is_not_captured_again(start):
+    prompts = [prompt(length, length) for length in (5, 40, 100, 150)]
+    with start(max_running_requests=8, max_step_tokens=256) as engine:
         expected = [answer.token_ids for answer in engine.generate(prompts, GREEDY)]
+    with start(max_running_requests=8, max_step_tokens=256) as engine:
+        while engine._core.prepare():
+            pass
+        executor = engine._core._runner._executor
+        before = executor.captured
+        found = [answer.token_ids for answer in engine.generate(prompts, GREEDY)]
+        assert executor.captured == before
+        assert engine.stats().steps <= len(prompts) + GREEDY.max_tokens + 2
     assert found == expected
-
-
-def test_a_seeded_answer_is_the_same_alone_and_in_a_full_batch(start):
-    prompts = [prompt(20 + seed, seed) for seed in range(64)]
-    params = [SamplingParams(max_tokens=32, seed=seed, top_p=0.9) for seed in range(64)]
-    with start(dtype="float32") as engine:
-        together = engine.generate(prompts, params)
-        for i in (0, 31, 63):
-            assert engine.generate(prompts[i], params[i])[0].token_ids == together[i].token_ids
-
-
-def test_retraction_and_a_cached_prefix_change_no_token(start):
-    prompts = [prompt(128, 0) + prompt(50, seed) for seed in range(16)]
-    with start(dtype="float32") as engine:
-        free = [answer.token_ids for answer in engine.generate(prompts, GREEDY)]
-    with start(dtype="float32", kv_tokens=640) as engine:
-        squeezed = [answer.token_ids for answer in engine.generate(prompts, GREEDY)]
-        assert engine.stats().retractions > 0
-    assert squeezed == free
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ the shape of their tiles only; a mixed batch takes one launch for each of the tw
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,18 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec, Rotation
+from inarch.hal.attention import (
+    AttentionBatch,
+    AttentionResult,
+    AttentionSpec,
+    HostPlan,
+    Rotation,
+)
 from inarch.hal.device import Device
 from inarch.hal.kv import NULL_PAGE, KVState, KVStore
 from inarch.hal.reference.grouping import query_slots
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.options import launch_options
-from inarch_triton.packing import Packed, pack
 from inarch_triton.rotary_write import OURS, rope_write
 from inarch_triton.tiles import Tile, choose_tile, kernel_options, long_rows, padded, short_rows
 from inarch_triton.work import (
@@ -39,6 +44,8 @@ FEW = 16  # query tokens of a sequence that still counts as short
 LOG2_E = 1.4426950408889634
 MERGED = 16  # chunks that a merging program loads at once
 INTERPRETED = triton.knobs.runtime.interpret
+
+Pages = tuple[Tensor | TensorDescriptor, Tensor | TensorDescriptor]  # K and V of a layer
 
 
 @dataclass(frozen=True)
@@ -70,14 +77,21 @@ class Plan:
         return tuple(tensor.data_ptr() for tensor in tensors)
 
 
-Tiles = list[tuple[str, Tile, Shape]]  # "short", "long" -> how they are cut
+@dataclass(frozen=True)
+class Class:
+    """Sequences that share a launch, and the most tokens and sequences that its buffers must hold."""
+
+    chosen: np.ndarray
+    tokens: int
+    seqs: int
 
 
 class TritonAttention:
     """Serves what `kernels.supports_attention` accepts, over the pages of a PagedKVStore.
 
-    A batch whose sequences are all short gets a plan of fixed addresses, one for each number of
-    tokens and sequences, and may be captured: its grid and buffers depend on these numbers only.
+    The grids and arrays of a batch with a bucket depend on the bucket only; for any other they are
+    as large as its own work. What is put aside for chunks, and the copy of the page table, are at
+    the same place for all.
     `choose` is `choose_tile`, or what a benchmark has instead.
     """
 
@@ -98,30 +112,34 @@ class TritonAttention:
         self._options = launch_options(device.torch_device)
         self._table: Tensor | None = None
         self._parts: dict[Tile, tuple[Tensor, Tensor]] = {}
-        self._fixed: dict[tuple[int, int, bool], tuple[Tensor, Plan]] = {}
+        self._descriptors: dict[tuple[int, int], tuple[Tensor, Pages]] = {}
 
     # ---- plan ----
 
-    def plan(self, batch: AttentionBatch) -> Plan:
-        classes = _classes(batch)
+    def plan(self, batch: AttentionBatch) -> HostPlan:
         arrays: dict[str, np.ndarray] = {"slots": query_slots(batch, self._page_tokens)}
-        if batch.tree_parent is not None:
-            check_chains(batch, classes["long"])
-            arrays["tree"] = tree_bits(batch, classes["short"], self._spec.window)
-        tiles: Tiles = []
-        for name, chosen in classes.items():
-            if not len(chosen):
-                continue
-            tokens, seqs = len(arrays["slots"]), len(batch.kv_lens)
-            if len(classes["long"]):  # else padding counts, so that the shape is the batch's
-                tokens, seqs = int(np.diff(batch.q_indptr)[chosen].sum()), len(chosen)
-            tile, shape = self._shape(tokens, seqs, long=name == "long")
-            trees = "tree" in arrays and name == "short"
-            sizes = shape.items(tokens, seqs), shape.jobs(tokens, seqs)
-            work = cut(batch, chosen, shape, self._spec.window, sizes, trees=trees)
+        classes, trees = _classes(batch), batch.tree_parent is not None
+        if trees:
+            check_chains(batch, _members(classes, "long"))
+            arrays["tree"] = tree_bits(batch, _members(classes, "short"), self._spec.window)
+        launches: dict[str, tuple[Tile, Shape]] = {}
+        for name, it in classes.items():
+            tile, shape = self._shape(it.tokens, it.seqs, long=name == "long")
+            sizes = shape.items(it.tokens, it.seqs), shape.jobs(it.tokens, it.seqs)
+            work = cut(
+                batch, it.chosen, shape, self._spec.window, sizes, trees=trees and name == "short"
+            )
             arrays |= {f"{name}_items": work.items, f"{name}_jobs": work.jobs}
-            tiles.append((name, tile, shape))
-        return self._upload(batch, arrays, tiles)
+            launches[name] = tile, shape
+        table, updates = self._updates(batch)
+
+        def bind(there: Mapping[str, Tensor]) -> Plan:
+            if updates:
+                table.view(-1).index_copy_(0, there["cells"], there["pages"])
+            bound = (self._launch(name, *how, there) for name, how in launches.items())
+            return Plan(there["slots"], table, tuple(bound))
+
+        return HostPlan(arrays, updates, bind)
 
     def _shape(self, tokens: int, seqs: int, *, long: bool) -> tuple[Tile, Shape]:
         spec, group = self._spec, self._group
@@ -132,31 +150,11 @@ class TritonAttention:
         )
         return tile, work_shape(tile, group, spec.kv_heads, tokens, seqs, self._processors)
 
-    def _upload(self, batch: AttentionBatch, arrays: dict[str, np.ndarray], tiles: Tiles) -> Plan:
-        """Bring everything over in one copy, with the changes of the page table at the end."""
-        table, updates = self._updates(batch)
-        packed = pack({**arrays, **updates})
-        there = self._device.upload(packed.host)
-        if updates:
-            cells, pages = (packed.view(there, name) for name in updates)
-            table.view(-1).index_copy_(0, cells, pages)
-        if any(name == "long" for name, *_ in tiles):
-            return self._plan(packed, there, table, tiles)
-        key = (len(arrays["slots"]), len(batch.kv_lens), "tree" in arrays)
-        size = packed.places["cells"][0] if updates else len(there)
-        if key not in self._fixed:
-            buffer = torch.empty_like(there[:size])
-            self._fixed[key] = buffer, self._plan(packed, buffer, table, tiles)
-        buffer, plan = self._fixed[key]
-        buffer.copy_(there[:size])
-        return plan
-
     def _updates(self, batch: AttentionBatch) -> tuple[Tensor, dict[str, np.ndarray]]:
         """The mirror of the page table, and what has still to be written to it."""
         host, table = batch.page_table, self._table
         if table is None or table.shape != host.shape:
             self._table = table = self._device.upload(host)
-            self._fixed.clear()  # its plans name the former table
             return table, {}
         if batch.page_updates is None:
             table.copy_(self._device.upload(host))
@@ -168,20 +166,15 @@ class TritonAttention:
         cells = rows.astype(np.int64) * host.shape[1] + columns
         return table, {"cells": cells, "pages": host[rows, columns]}
 
-    def _plan(self, packed: Packed, there: Tensor, table: Tensor, tiles: Tiles) -> Plan:
-        tree = packed.view(there, "tree") if "tree" in packed.places else None
-        launches = tuple(
-            Launch(
-                tile,
-                shape.tile_tokens,
-                packed.view(there, f"{name}_items"),
-                packed.view(there, f"{name}_jobs"),
-                tree if name == "short" else None,
-                *self._room(tile),
-            )
-            for name, tile, shape in tiles
+    def _launch(self, name: str, tile: Tile, shape: Shape, there: Mapping[str, Tensor]) -> Launch:
+        return Launch(
+            tile,
+            shape.tile_tokens,
+            there[f"{name}_items"],
+            there[f"{name}_jobs"],
+            there.get("tree") if name == "short" else None,
+            *self._room(tile),
         )
-        return Plan(packed.view(there, "slots"), table, launches)
 
     def _room(self, tile: Tile) -> tuple[Tensor, Tensor]:
         if tile not in self._parts:
@@ -218,25 +211,35 @@ class TritonAttention:
         out = q.new_empty((*q.shape[:2], self._spec.value_dim))
         sums = q.new_empty(q.shape[:2], dtype=torch.float32) if lse else None
         for launch in plan.launches:
-            self._attend(launch, q, kv[layer], plan.table, sinks, out, sums)
+            pages = self._pages(layer, kv[layer], launch.tile)
+            self._attend(launch, q, pages, plan.table, sinks, out, sums)
             if launch.jobs.numel():
                 self._merge(launch, sinks, out, sums)
         return AttentionResult(out, kv, sums)
+
+    def _pages(self, layer: int, kv: tuple[Tensor, Tensor], tile: Tile) -> Pages:
+        """K and V of a layer as the tile reads them; descriptors take long to make, so they stay."""
+        if not tile.descriptors:
+            return kv
+        k_pages, pages = self._descriptors.get((layer, tile.keys), (None, None))
+        if pages is None or k_pages is not kv[0]:
+            pages = descriptor(kv[0], tile.keys), descriptor(kv[1], tile.keys)
+            self._descriptors[layer, tile.keys] = kv[0], pages
+        return pages
 
     def _attend(
         self,
         launch: Launch,
         q: Tensor,
-        pages: tuple[Tensor, Tensor],
+        pages: Pages,
         table: Tensor,
         sinks: Tensor | None,
         out: Tensor,
         lse: Tensor | None,
     ) -> None:
         spec, tile = self._spec, launch.tile
-        k, v = (descriptor(x, tile.keys) for x in pages) if tile.descriptors else pages
         attention_kernel[(spec.kv_heads, len(launch.items))](
-            q, k, v, table, launch.items, launch.tree, sinks, out, lse,
+            q, *pages, table, launch.items, launch.tree, sinks, out, lse,
             launch.parts, launch.part_lse, q.stride(0), q.stride(1), table.stride(0),
             *scales(spec),
             **attention_constants(
@@ -257,15 +260,34 @@ class TritonAttention:
         )  # fmt: skip
 
 
-def _classes(batch: AttentionBatch) -> dict[str, np.ndarray]:
-    """The sequences with few and with many query tokens."""
+def _classes(batch: AttentionBatch) -> dict[str, Class]:
+    """The sequences with few and with many query tokens, without the padding among them."""
+    bucket, trees = batch.bucket, batch.tree_parent is not None
+    few = MOST_DRAFTED if trees else FEW
+    if bucket is not None and bucket.max_query > few and not trees:
+        few = 1  # decodes alone then decide how the tiles of the short ones look
     q_lens = np.diff(batch.q_indptr)
-    few = q_lens <= (FEW if batch.tree_parent is None else MOST_DRAFTED)
-    # The padding of a batch may end in one long sequence, which must not make it another batch: it
-    # is left out, and what comes out for its tokens is anything. Batches of padding alone measure.
     padding = batch.page_table[batch.rows, 0] == NULL_PAGE
-    idle = ~few & padding if not padding.all() else np.zeros_like(few)
-    return {"short": np.flatnonzero(few), "long": np.flatnonzero(~few & ~idle)}
+    real = (q_lens > 0) & (~padding | padding.all())  # steps of padding alone stand for others
+    short, long = (np.flatnonzero(real & part) for part in (q_lens <= few, q_lens > few))
+    if bucket is None:
+        found = {"short": short, "long": long}
+        return {
+            name: Class(chosen, int(q_lens[chosen].sum()), len(chosen))
+            for name, chosen in found.items()
+            if len(chosen)
+        }
+    tokens, seqs = bucket.tokens, bucket.seqs
+    if bucket.max_query <= few:
+        return {"short": Class(short, tokens, seqs)}
+    return {
+        "short": Class(short, min(tokens, few * seqs), seqs),
+        "long": Class(long, tokens, min(seqs, tokens // (few + 1))),
+    }
+
+
+def _members(classes: Mapping[str, Class], name: str) -> np.ndarray:
+    return classes[name].chosen if name in classes else np.empty(0, np.int64)
 
 
 def processors(device: torch.device) -> int:

@@ -92,6 +92,10 @@ def cut(
     trees: bool,
 ) -> Work:
     """Items and jobs for the sequences `chosen` (indices), in arrays of static `sizes`."""
+    items = np.zeros((sizes[0], ITEM_FIELDS), np.int32)
+    jobs = np.zeros((sizes[1], JOB_FIELDS), np.int32)
+    if not len(chosen):
+        return Work(items, jobs)
     starts = batch.q_indptr[chosen].astype(np.int64)
     q_lens = batch.q_indptr[chosen + 1] - starts
     kv_lens = batch.kv_lens[chosen].astype(np.int64)
@@ -124,10 +128,8 @@ def cut(
         position[tile], item_begin, item_end, np.where(cut_tiles[tile], slots[tile] + index, -1),
     )  # fmt: skip
     order = np.argsort(item_begin - item_end, kind="stable")
-    items = np.zeros((sizes[0], ITEM_FIELDS), np.int32)
     for place, field in enumerate(fields):
         items[: len(tile), place] = field[order]
-    jobs = np.zeros((sizes[1], JOB_FIELDS), np.int32)
     merged = np.flatnonzero(cut_tiles)
     parts = ((starts[owner] + offset)[merged], tokens[merged], slots[merged], chunks[merged])
     for place, part in enumerate(parts):

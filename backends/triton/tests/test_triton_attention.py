@@ -12,14 +12,22 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="Triton comes with GPU builds of torch, not with this one")
 
-from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec, Rotation
+from inarch.hal.attention import (
+    AttentionBatch,
+    AttentionResult,
+    AttentionSpec,
+    HostPlan,
+    Rotation,
+)
+from inarch.hal.executor import StepShape
 from inarch.hal.kv import KVHeads, KVSpec, KVState
 from inarch.hal.ops.rotary import rope
+from inarch.hal.packing import upload
 from inarch.hal.reference.attention import ReferenceAttention
 from inarch.hal.reference.device import ReferenceDevice
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch_triton import attention
-from inarch_triton.attention import TritonAttention
+from inarch_triton.attention import Plan, TritonAttention
 from inarch_triton.kv import PagedKVStore
 from inarch_triton.rotary import rope as our_rope
 
@@ -54,7 +62,7 @@ class Case:
         oracle = ReferenceAttention(wide, store, ReferenceDevice())
         inputs = (x.float() for x in (self.q, self.k, self.v))
         kv = self.fill(store)
-        plan = oracle.plan(self.batch)
+        plan = oracle.plan(self.batch).on(ReferenceDevice())
         return oracle.run(0, *inputs, kv, plan, sinks=self.sinks, lse=True)
 
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
@@ -126,7 +134,7 @@ def check(case: Case, device, *, lse: bool) -> None:
     expected = case.reference()
     ours, kv = case.attention(device)
     sinks = None if case.sinks is None else case.sinks.to(device.torch_device)
-    plan = ours.plan(case.batch)
+    plan = ours.plan(case.batch).on(device)
     got = ours.run(0, *case.inputs(device), kv, plan, sinks=sinks, lse=lse)
     tolerance = TOLERANCE[case.spec.dtype]
     assert got.out.dtype == case.spec.dtype
@@ -245,20 +253,93 @@ def test_a_tree_may_come_with_a_long_chain_but_may_not_be_long_itself(device) ->
         case.attention(device)[0].plan(case.batch)
 
 
-def test_plans_of_one_shape_keep_their_addresses_and_serve_the_latest_batch(device) -> None:
-    cases = [build(spec(), [(n, chain(1)), (40, chain(1))], 16, tree=False) for n in (300, 90)]
-    ours, _ = cases[0].attention(device)
-    addresses = set()
-    for case in cases:
-        # Another table of the same shape, given whole.
-        table = np.full((4, 50), 1 << 30, np.int32)
-        table[:, : case.batch.page_table.shape[1]] = case.batch.page_table
-        batch = dataclasses.replace(case.batch, page_table=table)
-        plan = ours.plan(batch)
-        addresses.add((plan.addresses, tuple(launch.items.shape for launch in plan.launches)))
-        got = ours.run(0, *case.inputs(device), case.attention(device)[1], plan)
-        torch.testing.assert_close(got.out.cpu(), case.reference().out, rtol=2e-5, atol=2e-5)
-    assert len(addresses) == 1
+class Buffers:
+    """The arrays of one bucket at one place, as a captured step has them."""
+
+    def __init__(self, device) -> None:
+        self._device = device
+        self._there: dict[str, Tensor] = {}
+
+    def bring(self, plan: HostPlan) -> Plan:
+        arrays = {name: self._device.upload(array) for name, array in plan.arrays.items()}
+        self._there = self._there or arrays
+        assert arrays.keys() == self._there.keys()
+        for name, array in arrays.items():
+            assert (self._there[name].shape, self._there[name].dtype) == (array.shape, array.dtype)
+            self._there[name].copy_(array)
+        return plan.bind({**self._there, **upload(self._device, plan.passing)})
+
+
+def padded_to(bucket: StepShape, case: Case) -> Case:
+    """With the padding of the core, whose keys and values are NaN, and a table of one size."""
+    batch, tokens = case.batch, len(case.q)
+    extra, spare = bucket.seqs - len(batch.kv_lens), bucket.tokens - tokens
+    lengths = np.zeros(extra, np.int32)
+    lengths[:spare] = 1
+    lengths[-1:] += max(spare - extra, 0)
+    table = np.full((12, 40), 1 << 30, np.int32)
+    table[-1] = 0
+    table[: len(batch.page_table), : batch.page_table.shape[1]] = batch.page_table
+    ends = batch.q_indptr[-1] + np.cumsum(lengths)
+    whole = AttentionBatch(
+        np.concatenate((batch.q_indptr, ends)).astype(np.int32),
+        np.concatenate((batch.kv_lens, lengths)),
+        np.concatenate((batch.rows, np.full(extra, 11, np.int32))),
+        table,
+        bucket=bucket,
+    )
+    q, k, v = (
+        torch.cat((x, x.new_full((spare, *x.shape[1:]), torch.nan)))
+        for x in (case.q, case.k, case.v)
+    )
+    return dataclasses.replace(case, batch=whole, q=q, k=k, v=v)
+
+
+DECODE = [(300, chain(1)), (40, chain(1)), (0, chain(1)), (90, chain(1))]
+BUCKETS = {
+    "decodes": (StepShape(4, 4, 1), [DECODE, DECODE[:2], DECODE[2:]]),
+    "verification": (StepShape(12, 4, 3), [[(30, chain(3))] * 4, [(300, chain(3)), (8, chain(2))]]),
+    "prompts and decodes": (
+        StepShape(64, 8, 64),
+        [
+            [(0, chain(40))],
+            [(300, chain(1)), (20, chain(3)), (130, chain(20)), (0, chain(33))],
+            [(17, chain(1)), (64, chain(1)), (0, chain(62))],
+            [(9, chain(8))] * 8,
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("window", [None, 30])
+@pytest.mark.parametrize("name", BUCKETS)
+def test_all_batches_of_a_bucket_go_through_the_same_buffers_and_grids(
+    name: str, window: int | None, device
+) -> None:
+    bucket, batches = BUCKETS[name]
+    buffers, ours, seen = Buffers(device), None, set()
+    for sequences in batches:
+        plain = build(spec(window=window), sequences, 16, tree=False)
+        case = padded_to(bucket, plain)
+        fresh, kv = case.attention(device)
+        ours = ours or fresh
+        plan = buffers.bring(ours.plan(case.batch))
+        grids = ((launch.items.shape, launch.jobs.shape, launch.tile) for launch in plan.launches)
+        seen.add((plan.addresses, *grids))
+        got = ours.run(0, *case.inputs(device), kv, plan)
+        tokens = len(plain.q)
+        torch.testing.assert_close(
+            got.out[:tokens].cpu(), plain.reference().out, rtol=2e-5, atol=2e-5
+        )
+    assert len(seen) == 1
+
+
+def test_the_attention_of_padding_costs_nothing(device) -> None:
+    case = padded_to(StepShape(64, 8, 64), build(spec(), [(0, chain(20))], 16, tree=False))
+    plan = case.attention(device)[0].plan(case.batch)
+    for name in ("short", "long"):
+        items = plan.arrays[f"{name}_items"]
+        assert items[:, 2].sum() == (20 if name == "long" else 0)
 
 
 def test_the_page_table_on_the_device_follows_the_updates_alone(device) -> None:
@@ -268,9 +349,9 @@ def test_the_page_table_on_the_device_follows_the_updates_alone(device) -> None:
     stale = right.copy()
     row = case.batch.rows[0]
     stale[row, 2:5] = 0
-    ours.plan(dataclasses.replace(case.batch, page_table=stale))
+    ours.plan(dataclasses.replace(case.batch, page_table=stale)).on(device)
     updates = (np.full(4, row), np.array([2, 3, 3, 4]), right[row, [2, 1, 3, 4]])
-    plan = ours.plan(dataclasses.replace(case.batch, page_updates=updates))
+    plan = ours.plan(dataclasses.replace(case.batch, page_updates=updates)).on(device)
     np.testing.assert_array_equal(plan.table.cpu().numpy(), right)
     got = ours.run(0, *case.inputs(device), kv, plan)
     torch.testing.assert_close(got.out.cpu(), case.reference().out, rtol=2e-5, atol=2e-5)
@@ -283,26 +364,8 @@ def test_a_plan_has_copied_what_it_keeps(device) -> None:
     plan = ours.plan(case.batch)
     for array in (case.batch.q_indptr, case.batch.kv_lens, case.batch.rows, case.batch.page_table):
         array[:] = 0
-    got = ours.run(0, *case.inputs(device), kv, plan)
+    got = ours.run(0, *case.inputs(device), kv, plan.on(device))
     torch.testing.assert_close(got.out.cpu(), expected, rtol=2e-5, atol=2e-5)
-
-
-def test_long_padding_does_not_change_the_shape_that_was_captured(device) -> None:
-    ours, _ = build(spec(), MIXED, 16, tree=False).attention(device)
-    table = np.array([[0, 0], [1, 2], [3, 4]], np.int32)  # row 0 is padding
-    addresses = set()
-    for queries, rows in (
-        ([2, 3, 27], [1, 2, 0]),
-        ([7, 16, 9], [2, 1, 0]),
-        ([1, 1, 30], [1, 0, 0]),
-    ):
-        lengths = np.array(queries, np.int32)
-        batch = AttentionBatch(
-            np.cumsum([0, *queries]).astype(np.int32), lengths, np.array(rows, np.int32), table
-        )
-        plan = ours.plan(batch)
-        addresses.add((plan.addresses, *(launch.items.shape for launch in plan.launches)))
-    assert len(addresses) == 1
 
 
 def test_padding_reads_the_null_page_and_disturbs_nobody(device) -> None:
@@ -311,7 +374,7 @@ def test_padding_reads_the_null_page_and_disturbs_nobody(device) -> None:
     case.k[1:], case.v[1:] = torch.nan, torch.nan
     ours, kv = case.attention(device)
     before = [part.clone() for part in kv[0]]
-    got = ours.run(0, *case.inputs(device), kv, ours.plan(case.batch))
+    got = ours.run(0, *case.inputs(device), kv, ours.plan(case.batch).on(device))
     torch.testing.assert_close(got.out[:1].cpu(), case.reference().out[:1], rtol=2e-5, atol=2e-5)
     for part, old in zip(kv[0], before, strict=True):
         assert part[1:].isfinite().sum() == old[1:].isfinite().sum() + part[0, 0].numel()
@@ -326,7 +389,9 @@ def test_queries_and_keys_are_rotated_before_they_are_attended_with(turn, device
     place, (q, k, v) = device.torch_device, case.inputs(device)
     case.q, case.k = rope(case.q, case.k, positions, table)
     rotation = Rotation(turn, positions.to(place), table.to(place))
-    got = ours.run(0, q.clone(), k.clone(), v, kv, ours.plan(case.batch), rotation=rotation)
+    got = ours.run(
+        0, q.clone(), k.clone(), v, kv, ours.plan(case.batch).on(device), rotation=rotation
+    )
     expected = case.reference()
     torch.testing.assert_close(got.out.cpu(), expected.out, rtol=2e-5, atol=2e-5)
     for part, theirs in zip(got.kv[0], expected.kv[0], strict=True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -18,7 +19,6 @@ from inarch.engine.messages import (
     Cleared,
     GetStats,
     ModelInfo,
-    NewRequest,
     Overloaded,
     Stats,
     ToEngine,
@@ -34,6 +34,19 @@ from inarch.sampling import SamplingParams
 log = logging.getLogger("inarch.engine")
 
 LONG_TEXT = 20_000  # characters, from which tokenizing moves to a thread
+# Messages that may be handled before others in the event loop have a turn. What has piled up is
+# taken in one go, so that each stream writes once for all of it: that is how a late one catches up.
+MOST_AT_ONCE = 8
+
+Listener = Callable[[RequestOutput | InarchError], None]
+
+
+@dataclass(frozen=True)
+class Ongoing:
+    """A request that has begun: who hears of it, and its samples' handles."""
+
+    listener: Listener
+    handles: list[int]
 
 
 class AsyncEngine:
@@ -46,7 +59,7 @@ class AsyncEngine:
     def __init__(self, config: EngineConfig | None = None) -> None:
         self._given = config or EngineConfig()
         self._tickets = itertools.count(1)
-        self._queues: dict[str, asyncio.Queue[RequestOutput | InarchError]] = {}
+        self._requests: dict[str, Ongoing] = {}
         self._replies: dict[int, asyncio.Future[Stats | Cleared]] = {}
         self._dead: str | None = "it was not started"
 
@@ -103,15 +116,10 @@ class AsyncEngine:
             ids = await asyncio.to_thread(self._frontend.encode, prompt)
         else:
             ids = self._frontend.encode(prompt)
-        if request_id in self._queues:
-            raise InvalidRequestError(f"request id {request_id!r} is in use", param="request_id")
-        samples = self._frontend.open(ids, params, request_id=request_id, namespace=namespace)
-        name = self._frontend.samples[samples[0].handle].request_id
-        queue = self._queues[name] = asyncio.Queue()
+        queue: asyncio.Queue[RequestOutput | InarchError] = asyncio.Queue()
+        name = self.begin(ids, params, queue.put_nowait, request_id=request_id, namespace=namespace)
         try:
-            for message in samples:
-                await self._send(message)
-            unfinished = len(samples)
+            unfinished = params.n
             while unfinished:
                 output = await queue.get()
                 if isinstance(output, InarchError):
@@ -119,17 +127,50 @@ class AsyncEngine:
                 yield output
                 unfinished -= output.finish_reason is not None
         finally:
-            del self._queues[name]
-            self._end(samples)
+            self.end(name)
+
+    def begin(
+        self,
+        ids: Sequence[int],
+        params: SamplingParams,
+        listener: Listener,
+        *,
+        request_id: str | None = None,
+        namespace: str = "",
+    ) -> str:
+        """Begin a request and return its id. What `generate` is made of, without a task of its own.
+
+        `listener` is called in the event loop with each output, or with the error that ends the
+        request; it must be quick. Whoever begins a request must `end` it. The ids are below the
+        vocabulary's size. Raises InvalidRequestError and EngineDeadError.
+        """
+        self._check_alive()
+        if request_id in self._requests:
+            raise InvalidRequestError(f"request id {request_id!r} is in use", param="request_id")
+        samples = self._frontend.open(ids, params, request_id=request_id, namespace=namespace)
+        name = self._frontend.samples[samples[0].handle].request_id
+        self._requests[name] = Ongoing(listener, [message.handle for message in samples])
+        for message in samples:
+            self._child.send(message)
+        return name
+
+    def end(self, request_id: str) -> None:
+        """Forget a request and abort what is unfinished. Does not wait: a cancelled task may call."""
+        for handle in self._requests.pop(request_id).handles:
+            if handle in self._frontend.samples:
+                self._frontend.close(handle)
+                if self.alive:
+                    self._child.send(Abort(handle=handle))
 
     async def abort(self, request_id: str) -> None:
-        """End a request; its iterator yields one more output per sample, with reason "abort"."""
-        queue = self._queues.get(request_id)
-        for sample in [s for s in self._frontend.samples.values() if s.request_id == request_id]:
-            self._frontend.close(sample.handle)
-            await self._send(Abort(handle=sample.handle))
-            if queue is not None:
-                queue.put_nowait(self._frontend.aborted(sample))
+        """End a request; its listener hears one more output per sample, with reason "abort"."""
+        ongoing = self._requests.get(request_id)
+        for handle in ongoing.handles if ongoing else ():
+            sample = self._frontend.samples.get(handle)
+            if sample is not None:
+                self._frontend.close(handle)
+                await self._send(Abort(handle=handle))
+                self._deliver(request_id, self._frontend.aborted(sample))
 
     async def stats(self) -> Stats:
         ticket = next(self._tickets)
@@ -159,14 +200,6 @@ class AsyncEngine:
         finally:
             del self._replies[ticket]
 
-    def _end(self, samples: Sequence[NewRequest]) -> None:
-        """Abort what is unfinished; does not wait, so that it works in a cancelled task."""
-        for message in samples:
-            if message.handle in self._frontend.samples:
-                self._frontend.close(message.handle)
-                if self.alive:
-                    self._child.send(Abort(handle=message.handle))
-
     async def _listen(self) -> None:
         try:
             await self._receive()
@@ -175,13 +208,16 @@ class AsyncEngine:
             self._die(f"a message could not be handled: {error}")
 
     async def _receive(self) -> None:
-        while True:
+        for count in itertools.count(1):
+            if count % MOST_AT_ONCE == 0:
+                await asyncio.sleep(0)
             match message := await self._child.receive():
                 case TokenOutput():
-                    for news in self._frontend.receive(message):
-                        if news.cut is not None:
-                            await self._send(Abort(handle=news.cut))
-                        self._deliver(news.output.request_id, news.output)
+                    outputs, cut = self._frontend.receive(message)
+                    for handle in cut:
+                        await self._send(Abort(handle=handle))
+                    for output in outputs:
+                        self._deliver(output.request_id, output)
                 case Stats() | Cleared():
                     reply = self._replies.get(message.ticket)
                     if reply is not None and not reply.done():  # who asked may have been cancelled
@@ -190,9 +226,9 @@ class AsyncEngine:
                     self._refuse(message)
 
     def _deliver(self, request_id: str, output: RequestOutput | InarchError) -> None:
-        queue = self._queues.get(request_id)
-        if queue is not None:
-            queue.put_nowait(output)
+        ongoing = self._requests.get(request_id)
+        if ongoing is not None:
+            ongoing.listener(output)
 
     def _refuse(self, message: Overloaded) -> None:
         sample = self._frontend.samples.get(message.handle)
@@ -217,8 +253,8 @@ class AsyncEngine:
     def _die(self, why: str) -> None:
         self._dead = why
         error = EngineDeadError(f"the engine is gone: {why}")
-        for queue in self._queues.values():
-            queue.put_nowait(error)
+        for ongoing in list(self._requests.values()):
+            ongoing.listener(error)
         for reply in self._replies.values():
             if not reply.done():
                 reply.set_exception(error)

@@ -1,4 +1,4 @@
-"""Turn a step plan into the host arrays of one padded batch, and bring arrays to the device."""
+"""Turn a step plan into the host arrays of one padded batch."""
 
 from __future__ import annotations
 
@@ -6,35 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from inarch.engine.plan import StepPlan
 from inarch.engine.table import RequestTable
 from inarch.hal.attention import AttentionBatch
-from inarch.hal.device import Device
 from inarch.hal.executor import StepShape
-
-ALIGNMENT = 16  # bytes; every packed array begins at a multiple of it, as vector loads want
-TORCH_DTYPE = {
-    np.dtype(np.int32): torch.int32,
-    np.dtype(np.int64): torch.int64,
-    np.dtype(np.float32): torch.float32,
-}
 
 
 @dataclass(frozen=True)
 class HostBatch:
     """The arrays of a step, padded to `shape`.
 
-    token_ids [T] int64: known ids, or ~row where the id is the one sampled last for that row and may
-    be known to the device only. positions [T], last_token [S]: as in StepInputs.
+    inputs: token_ids [T], positions [T] and last_token [S] of StepInputs, all int64. A token id is
+    known, or ~row where it is the one sampled last for that row and may be known to the device only.
     """
 
     shape: StepShape
-    token_ids: np.ndarray
-    positions: np.ndarray
-    last_token: np.ndarray
+    inputs: Mapping[str, np.ndarray]
     attention: AttentionBatch
 
 
@@ -42,16 +30,23 @@ def step_shape(plan: StepPlan) -> StepShape:
     return StepShape(plan.num_tokens, len(plan.requests), int(plan.lengths.max()))
 
 
+def nothing() -> StepPlan:
+    """The plan of no request: padded to a shape, it is a step in the null page."""
+    none = np.empty(0, dtype=np.int32)
+    return StepPlan([], none, none, none, np.empty(0, dtype=bool), decodes=0)
+
+
 def build_batch(plan: StepPlan, table: RequestTable, shape: StepShape) -> HostBatch:
     """Lay the plan's sequences out one after the other and pad to `shape`.
 
-    Padding sequences use the null row. They have one token each, the last of them what remains.
+    Padding sequences use the null row: see AttentionBatch.
     """
     lengths, starts, rows = _padded(plan, table, shape)
     q_indptr = np.zeros(len(lengths) + 1, dtype=np.int32)
     np.cumsum(lengths, out=q_indptr[1:])
     positions = np.arange(shape.tokens, dtype=np.int64)
     positions += np.repeat(starts - q_indptr[:-1], lengths)
+    positions[plan.num_tokens :] = 0  # padding may be longer than a context
     token_ids = np.zeros(shape.tokens, dtype=np.int64)
     token_ids[: plan.decodes] = ~plan.rows[: plan.decodes]
     for s in range(plan.decodes, len(plan.requests)):
@@ -64,8 +59,11 @@ def build_batch(plan: StepPlan, table: RequestTable, shape: StepShape) -> HostBa
         rows=rows,
         page_table=table.pages,
         page_updates=table.take_updates(),
+        bucket=shape if shape.captured else None,
     )
-    return HostBatch(shape, token_ids, positions, q_indptr[1:].astype(np.int64) - 1, attention)
+    last_token = q_indptr[1:].astype(np.int64) - 1
+    inputs = {"token_ids": token_ids, "positions": positions, "last_token": last_token}
+    return HostBatch(shape, inputs, attention)
 
 
 def _padded(
@@ -75,30 +73,14 @@ def _padded(
     spare = shape.tokens - plan.num_tokens
     if not extra and not spare:
         return plan.lengths, plan.starts, plan.rows
-    if extra < 0 or spare < extra or (spare and not extra):
+    if extra < 0 or spare < 0 or (spare and not extra):
         raise ValueError(f"bucket {shape} cannot hold {step_shape(plan)} and its padding")
-    padding = np.ones(extra, dtype=np.int32)
-    padding[-1] = spare - (extra - 1)
+    padding = np.zeros(extra, dtype=np.int32)
+    padding[:spare] = 1
+    padding[-1] += max(spare - extra, 0)
     null_rows = np.full(extra, table.null_row, dtype=np.int32)
     return (
         np.concatenate((plan.lengths, padding)),
         np.concatenate((plan.starts, np.zeros(extra, dtype=np.int32))),
         np.concatenate((plan.rows, null_rows)),
     )
-
-
-def upload(device: Device, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Bring several small 1-D arrays to the device in a single copy."""
-    sizes = {name: -(-array.nbytes // ALIGNMENT) * ALIGNMENT for name, array in arrays.items()}
-    packed = np.empty(sum(sizes.values()), dtype=np.uint8)
-    at = 0
-    for name, array in arrays.items():
-        packed[at : at + array.nbytes] = array.view(np.uint8)
-        at += sizes[name]
-    there = device.upload(packed)
-    tensors: dict[str, Tensor] = {}
-    at = 0
-    for name, array in arrays.items():
-        tensors[name] = there[at : at + array.nbytes].view(TORCH_DTYPE[array.dtype])
-        at += sizes[name]
-    return tensors

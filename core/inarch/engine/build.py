@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
 
 from inarch.config import EngineConfig
-from inarch.engine.batch import upload
+from inarch.engine.batch import build_batch, nothing
 from inarch.engine.core import EngineCore
 from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
 from inarch.engine.messages import ModelInfo
 from inarch.engine.runner import Runner
 from inarch.engine.sampler import Sampler
 from inarch.engine.scheduler import Scheduler
+from inarch.engine.table import RequestTable
 from inarch.errors import ConfigError
-from inarch.hal.attention import AttentionBatch
 from inarch.hal.backend import Backend
 from inarch.hal.device import Device
 from inarch.hal.dispatch import REFERENCE, Dispatcher
-from inarch.hal.executor import StepInputs
+from inarch.hal.executor import StepInputs, StepShape
 from inarch.hal.kv import KVStore
+from inarch.hal.packing import upload
 from inarch.hal.reference.executor import EagerExecutor
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch.hal.support import no
@@ -79,7 +79,7 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     running = config.max_running_requests or device.running_requests
     sampler = Sampler(running, description.vocab_size, device, dispatcher)
     dispatcher.freeze()
-    executor = (device.executor() if decoder.capturable else None) or EagerExecutor()
+    executor = (device.executor() if decoder.capturable else None) or EagerExecutor(device)
     step_tokens = max(config.max_step_tokens or device.step_tokens, running)
     memory = _size_memory(
         config, device, store, decoder, sampler, weights=loaded, running=running,
@@ -94,7 +94,8 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         prefix_cache=config.prefix_cache,
     )
     kv = store.allocate(memory.pages)
-    runner = Runner(device, decoder, executor, sampler, scheduler.table, kv)
+    most = StepShape(step_tokens, running, step_tokens)
+    runner = Runner(decoder, executor, sampler, scheduler.table, kv, most)
     core = EngineCore(scheduler, runner, max_waiting=config.max_waiting_requests)
     info = _model_info(
         config, checkpoint, description, device, scheduler, memory, dtype, kv_dtype, context
@@ -199,29 +200,17 @@ def _size_memory(
 def _rehearsal(
     device: Device, store: KVStore, decoder: Decoder, sampler: Sampler, context: int
 ) -> RunStep:
-    """A step in the null page: each sequence has one token, the last of them what remains.
-
-    With `prefix` the last sequence's tokens come at the end of a whole context.
-    """
+    """A step of padding; with `prefix` its last sequence's tokens end a whole context."""
 
     @torch.inference_mode()
     def run_step(tokens: int, seqs: int, prefix: bool) -> None:
-        lengths = np.ones(seqs, dtype=np.int32)
-        lengths[-1] += tokens - seqs
-        q_indptr = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-        kv_lens = lengths.copy()
-        kv_lens[-1] = max(lengths[-1], context if prefix else 0)
-        pages = -(-int(kv_lens[-1]) // store.layout.page_tokens)
-        batch = AttentionBatch(
-            q_indptr=q_indptr,
-            kv_lens=kv_lens,
-            rows=np.zeros(seqs, dtype=np.int32),
-            page_table=np.zeros((1, pages), dtype=np.int32),
-        )
-        zeros = np.zeros(tokens, dtype=np.int64)
-        last = q_indptr[1:].astype(np.int64) - 1
-        there = upload(device, {"ids": zeros, "positions": zeros, "last": last})
-        inputs = StepInputs(there["ids"], there["positions"], there["last"], decoder.plan(batch))
+        pages = -(-max(tokens, context) // store.layout.page_tokens)
+        shape = StepShape(tokens, seqs, tokens)
+        batch = build_batch(nothing(), RequestTable(0, pages), shape)
+        kv_lens = batch.attention.kv_lens
+        kv_lens[-1] = max(kv_lens[-1], context if prefix else 0)
+        plans = decoder.plan(batch.attention).on(device)
+        inputs = StepInputs(**upload(device, batch.inputs), plans=plans)
         logits, _ = decoder.forward(inputs, store.allocate(2))
         sampler.rehearse(logits)
 

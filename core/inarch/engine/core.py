@@ -73,6 +73,10 @@ class EngineCore:
             self._commit(self._flight.popleft(), outputs)
         return outputs
 
+    def prepare(self) -> bool:
+        """Use a moment without work for a kind of step that may come; False if all are prepared."""
+        return self._runner.prepare()
+
     def stats(self, ticket: int = 0) -> Stats:
         now = self.scheduler.stats()
         return Stats(

@@ -146,11 +146,12 @@ class Engine:
     def _step(self) -> None:
         """One step of the core; its outputs go to the streams that wait for them."""
         for tokens in self._core.step().values():
-            for news in self._frontend.receive(tokens):
-                if news.cut is not None:
-                    self._core.abort(Abort(handle=news.cut))
-                inbox, number = self._inboxes[news.output.request_id]
-                inbox.append((number, news.output))
+            outputs, cut = self._frontend.receive(tokens)
+            for handle in cut:
+                self._core.abort(Abort(handle=handle))
+            for output in outputs:
+                inbox, number = self._inboxes[output.request_id]
+                inbox.append((number, output))
 
     def _per_prompt(
         self, params: SamplingParams | Sequence[SamplingParams] | None, count: int

@@ -38,14 +38,6 @@ class Sample:
     cached_tokens: int = 0
 
 
-@dataclass(frozen=True)
-class News:
-    """An output for a request; `cut` if the engine must be told to stop, for text it cannot see."""
-
-    output: RequestOutput
-    cut: int | None = None  # handle to abort
-
-
 @dataclass
 class Frontend:
     """Validates requests, numbers their samples and turns the engine's tokens into outputs."""
@@ -116,19 +108,28 @@ class Frontend:
             )
         return messages
 
-    def receive(self, output: TokenOutput) -> Iterator[News]:
-        """Turn one step's tokens into outputs; those of samples that were closed are dropped."""
-        for index, (handle, token) in enumerate(zip(output.handles, output.tokens, strict=True)):
-            sample = self.samples.get(handle)
+    def receive(self, news: TokenOutput) -> tuple[list[RequestOutput], list[int]]:
+        """One step's tokens as outputs; those of samples that were closed are dropped.
+
+        Also the handles of samples that the engine must be told to end, for text it cannot see.
+        First tokens come first: behind a full batch they would wait for all the others to be sent.
+        """
+        outputs: list[RequestOutput] = []
+        cut: list[int] = []
+        first = news.cached
+        later = (i for i in range(len(news.handles)) if i not in first)
+        for index in (*first, *later):
+            sample = self.samples.get(news.handles[index])
             if sample is None:
                 continue
-            sample.cached_tokens = output.cached.get(index, sample.cached_tokens)
-            logprobs: tuple[TokenLogprob, ...] = ()
-            if index in output.logprobs:
-                chosen, values, ids = output.logprobs[index]
-                top = tuple(zip(ids, values, strict=True))
-                logprobs = (TokenLogprob(token, chosen, top),)
-            yield self._advance(sample, token, output.finish.get(index), logprobs)
+            if index in first:
+                sample.cached_tokens = first[index]
+            finish = news.finish.get(index)
+            output = self._advance(sample, news.tokens[index], finish, _logprobs(news, index))
+            outputs.append(output)
+            if finish is None and output.finish_reason is not None:
+                cut.append(sample.handle)
+        return outputs, cut
 
     def close(self, handle: int) -> None:
         """Forget a sample; tokens that still arrive for it are dropped."""
@@ -158,7 +159,7 @@ class Frontend:
 
     def _advance(
         self, sample: Sample, token: int, finish: str | None, logprobs: tuple[TokenLogprob, ...]
-    ) -> News:
+    ) -> RequestOutput:
         """Add a token to a sample. An eos or stop token is counted but not part of the text."""
         sample.completion_tokens += 1
         detokenizer = sample.detokenizer
@@ -170,15 +171,14 @@ class Frontend:
             text = detokenizer.push([token], check_stops=may_stop)
         if detokenizer.matched is not None:
             self.close(sample.handle)
-            output = self._output(sample, text, (token,), logprobs, "stop", detokenizer.matched)
-            return News(output, None if finish else sample.handle)
+            return self._output(sample, text, (token,), logprobs, "stop", detokenizer.matched)
         if finish is None:
-            return News(self._output(sample, text, (token,), logprobs, None, None))
+            return self._output(sample, text, (token,), logprobs, None, None)
         self.close(sample.handle)
         text += detokenizer.finish()
         reason: FinishReason = "stop" if is_stop else "length"
         matched = token if is_stop else None
-        return News(self._output(sample, text, (token,), logprobs, reason, matched))
+        return self._output(sample, text, (token,), logprobs, reason, matched)
 
     def _output(
         self,
@@ -201,3 +201,10 @@ class Frontend:
             sample.completion_tokens,
             sample.cached_tokens,
         )
+
+
+def _logprobs(news: TokenOutput, index: int) -> tuple[TokenLogprob, ...]:
+    if index not in news.logprobs:
+        return ()
+    chosen, values, ids = news.logprobs[index]
+    return (TokenLogprob(news.tokens[index], chosen, tuple(zip(ids, values, strict=True))),)

@@ -21,6 +21,7 @@ import msgspec
 import zmq
 
 from inarch.config import EngineConfig, from_mapping
+from inarch.engine.garbage import settle
 from inarch.engine.messages import (
     Abort,
     ClearCache,
@@ -39,6 +40,7 @@ from inarch.errors import InarchError
 
 log = logging.getLogger("inarch.engine")
 PARENT_CHECK_S = 1.0
+PREPARED = 2  # shapes of steps that are prepared before anyone is told that the engine is ready
 
 
 def dump(config: EngineConfig) -> bytes:
@@ -67,6 +69,7 @@ def main(address: str, parent: int) -> int:
         log.exception("the engine could not start")
         _report_failure(socket, parent, "InarchError", f"{type(error).__name__}: {error}")
         return 1
+    settle()
     service.run()
     return 0
 
@@ -94,23 +97,33 @@ class Service:
         self._socket = socket
         self._built = build(config, backend, plugins)
         self._core = self._built.core
+        self._unprepared = all(self._core.prepare() for _ in range(PREPARED))
         self._parent = parent
 
     def run(self) -> None:
-        """Step while there is work, sleep while there is none, end with the parent."""
+        """Step while there is work, prepare or sleep while there is none, end with the parent."""
         checked = 0.0
         while True:
             if time.monotonic() - checked > PARENT_CHECK_S:
                 checked = time.monotonic()
                 if os.getppid() != self._parent:
                     return
-            if not self._core.has_work and not self._socket.poll(int(PARENT_CHECK_S * 1000)):
+            if not self._core.has_work and not self._has_message():
                 continue
             for client, payload in self._received():
                 self._handle(client, payload)
             if self._core.has_work:
                 for client, output in self._core.step().items():
                     self._send(client, output)
+
+    def _has_message(self) -> bool:
+        """Wait for a message for a while, which is spent on one shape if any is unprepared."""
+        if not self._unprepared:
+            return bool(self._socket.poll(int(PARENT_CHECK_S * 1000)))
+        if self._socket.poll(0):
+            return True
+        self._unprepared = self._core.prepare()
+        return False
 
     def _received(self) -> Iterator[tuple[bytes, bytes]]:
         while True:

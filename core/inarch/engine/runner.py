@@ -5,18 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.engine.batch import build_batch, step_shape, upload
+from inarch.engine.batch import HostBatch, build_batch, nothing, step_shape
 from inarch.engine.plan import StepPlan
 from inarch.engine.sampler import Sampled, SampleInputs, Sampler
 from inarch.engine.table import RequestTable
-from inarch.hal.device import Device
-from inarch.hal.executor import Executor, StepInputs
+from inarch.hal.executor import Executor, StepInputs, StepShape
 from inarch.hal.kv import KVState
 from inarch.models.decoder import Decoder
 
@@ -67,19 +67,20 @@ class Runner:
 
     def __init__(
         self,
-        device: Device,
         decoder: Decoder,
         executor: Executor,
         sampler: Sampler,
         table: RequestTable,
         kv: KVState,
+        most: StepShape,
     ) -> None:
-        self._device = device
+        """most: no step is larger in any respect."""
         self._decoder = decoder
         self._executor = executor
         self._sampler = sampler
         self._table = table
         self._kv = kv
+        self._most = most
         self._step = self._forward  # one object, by which an executor knows what it captured
 
     @torch.inference_mode()
@@ -88,24 +89,29 @@ class Runner:
         shape = self._executor.bucket(step_shape(plan))
         batch = build_batch(plan, self._table, shape)
         sample_inputs = self._sampler.prepare(plan)
-        there = upload(
-            self._device,
-            {
-                "token_ids": batch.token_ids,
-                "positions": batch.positions,
-                "last_token": batch.last_token,
-                **sample_inputs.arrays,
-            },
-        )
-        inputs = StepInputs(
-            token_ids=there["token_ids"],
-            positions=there["positions"],
-            last_token=there["last_token"],
-            plans=self._decoder.plan(batch.attention),
-        )
-        logits, self._kv = self._executor.run(self._step, shape, inputs, self._kv)
+        logits, there = self._run(batch, sample_inputs.arrays)
         sampled = self._sampler.sample(logits[: len(plan.requests)], sample_inputs, there)
         return InFlight(plan, sample_inputs, sampled)
+
+    @torch.inference_mode()
+    def prepare(self) -> bool:
+        """Run one more shape of step on padding, so that it is prepared; False if none is left."""
+        shape = self._executor.unprepared(self._most)
+        if shape is not None:
+            self._run(build_batch(nothing(), self._table, shape), {})
+        return shape is not None
+
+    def _run(
+        self, batch: HostBatch, sampling: Mapping[str, np.ndarray]
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Logits of a step, and its arrays on the device: all that it needs goes up in one copy."""
+        attention = self._decoder.plan(batch.attention)
+        arrays = {**batch.inputs, **attention.arrays}
+        there = self._executor.upload(batch.shape, arrays, {**sampling, **attention.passing})
+        named = {name: there[name] for name in batch.inputs}
+        inputs = StepInputs(**named, plans=attention.bind(there))
+        logits, self._kv = self._executor.run(self._step, batch.shape, inputs, self._kv)
+        return logits, there
 
     def _forward(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         """The step that is run, and captured: the ids that the device alone knows, then the model."""

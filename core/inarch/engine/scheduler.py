@@ -56,7 +56,9 @@ class Scheduler:
             raise ValueError("a step must have room for a decode of every running request")
         self.page_tokens = page_tokens
         self.max_running = max_running
-        self.table = RequestTable(max_running, -(-context_length // page_tokens) + 1)
+        # The null row must hold all the padding of a step, which a short context would not.
+        columns = -(-max(context_length, max_step_tokens) // page_tokens) + 1
+        self.table = RequestTable(max_running, columns)
         self.allocator = PageAllocator(pages)
         self.cache = RadixCache(page_tokens)
         self.waiting = WaitingLine()

@@ -1,7 +1,8 @@
 """Attention over the paged KV cache, split in plan and run.
 
 `plan` happens once a step on the host, outside any captured graph: it turns lengths and page tables
-into whatever the kernel needs. `run` happens once a layer, inside the graph.
+into whatever the kernel needs, as arrays that go to the device in one copy with the rest of the
+step. `run` happens once a layer, inside the graph.
 
 Conventions: the window counts the token itself; the soft-cap comes before the mask; a sink is a
 logit per head that is added to the denominator only; log-sum-exp, of that denominator, is natural
@@ -20,7 +21,9 @@ import torch
 from torch import Tensor
 
 from inarch.hal.device import Device
+from inarch.hal.executor import StepShape
 from inarch.hal.kv import KVState, KVStore
+from inarch.hal.packing import upload
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class AttentionSpec:
 
 @dataclass(frozen=True)
 class AttentionBatch:
-    """One ragged batch, in host arrays only. `plan` must have copied what it keeps.
+    """One ragged batch, in host arrays only.
 
     Sequence s has the query tokens q_indptr[s]:q_indptr[s+1], which are the last ones of its
     kv_lens[s] tokens; their K and V are written by `run` before any query reads. Its pages are
@@ -55,8 +58,11 @@ class AttentionBatch:
     within its own sequence's query tokens, -1 for a child of the cached prefix. A query sees the
     prefix, its ancestors and itself. None: every sequence is a causal chain.
 
-    Padding sequences have no cached prefix and a row whose pages are all the null page. They have
-    one query token each, the last of them what remains.
+    Padding sequences come last; they have no cached prefix and a row whose pages are all the null
+    page. They have one query token each while there are any, the last of these what remains. What
+    comes out for padding is anything, unless all sequences are padding.
+
+    bucket: the captured shape that the batch was padded to; None: it runs as it comes.
     """
 
     q_indptr: np.ndarray  # int32 [S + 1]
@@ -65,10 +71,11 @@ class AttentionBatch:
     page_table: np.ndarray  # int32 [rows, pages a request may have]
     page_updates: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     tree_parent: np.ndarray | None = None  # int32 [T]
+    bucket: StepShape | None = None
 
     @property
     def decode_only(self) -> bool:
-        return int(self.q_indptr[-1]) == len(self.kv_lens)
+        return bool((np.diff(self.q_indptr) == 1).all())
 
 
 class AttentionResult(NamedTuple):
@@ -101,17 +108,35 @@ class Rotation:
 AttentionPlan = Any
 
 
+@dataclass(frozen=True)
+class HostPlan:
+    """One step's plan before it is on the device.
+
+    arrays: what it needs there. Of a batch with a bucket, their names, shapes and dtypes depend on
+    the bucket alone, since they are to lie where those of the last batch lay. passing: more of them,
+    of any shape, which only `bind` itself may read. bind: makes the plan, on the device, of both.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    passing: Mapping[str, np.ndarray]
+    bind: Callable[[Mapping[str, Tensor]], AttentionPlan]
+
+    def on(self, device: Device) -> AttentionPlan:
+        """The plan, with its arrays brought over in a copy of their own."""
+        return self.bind(upload(device, {**self.arrays, **self.passing}))
+
+
 class Attention(Protocol):
     """A running attention implementation, for all layers that share a spec.
 
-    capturable: whether `run` may be recorded once for a batch shape and replayed after `plan` was
-    called for another batch of that shape, whose plan is in buffers of the same addresses.
+    capturable: whether `run` may be recorded once for a bucket and replayed for another batch of
+    it, whose arrays were brought to the same addresses and bound.
     """
 
     capturable: bool
 
-    def plan(self, batch: AttentionBatch) -> AttentionPlan:
-        """Prepare one step; may allocate, upload and synchronise."""
+    def plan(self, batch: AttentionBatch) -> HostPlan:
+        """Prepare one step; must have copied what it keeps of the batch."""
         ...
 
     def run(

@@ -1,15 +1,17 @@
 """Run the step: eagerly, or as one of a set of captured or compiled shapes.
 
-The core pads a batch to the shape that `bucket` answers and then calls `run`. A capturing executor
-prepares a shape when it first meets it, and copies the inputs into buffers of fixed address.
+The core pads a batch to the shape that `bucket` answers, has its arrays uploaded and then calls `run`.
+A capturing executor prepares a shape when it first meets it, or before while there is nothing to do,
+and keeps the arrays of a shape at fixed addresses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from inarch.hal.kv import KVState
@@ -17,11 +19,15 @@ from inarch.hal.kv import KVState
 
 @dataclass(frozen=True, slots=True)
 class StepShape:
-    """tokens of the batch, its sequences, and the most query tokens that one sequence has."""
+    """tokens of the batch, its sequences, and the most query tokens that one sequence has.
+
+    captured: whether steps of the shape are recorded once and then replayed.
+    """
 
     tokens: int
     seqs: int
     max_query: int
+    captured: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,13 +52,35 @@ class Executor(Protocol):
     def bucket(self, shape: StepShape) -> StepShape:
         """The shape to pad to; every field at least as large. The same shape: no padding.
 
-        What is added comes as padding sequences: no more sequences than tokens, and at least one
-        sequence if there are tokens.
+        What is added comes as padding sequences: at least one if there are tokens to add.
+        """
+        ...
+
+    def upload(
+        self,
+        shape: StepShape,
+        arrays: Mapping[str, np.ndarray],
+        passing: Mapping[str, np.ndarray],
+    ) -> dict[str, Tensor]:
+        """Bring the arrays of a step to the device, in one copy; all are valid until the next step.
+
+        `arrays` are of the same shapes in every step of a captured shape and stay where they are;
+        `passing`, which no captured work reads, may lie anywhere.
         """
         ...
 
     def run(
         self, step: Step, shape: StepShape, inputs: StepInputs, kv: KVState
     ) -> tuple[Tensor, KVState]:
-        """Run `step` on inputs of a shape that `bucket` gave. The logits are valid until next run."""
+        """Run `step` on inputs that `upload` brought over for a shape that `bucket` gave.
+
+        The logits are valid until the next run.
+        """
+        ...
+
+    def unprepared(self, most: StepShape) -> StepShape | None:
+        """The most useful shape that a first run would prepare, of those that steps up to `most` have.
+
+        The core runs it on padding while it has nothing else to do. None: nothing is left.
+        """
         ...

@@ -6,14 +6,14 @@ in the layers that the decoder was built of, what differs between devices is beh
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inarch.hal.attention import Attention, AttentionBatch
+from inarch.hal.attention import Attention, AttentionBatch, AttentionPlan, HostPlan
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVSpec, KVState
 from inarch.models.builder import Builder, Norm, Projection
@@ -51,9 +51,21 @@ class Decoder:
         """Whether `forward` may be recorded and replayed: see Attention."""
         return all(attention.capturable for attention in self.attentions)
 
-    def plan(self, batch: AttentionBatch) -> tuple[Any, ...]:
-        """The attention plans of one step, for `StepInputs.plans`."""
-        return tuple(attention.plan(batch) for attention in self.attentions)
+    def plan(self, batch: AttentionBatch) -> HostPlan:
+        """The attention plans of one step as one, which is bound to a tuple: `StepInputs.plans`."""
+        plans = [attention.plan(batch) for attention in self.attentions]
+
+        def bind(there: Mapping[str, Tensor]) -> tuple[AttentionPlan, ...]:
+            return tuple(
+                plan.bind({name: there[f"{i}.{name}"] for name in (*plan.arrays, *plan.passing)})
+                for i, plan in enumerate(plans)
+            )
+
+        arrays, passing = (
+            {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.items()}
+            for parts in ([p.arrays for p in plans], [p.passing for p in plans])
+        )
+        return HostPlan(arrays, passing, bind)
 
     def forward(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         """Logits [S, V] float32 after each sequence's last token, and the new KV state."""

@@ -44,7 +44,7 @@ class Case:
 
     def run(self, *, lse: bool = False) -> AttentionResult:
         implementation = ReferenceAttention(self.spec, self.store, ReferenceDevice())
-        plan = implementation.plan(self.batch)
+        plan = implementation.plan(self.batch).on(ReferenceDevice())
         return implementation.run(
             0, self.q, self.k, self.v, self.kv, plan, sinks=self.sinks, lse=lse
         )
@@ -284,7 +284,8 @@ def test_siblings_lie_at_the_same_position_of_a_window() -> None:
 
 def test_decodes_of_very_different_lengths_are_not_padded_to_the_longest() -> None:
     case = build(PLAIN, [Sequence(n, chain(1)) for n in (3, 900, 5, 1000)], 16)
-    plan = ReferenceAttention(PLAIN, case.store, ReferenceDevice()).plan(case.batch)
+    device = ReferenceDevice()
+    plan = ReferenceAttention(PLAIN, case.store, device).plan(case.batch).on(device)
     assert sum(group.size * group.span for group in plan.groups) < 1.25 * (900 + 1000 + 2 * 64)
     assert_matches_oracle(case)
 
@@ -293,7 +294,7 @@ def test_a_plan_keeps_nothing_of_the_arrays_it_was_given() -> None:
     case = build(PLAIN, [Sequence(20, chain(1)), Sequence(3, chain(2))], 16)
     expected = case.run().out
     implementation = ReferenceAttention(PLAIN, case.store, ReferenceDevice())
-    plan = implementation.plan(case.batch)
+    plan = implementation.plan(case.batch).on(ReferenceDevice())
     for array in (case.batch.page_table, case.batch.kv_lens, case.batch.rows, case.batch.q_indptr):
         array.fill(0)
     got = implementation.run(0, case.q, case.k, case.v, case.kv, plan).out
@@ -316,7 +317,7 @@ def test_a_store_of_another_dtype_is_read_back_even_for_new_tokens(stored: torch
             table,
         )
         implementation = ReferenceAttention(PLAIN, store, ReferenceDevice())
-        plan = implementation.plan(batch)
+        plan = implementation.plan(batch).on(ReferenceDevice())
         return implementation.run(0, q[first:], k[first:], v[first:], kv, plan).out
 
     kv = store.allocate(3)

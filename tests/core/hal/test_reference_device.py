@@ -172,7 +172,7 @@ def test_linear_multiplies_by_the_transposed_weight(bias: bool) -> None:
 
 def test_the_eager_executor_neither_pads_nor_keeps_anything() -> None:
     shape = StepShape(tokens=5, seqs=3, max_query=3)
-    executor = EagerExecutor()
+    executor = EagerExecutor(ReferenceDevice())
     assert executor.bucket(shape) == shape
     inputs = StepInputs(torch.arange(5), torch.arange(5), torch.tensor([0, 1, 4]), ())
 

@@ -15,6 +15,7 @@ from inarch.hal.attention import (
     AttentionPlan,
     AttentionResult,
     AttentionSpec,
+    HostPlan,
     Rotation,
 )
 from inarch.hal.device import Device
@@ -54,7 +55,7 @@ class FunctionalAttention:
     def __init__(self, spec: AttentionSpec, store: KVStore, device: Device) -> None:
         self._inner = ReferenceAttention(spec, store, device)
 
-    def plan(self, batch: AttentionBatch) -> AttentionPlan:
+    def plan(self, batch: AttentionBatch) -> HostPlan:
         return self._inner.plan(batch)
 
     def run(

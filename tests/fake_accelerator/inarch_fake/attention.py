@@ -1,4 +1,4 @@
-"""An attention kernel for captured decodes; anything else goes to the reference, on this device."""
+"""An attention kernel for captured steps; any other goes to the reference, on this device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec, Rotation
+from inarch.hal.attention import (
+    AttentionBatch,
+    AttentionResult,
+    AttentionSpec,
+    HostPlan,
+    Rotation,
+)
 from inarch.hal.device import Device
 from inarch.hal.kv import NULL_PAGE, KVState, KVStore
 from inarch.hal.reference.attention import ReferenceAttention
@@ -18,12 +24,12 @@ from inarch_fake.memory import DEVICE, DeviceTensor, FakeDeviceError
 
 
 @dataclass(frozen=True)
-class DecodePlan:
-    """Buffers whose addresses never change, one set for every number of sequences."""
+class TokenPlan:
+    """Every query token as a decode of its own, in buffers that an executor keeps where they are."""
 
-    pages: Tensor  # int64 [S, pages a request may have]
-    lengths: Tensor  # int64 [S]
-    slots: Tensor  # int64 [S]
+    pages: Tensor  # int64 [T, pages a request may have]
+    lengths: Tensor  # int64 [T]: the tokens that it sees
+    slots: Tensor  # int64 [T]
 
     @property
     def addresses(self) -> tuple[int, ...]:
@@ -47,28 +53,27 @@ class FakeAttention:
         self._spec, self._store, self._device = spec, store, device
         self._fallback = ReferenceAttention(spec, store, device)
         self._table: np.ndarray | None = None
-        self._plans: dict[int, DecodePlan] = {}
 
-    def plan(self, batch: AttentionBatch) -> Any:
+    def plan(self, batch: AttentionBatch) -> HostPlan:
         table = self._updated_table(batch)
-        if not batch.decode_only:
-            is_padding = np.repeat(table[batch.rows, 0] == NULL_PAGE, np.diff(batch.q_indptr))
-            padding = self._device.upload(np.flatnonzero(is_padding))
-            return EagerPlan(self._fallback.plan(batch), padding)
-        count, last = len(batch.rows), batch.kv_lens - 1
-        pages = np.where(
-            np.arange(table.shape[1]) <= (last // PAGE_TOKENS)[:, None], table[batch.rows], 0
-        )
-        slots = pages[np.arange(count), last // PAGE_TOKENS] * PAGE_TOKENS + last % PAGE_TOKENS
-        if count not in self._plans:
-            self._plans[count] = DecodePlan(*(
-                torch.empty(shape, dtype=torch.int64, device=DEVICE)
-                for shape in (pages.shape, (count,), (count,))
-            ))  # fmt: skip
-        plan = self._plans[count]
-        for buffer, host in ((plan.pages, pages), (plan.lengths, last + 1), (plan.slots, slots)):
-            buffer.copy_(self._device.upload(host.astype(np.int64)))
-        return plan
+        q_lens = np.diff(batch.q_indptr)
+        if batch.bucket is None:
+            is_padding = np.repeat(table[batch.rows, 0] == NULL_PAGE, q_lens)
+            padding = {"padding": np.flatnonzero(is_padding)}
+            plan = self._fallback.plan(batch)
+            return HostPlan(
+                {**plan.arrays, **padding},
+                plan.passing,
+                lambda there: EagerPlan(plan.bind(there), there["padding"]),
+            )
+        rows = np.repeat(batch.rows, q_lens)
+        ends = np.repeat(batch.kv_lens - batch.q_indptr[1:], q_lens)
+        last = ends + np.arange(len(rows))  # the position of each token, the last that it sees
+        needed = np.arange(table.shape[1]) <= (last // PAGE_TOKENS)[:, None]
+        pages = np.where(needed, table[rows], NULL_PAGE).astype(np.int64)
+        slots = pages[np.arange(len(rows)), last // PAGE_TOKENS] * PAGE_TOKENS + last % PAGE_TOKENS
+        arrays = {"pages": pages, "lengths": (last + 1).astype(np.int64), "slots": slots}
+        return HostPlan(arrays, {}, lambda there: TokenPlan(*(there[name] for name in arrays)))
 
     def _updated_table(self, batch: AttentionBatch) -> np.ndarray:
         if batch.page_updates is None:

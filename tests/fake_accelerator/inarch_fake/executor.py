@@ -1,17 +1,21 @@
-"""Pads every step, captures decodes, and replays them as a graph: without calling the step again."""
+"""Pads every step, captures small ones, and replays them as a graph: without calling the step again."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from inarch.hal.executor import Step, StepInputs, StepShape
 from inarch.hal.kv import KVState
-from inarch_fake.memory import FakeDeviceError, Recorder, poison
+from inarch_fake.memory import DEVICE, FakeDeviceError, Recorder, poison
 
 TOKEN_MULTIPLE = 16
+CAPTURED_TOKENS, CAPTURED_SEQS = 64, 8
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Graph:
     """A captured step, and everything that is baked into it."""
 
     step: Step
-    inputs: StepInputs  # static buffers
+    inputs: StepInputs
     addresses: tuple[Any, ...]  # of the buffers of its plans
     kv: KVState
     work: Recorder
@@ -27,20 +31,65 @@ class Graph:
 
 
 class FakeExecutor:
-    """Decodes are padded to a power of two of sequences, others to a multiple of 16 tokens."""
+    """Decodes are padded to a power of two of sequences, others to a multiple of 16 tokens.
+
+    Prompts of up to 64 tokens in up to eight sequences are captured too.
+    """
 
     def __init__(self) -> None:
         self._graphs: dict[StepShape, Graph] = {}
+        self._static: dict[StepShape, dict[str, Tensor]] = {}
+        self._passing: dict[str, Tensor] = {}
         self._previous: Tensor | None = None
         self.replays = 0
+
+    @property
+    def captured(self) -> set[StepShape]:
+        return set(self._graphs)
 
     def bucket(self, shape: StepShape) -> StepShape:
         if shape.max_query == 1:
             seqs = 1 << (shape.seqs - 1).bit_length()
-            return StepShape(seqs, seqs, 1)
+            return StepShape(seqs, seqs, 1, captured=True)
         padding = -shape.tokens % TOKEN_MULTIPLE
+        tokens = shape.tokens + padding
+        if tokens <= CAPTURED_TOKENS and shape.seqs + (padding > 0) <= CAPTURED_SEQS:
+            return StepShape(tokens, CAPTURED_SEQS, tokens, captured=True)
         seqs = min(padding, 2)  # they hold the padding tokens
-        return StepShape(shape.tokens + padding, shape.seqs + seqs, max(shape.max_query, padding))
+        return StepShape(tokens, shape.seqs + seqs, max(shape.max_query, padding))
+
+    def unprepared(self, most: StepShape) -> StepShape | None:
+        """Decodes of 1, 2, 4 and 8 sequences, each before prompts of 16, 32, 48 and 64 tokens."""
+        for i in range(4):
+            prompt = (i + 1) * TOKEN_MULTIPLE
+            for shape in (
+                StepShape(1 << i, 1 << i, 1, captured=True),
+                StepShape(prompt, CAPTURED_SEQS, prompt, captured=True),
+            ):
+                if shape not in self._graphs and shape.tokens <= most.tokens:
+                    return shape
+        return None
+
+    def upload(
+        self,
+        shape: StepShape,
+        arrays: Mapping[str, np.ndarray],
+        passing: Mapping[str, np.ndarray],
+    ) -> dict[str, Tensor]:
+        for tensor in self._passing.values():
+            poison(tensor.raw)  # type: ignore[attr-defined]
+        self._passing = {name: _fresh(array) for name, array in passing.items()}
+        fresh = {name: _fresh(array) for name, array in arrays.items()}
+        if not shape.captured:
+            return fresh | self._passing
+        static = self._static.setdefault(shape, fresh)
+        if {name: (x.shape, x.dtype) for name, x in fresh.items()} != {
+            name: (x.shape, x.dtype) for name, x in static.items()
+        }:
+            raise FakeDeviceError(f"the arrays of {shape} are not those of its first step")
+        for name, tensor in static.items():
+            tensor.copy_(fresh[name])
+        return static | self._passing
 
     def run(
         self, step: Step, shape: StepShape, inputs: StepInputs, kv: KVState
@@ -49,7 +98,7 @@ class FakeExecutor:
         if self._previous is not None:
             poison(self._previous.raw)  # type: ignore[attr-defined]
         addresses = tuple(getattr(plan, "addresses", None) for plan in inputs.plans)
-        if shape.max_query > 1 or None in addresses:
+        if not shape.captured or None in addresses:
             logits, kv = step(inputs, kv)
         elif shape not in self._graphs:
             logits = self._capture(step, shape, inputs, addresses, kv).logits
@@ -73,16 +122,10 @@ class FakeExecutor:
         addresses: tuple[Any, ...],
         kv: KVState,
     ) -> Graph:
-        static = StepInputs(
-            inputs.token_ids.clone(),
-            inputs.positions.clone(),
-            inputs.last_token.clone(),
-            inputs.plans,
-        )
         recorder = Recorder()
         with recorder:
-            logits, kv = step(static, kv)
-        self._graphs[shape] = graph = Graph(step, static, addresses, kv, recorder, logits)
+            logits, kv = step(inputs, kv)
+        self._graphs[shape] = graph = Graph(step, inputs, addresses, kv, recorder, logits)
         return graph
 
     def _replay(
@@ -100,7 +143,12 @@ class FakeExecutor:
         if addresses != graph.addresses:
             raise FakeDeviceError("a plan moved: its buffers are not at the captured addresses")
         for name in ("token_ids", "positions", "last_token"):
-            getattr(graph.inputs, name).copy_(getattr(inputs, name))
+            if getattr(graph.inputs, name) is not getattr(inputs, name):
+                raise FakeDeviceError(f"{name} moved after its address was captured")
         graph.work.replay()
         self.replays += 1
         return graph.logits
+
+
+def _fresh(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(array.copy()).to(DEVICE)

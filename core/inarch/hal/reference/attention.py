@@ -7,7 +7,7 @@ grouping.py), and attended (see dense.py).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec, Rotation
+from inarch.hal.attention import (
+    AttentionBatch,
+    AttentionResult,
+    AttentionSpec,
+    HostPlan,
+    Rotation,
+)
 from inarch.hal.device import Device
 from inarch.hal.kv import KVState, KVStore
 from inarch.hal.reference.dense import causal_attention, explicit_attention, masked_attention
@@ -57,16 +63,22 @@ class ReferenceAttention:
         dims = spec.key_dim + spec.value_dim
         self._token_bytes = spec.kv_heads * dims * store.spec.dtype.itemsize
 
-    def plan(self, batch: AttentionBatch) -> Plan:
-        groups = group_sequences(
-            batch,
-            self._page_tokens,
-            self._spec.window,
-            self._token_bytes,
-            reuse=self._store.spec.dtype == self._spec.dtype,
+    def plan(self, batch: AttentionBatch) -> HostPlan:
+        groups = list(
+            group_sequences(
+                batch,
+                self._page_tokens,
+                self._spec.window,
+                self._token_bytes,
+                reuse=self._store.spec.dtype == self._spec.dtype,
+            )
         )
-        slots = self._device.upload(query_slots(batch, self._page_tokens))
-        return Plan(slots, tuple(self._upload(group) for group in groups))
+
+        def bind(there: Mapping[str, Tensor]) -> Plan:
+            # Groups bring their own arrays over: how many there are differs from step to step.
+            return Plan(there["slots"], tuple(self._upload(group) for group in groups))
+
+        return HostPlan({"slots": query_slots(batch, self._page_tokens)}, {}, bind)
 
     def run(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,6 +56,13 @@ def group_sequences(
     token_bytes: size of one token's K and V. reuse: a sequence without a cached prefix need not
     read back from its pages what has just been written to them.
     """
+    count = int(np.searchsorted(batch.q_indptr, batch.q_indptr[-1]))  # others have no query
+    batch = replace(
+        batch,
+        q_indptr=batch.q_indptr[: count + 1],
+        kv_lens=batch.kv_lens[:count],
+        rows=batch.rows[:count],
+    )
     q_lens = np.diff(batch.q_indptr).astype(np.int64)
     kv_lens = batch.kv_lens.astype(np.int64)
     prefixes = kv_lens - q_lens

@@ -1,0 +1,71 @@
+"""The shapes that steps are padded to and captured at, and in which order they are worth it.
+
+Steps with prompts are captured as far as the host, which takes 25 to 30 ms for the launches of an 8B
+model, would keep the GPU waiting. Every graph takes memory and time, so there are as few as padding
+allows.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+
+from inarch.hal.executor import StepShape
+
+# Decodes of few sequences cost what the weights cost, whatever the padding; of many, padding costs:
+# from 64 sequences on at most a fifth is padding.
+DECODES = (
+    *(1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64),
+    *(80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512),
+)
+# Tokens of steps with prompts: from 256 on at most an eighth is padding.
+TOKENS = (*range(32, 512, 32), *range(512, 1024, 64), *range(1024, 2048 + 1, 128))
+# Their sequences matter to the logits and to the list of work alone, so few sizes do. Padding tokens
+# need one sequence of their own beside 256 and 512 requests; products like multiples of 16.
+SEQS = (64, 272, 528)
+
+
+def bucket(shape: StepShape) -> StepShape:
+    """The captured shape that a step is padded to; what cannot be captured is not padded."""
+    if shape.max_query == 1:
+        return _decodes(shape.seqs) if shape.seqs <= DECODES[-1] else shape
+    if shape.tokens > TOKENS[-1]:
+        return shape
+    tokens = TOKENS[bisect_left(TOKENS, shape.tokens)]
+    seqs = shape.seqs + (tokens > shape.tokens)
+    if seqs > SEQS[-1]:
+        return shape
+    return _prompts(tokens, SEQS[bisect_left(SEQS, seqs)])
+
+
+def _decodes(seqs: int) -> StepShape:
+    size = DECODES[bisect_left(DECODES, seqs)]
+    return StepShape(size, size, 1, captured=True)
+
+
+def _prompts(tokens: int, seqs: int) -> StepShape:
+    return StepShape(tokens, min(seqs, tokens), tokens, captured=True)
+
+
+@cache
+def shapes(most: StepShape) -> Sequence[StepShape]:
+    """The captured shapes of steps up to `most`: small steps and small batches first.
+
+    Decodes of n sequences come right before prompts of 32 n tokens.
+    """
+    decodes = {_decodes(size) for below, size in pairwise((0, *DECODES)) if below < most.seqs}
+    prompts = {
+        _prompts(tokens, seqs)
+        for fewer, tokens in pairwise((1, *TOKENS))
+        for below, seqs in pairwise((0, *SEQS))
+        if fewer < most.tokens and below < tokens and below <= most.seqs
+    }
+    return sorted(decodes | prompts, key=_rank)
+
+
+def _rank(shape: StepShape) -> tuple[float, int]:
+    if shape.max_query == 1:
+        return 32 * shape.seqs, 1
+    return shape.tokens * max(shape.seqs / SEQS[0], 1), shape.seqs
