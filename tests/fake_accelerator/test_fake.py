@@ -368,7 +368,7 @@ def test_every_reference_op_runs_on_it() -> None:
     calls: list[tuple[Op[..., Any], tuple[Any, ...]]] = [
         (sampling.greedy, (logits,)),
         (sampling.sample, (logits, rows, rows.int() * 4, rows * 0.9, rows * 0.1, rows * 0.3)),
-        (sampling.penalize, (logits, counts > 0, counts, rows, rows, rows)),
+        (sampling.penalize, (logits, ids, counts > 0, counts, rows, rows, rows)),
         (sampling.count_tokens, (counts, ids, ids)),
         (sampling.add_bias, (logits, ids, ids, rows)),
         (sampling.logprobs, (logits, ids, 2)),

@@ -1,7 +1,7 @@
 """The kernel table of an NVIDIA GPU: Triton's kernels, cuBLAS, and torch's own where that is fast.
 
 torch's CUDA operations are listed by name because on this device they are a choice, not a lack:
-each is one or a few kernels that run at the speed of the memory.
+what serves where no kernel of ours is compiled for the device.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Paged attention: plans work on the host, keeps it at fixed addresses, runs one kernel for all cases.
 
 Sequences with few query tokens (decodes, verification) and with many (extends, prefills) differ in
-the shape of their tiles only; a mixed batch takes one launch for each of the two.
+the shape of their tiles only; a mixed batch takes one launch for each of the two. One more may come
+first, for what decodes share: see shared.py.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,8 +31,18 @@ from inarch.hal.reference.grouping import query_slots
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.options import launch_options
 from inarch_triton.rotary_write import OURS, rope_write
-from inarch_triton.tiles import Tile, choose_tile, kernel_options, long_rows, padded, short_rows
+from inarch_triton.shared import LEAST_SEQS, SharedWork, most_slots, no_work, share, shared_shape
+from inarch_triton.tiles import (
+    Tile,
+    choose_tile,
+    for_shared_prefixes,
+    kernel_options,
+    long_rows,
+    padded,
+    short_rows,
+)
 from inarch_triton.work import (
+    JOB_FIELDS,
     MOST_DRAFTED,
     Shape,
     check_chains,
@@ -59,6 +71,8 @@ class Launch:
     tree: Tensor | None  # int64 [T, 2]: ancestors, position
     parts: Tensor  # float32 [slots, G, rows, padded value_dim]
     part_lse: Tensor  # float32 [slots, G, rows]
+    members: Tensor | None = None  # int32: the query tokens that items of shared prefixes name
+    before: Launch | None = None  # the one whose parts the items take up
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,7 @@ class Plan:
         tensors = [self.slots, self.table]
         for launch in self.launches:
             tensors += [launch.items, launch.jobs, launch.parts, launch.part_lse]
-            tensors += [] if launch.tree is None else [launch.tree]
+            tensors += [each for each in (launch.tree, launch.members) if each is not None]
         return tuple(tensor.data_ptr() for tensor in tensors)
 
 
@@ -111,7 +125,7 @@ class TritonAttention:
         self._processors = processors(device.torch_device)
         self._options = launch_options(device.torch_device)
         self._table: Tensor | None = None
-        self._parts: dict[Tile, tuple[Tensor, Tensor]] = {}
+        self._parts: dict[tuple[Tile, int], tuple[Tensor, Tensor]] = {}
         self._descriptors: dict[tuple[int, int], tuple[Tensor, Pages]] = {}
 
     # ---- plan ----
@@ -123,12 +137,19 @@ class TritonAttention:
             check_chains(batch, _members(classes, "long"))
             arrays["tree"] = tree_bits(batch, _members(classes, "short"), self._spec.window)
         launches: dict[str, tuple[Tile, Shape]] = {}
+        shared = self._share(batch)
+        if shared is not None:
+            launches["shared"] = self._shared
+            jobs = np.zeros((0, JOB_FIELDS), np.int32)
+            arrays |= {"shared_items": shared.items, "shared_jobs": jobs, "members": shared.members}
         for name, it in classes.items():
             tile, shape = self._shape(it.tokens, it.seqs, long=name == "long")
             sizes = shape.items(it.tokens, it.seqs), shape.jobs(it.tokens, it.seqs)
+            short = name == "short"
             work = cut(
-                batch, it.chosen, shape, self._spec.window, sizes, trees=trees and name == "short"
-            )
+                batch, it.chosen, shape, self._spec.window, sizes, trees=trees and short,
+                resumed=shared.resumed if shared and short else None,
+            )  # fmt: skip
             arrays |= {f"{name}_items": work.items, f"{name}_jobs": work.jobs}
             launches[name] = tile, shape
         table, updates = self._updates(batch)
@@ -136,16 +157,37 @@ class TritonAttention:
         def bind(there: Mapping[str, Tensor]) -> Plan:
             if updates:
                 table.view(-1).index_copy_(0, there["cells"], there["pages"])
-            bound = (self._launch(name, *how, there) for name, how in launches.items())
-            return Plan(there["slots"], table, tuple(bound))
+            return Plan(there["slots"], table, self._launches(launches, there))
 
         return HostPlan(arrays, updates, bind)
+
+    def _share(self, batch: AttentionBatch) -> SharedWork | None:
+        """The work of a launch for what decodes share. A window leaves little of it, and it moves."""
+        if batch.tree_parent is not None or self._spec.window is not None:
+            return None
+        _, shape = self._shared
+        if batch.bucket is None:
+            return share(batch, shape, self._group)
+        # A captured launch is there for every batch of its bucket.
+        if batch.bucket.seqs < LEAST_SEQS:
+            return None
+        return share(batch, shape, self._group) or no_work(batch, shape)
+
+    @functools.cached_property
+    def _shared(self) -> tuple[Tile, Shape]:
+        spec, rows = self._spec, long_rows(self._group, self._spec)
+        tile = for_shared_prefixes(self._tile(rows, long=True))
+        return tile, shared_shape(tile, self._group, spec.kv_heads, self._processors)
 
     def _shape(self, tokens: int, seqs: int, *, long: bool) -> tuple[Tile, Shape]:
         spec, group = self._spec, self._group
         rows = long_rows(group, spec) if long else short_rows(group, tokens, seqs)
-        tile = self._choose(self._device.info.arch, spec, self._page_tokens, rows, long=long)
+        tile = self._tile(rows, long=long)
         return tile, work_shape(tile, group, spec.kv_heads, tokens, seqs, self._processors)
+
+    def _tile(self, rows: int, *, long: bool) -> Tile:
+        arch, stored = self._device.info.arch, self._store.spec.dtype
+        return self._choose(arch, self._spec, self._page_tokens, rows, long=long, stored=stored)
 
     def _updates(self, batch: AttentionBatch) -> tuple[Tensor, dict[str, np.ndarray]]:
         """The mirror of the page table, and what has still to be written to it."""
@@ -163,26 +205,36 @@ class TritonAttention:
         cells = rows.astype(np.int64) * host.shape[1] + columns
         return table, {"cells": cells, "pages": host[rows, columns]}
 
-    def _launch(self, name: str, tile: Tile, shape: Shape, there: Mapping[str, Tensor]) -> Launch:
-        return Launch(
-            tile,
-            shape.tile_tokens,
-            there[f"{name}_items"],
-            there[f"{name}_jobs"],
-            there.get("tree") if name == "short" else None,
-            *self._room(tile),
-        )
+    def _launches(
+        self, launches: Mapping[str, tuple[Tile, Shape]], there: Mapping[str, Tensor]
+    ) -> tuple[Launch, ...]:
+        bound: dict[str, Launch] = {}
+        for name, (tile, shape) in launches.items():
+            short, shared = name == "short", name == "shared"
+            bound[name] = Launch(
+                tile,
+                shape.tile_tokens,
+                there[f"{name}_items"],
+                there[f"{name}_jobs"],
+                there.get("tree") if short else None,
+                *self._room(tile, most_slots(shape) if shared else self._most_slots(tile)),
+                members=there["members"] if shared else None,
+                before=bound.get("shared") if short else None,
+            )
+        return tuple(bound.values())
 
-    def _room(self, tile: Tile) -> tuple[Tensor, Tensor]:
-        if tile not in self._parts:
+    def _most_slots(self, tile: Tile) -> int:
+        return 2 * most_extra(self._spec.kv_heads, self._processors, tile.waves)
+
+    def _room(self, tile: Tile, slots: int) -> tuple[Tensor, Tensor]:
+        if (tile, slots) not in self._parts:
             spec, place = self._spec, self._device.torch_device
-            slots = 2 * most_extra(spec.kv_heads, self._processors, tile.waves)
             shape = (slots, spec.kv_heads, tile.rows)
-            self._parts[tile] = (
+            self._parts[tile, slots] = (
                 torch.empty(*shape, padded(spec.value_dim), dtype=torch.float32, device=place),
                 torch.empty(shape, dtype=torch.float32, device=place),
             )
-        return self._parts[tile]
+        return self._parts[tile, slots]
 
     # ---- run ----
 
@@ -234,14 +286,16 @@ class TritonAttention:
         out: Tensor,
         lse: Tensor | None,
     ) -> None:
-        spec, tile = self._spec, launch.tile
+        spec, tile, before = self._spec, launch.tile, launch.before
         attention_kernel[(spec.kv_heads, len(launch.items))](
-            q, *pages, table, launch.items, launch.tree, sinks, out, lse,
-            launch.parts, launch.part_lse, q.stride(0), q.stride(1), table.stride(0),
+            q, *pages, table, launch.items, launch.tree, launch.members, sinks, out, lse,
+            launch.parts, launch.part_lse, before and before.parts, before and before.part_lse,
+            q.stride(0), q.stride(1), table.stride(0),
             *scales(spec),
             **attention_constants(
                 spec, tile, self._page_tokens,
                 tree=launch.tree is not None, sinks=sinks is not None, lse=lse is not None,
+                gathered=launch.members is not None, shared_rows=before.tile.rows if before else 0,
             ),
             **kernel_options(tile), **self._options,
         )  # fmt: skip
@@ -309,7 +363,15 @@ def scales(spec: AttentionSpec) -> tuple[float, float]:
 
 
 def attention_constants(
-    spec: AttentionSpec, tile: Tile, page_tokens: int, *, tree: bool, sinks: bool, lse: bool
+    spec: AttentionSpec,
+    tile: Tile,
+    page_tokens: int,
+    *,
+    tree: bool,
+    sinks: bool,
+    lse: bool,
+    gathered: bool = False,
+    shared_rows: int = 0,
 ) -> dict[str, Any]:
     return {
         "HEADS": spec.kv_heads,
@@ -322,11 +384,14 @@ def attention_constants(
         "KEYS": tile.keys,
         "PAGE": page_tokens,
         "DESCRIPTORS": tile.descriptors,
+        "BOUNCE": tile.bounce and not INTERPRETED,
         "WINDOW": spec.window or 0,
         "SOFTCAP": spec.softcap is not None,
         "SINKS": sinks,
         "LSE": lse,
         "TREE": tree,
+        "GATHERED": gathered,
+        "SHARED_ROWS": shared_rows,
         "UPCAST": INTERPRETED and spec.dtype == torch.bfloat16,
         "EXACT": spec.dtype == torch.float32,
     }

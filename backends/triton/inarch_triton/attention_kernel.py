@@ -13,7 +13,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 # Fields of an item and of a job: see work.py.
-ITEM = tl.constexpr(8)
+ITEM = tl.constexpr(10)
 JOB = tl.constexpr(4)
 
 
@@ -39,15 +39,16 @@ def _find(table, at, end, KEYS: tl.constexpr, PAGE: tl.constexpr):
 
 @triton.jit
 def _load(
-    pages, slots, present, head, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
-    KEYS: tl.constexpr, PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, MASKED: tl.constexpr,
+    pages, slots, present, head, dtype: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr,
+    BLOCK_DIM: tl.constexpr, KEYS: tl.constexpr, PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    MASKED: tl.constexpr,
 ):  # fmt: skip
-    """K or V of one head: [KEYS, BLOCK_DIM]; if MASKED, 0 where there is no key.
+    """K or V of one head in `dtype`: [KEYS, BLOCK_DIM]; if MASKED, 0 where there is no key.
 
     What a page holds behind the last token may be NaN, and 0 * NaN would reach the result.
     """
     if DESCRIPTORS:
-        tile = pages.load([slots, head * DIM])
+        tile = pages.load([slots, head * DIM]).to(dtype)
         if MASKED:
             tile = tl.where(present[:, None], tile, 0.0)
     else:
@@ -63,7 +64,20 @@ def _load(
             tile = tl.load(places, mask=(dims < DIM)[None, :], other=0.0)
         else:
             tile = tl.load(places)
+        tile = tile.to(dtype)
     return tile
+
+
+@triton.jit
+def _opaque(tile):
+    """The same 16-bit tile, of which the compiler knows nothing. NVIDIA alone.
+
+    It would else change the layout of a tile before its conversion, in shared memory: what a product
+    wants of V is there one byte at a time.
+    """
+    return tl.inline_asm_elementwise(
+        "mov.b32 $0, $1;", "=r,r", [tile], dtype=tile.dtype, is_pure=False, pack=2
+    )
 
 
 @triton.jit
@@ -72,8 +86,9 @@ def _attend(
     position, prefix, ancestors, scale, cap,
     HEADS: tl.constexpr, KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     BLOCK_KEY: tl.constexpr, BLOCK_VALUE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
-    TREE: tl.constexpr, UPCAST: tl.constexpr, EXACT: tl.constexpr, MASKED: tl.constexpr,
+    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, BOUNCE: tl.constexpr, WINDOW: tl.constexpr,
+    SOFTCAP: tl.constexpr, TREE: tl.constexpr, UPCAST: tl.constexpr, EXACT: tl.constexpr,
+    MASKED: tl.constexpr,
 ):  # fmt: skip
     """Go on with the online softmax over the keys [start, stop); `end` bounds what may be read."""
     ahead = _find(table, start, end, KEYS, PAGE)
@@ -82,7 +97,7 @@ def _attend(
         slots = ahead  # found one turn early, so that loads of K and V can be begun early too
         ahead = _find(table, at + KEYS, end, KEYS, PAGE)
         k = _load(
-            k_pages, slots, keys < end, head,
+            k_pages, slots, keys < end, head, q.dtype,
             HEADS, KEY_DIM, BLOCK_KEY, KEYS, PAGE, DESCRIPTORS, MASKED,
         )  # fmt: skip
         scores = _dot(q, tl.trans(k), tl.zeros([ROWS, KEYS], tl.float32), UPCAST, EXACT)
@@ -109,9 +124,11 @@ def _attend(
         total = total * decay + tl.sum(weights, 1)
         acc = acc * decay[:, None]
         v = _load(
-            v_pages, slots, keys < end, head,
+            v_pages, slots, keys < end, head, q.dtype,
             HEADS, VALUE_DIM, BLOCK_VALUE, KEYS, PAGE, DESCRIPTORS, MASKED,
         )  # fmt: skip
+        if BOUNCE:
+            v = _opaque(v)
         if not UPCAST:
             weights = weights.to(v.dtype)
         acc = _dot(weights, v, acc, UPCAST, EXACT)
@@ -120,18 +137,45 @@ def _attend(
 
 
 @triton.jit
-def attention_kernel(  # noqa: PLR0915
-    q, k_pages, v_pages, table, items, tree, sinks, out, lse, parts, part_lse,
-    q_token, q_head, table_row, scale, cap,
+def _take_up(
+    acc, total, highest, parts, part_lse, slot, count, first_row, head, own,
+    HEADS: tl.constexpr, BLOCK_VALUE: tl.constexpr, ROWS: tl.constexpr, PART_ROWS: tl.constexpr,
+):  # fmt: skip
+    """Go on with the online softmax over `count` chunks that a launch before this one put aside."""
+    rows = first_row + tl.arange(0, ROWS)
+    values = tl.arange(0, BLOCK_VALUE)
+    for at in tl.range(0, count):
+        place = ((slot + at).to(tl.int64) * HEADS + head) * PART_ROWS + rows
+        sums = tl.load(part_lse + place, mask=own, other=float("-inf"))
+        part = tl.load(
+            parts + place[:, None] * BLOCK_VALUE + values[None, :], mask=own[:, None], other=0.0
+        )
+        new = tl.maximum(highest, sums)
+        shift = tl.where(new == float("-inf"), 0.0, new)
+        weights = tl.exp2(sums - shift)
+        decay = tl.exp2(highest - shift)
+        acc = acc * decay[:, None] + part * weights[:, None]
+        total = total * decay + weights
+        highest = new
+    return acc, total, highest
+
+
+@triton.jit
+def attention_kernel(  # noqa: C901, PLR0915
+    q, k_pages, v_pages, table, items, tree, members, sinks, out, lse,
+    parts, part_lse, shared_parts, shared_lse, q_token, q_head, table_row, scale, cap,
     HEADS: tl.constexpr, GROUP: tl.constexpr, KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     BLOCK_KEY: tl.constexpr, BLOCK_VALUE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
-    SINKS: tl.constexpr, LSE: tl.constexpr, TREE: tl.constexpr, UPCAST: tl.constexpr,
-    EXACT: tl.constexpr, PDL: tl.constexpr,
+    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, BOUNCE: tl.constexpr, WINDOW: tl.constexpr,
+    SOFTCAP: tl.constexpr, SINKS: tl.constexpr, LSE: tl.constexpr, TREE: tl.constexpr,
+    GATHERED: tl.constexpr, SHARED_ROWS: tl.constexpr, UPCAST: tl.constexpr, EXACT: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for a KV head and an item. q [T, H, D], out [T, H, VALUE_DIM], lse [T, H].
 
     scale: to powers of two, after the cap; cap: what a score is multiplied with before the cap.
+    GATHERED: the tokens of an item are named by `members`. SHARED_ROWS: of the tiles that another
+    launch has put aside in shared_parts; 0 if there are none.
     """
     head = tl.program_id(0)
     item = items + tl.program_id(1) * ITEM
@@ -148,6 +192,8 @@ def attention_kernel(  # noqa: PLR0915
     rows = tl.arange(0, ROWS)
     own = rows < tokens * GROUP
     token = (first + rows // GROUP).to(tl.int64)
+    if GATHERED:
+        token = tl.load(members + token, mask=own, other=0).to(tl.int64)
     heads = head * GROUP + rows % GROUP
     dims = tl.arange(0, BLOCK_KEY)
     q_tile = tl.load(
@@ -159,15 +205,15 @@ def attention_kernel(  # noqa: PLR0915
     ancestors = tl.zeros([ROWS], tl.int64)
     position = prefix + rows // GROUP
     last = prefix + tokens - 1
-    shared = prefix + 1  # keys before this one are behind no query of the tile
+    common = prefix + 1  # keys before this one are behind no query of the tile
     if TREE:
         ancestors = tl.load(tree + token * 2, mask=own, other=0)
         position = tl.load(tree + token * 2 + 1, mask=own, other=0).to(tl.int32)
         last = prefix + 63
-        shared = prefix
+        common = prefix
 
     # Blocks [near, far) are seen whole by every row, so they need no mask.
-    far = begin + tl.maximum(tl.minimum(end, shared) - begin, 0) // KEYS * KEYS
+    far = begin + tl.maximum(tl.minimum(end, common) - begin, 0) // KEYS * KEYS
     near = begin
     if WINDOW > 0:
         hidden = tl.maximum(last - WINDOW + 1 - begin, 0)
@@ -183,20 +229,27 @@ def attention_kernel(  # noqa: PLR0915
             acc, total, highest, q_tile, k_pages, v_pages, table, head, begin, near, end,
             position, prefix, ancestors, scale, cap,
             HEADS, KEY_DIM, VALUE_DIM, BLOCK_KEY, BLOCK_VALUE, ROWS, KEYS, PAGE, DESCRIPTORS,
-            WINDOW, SOFTCAP, TREE, UPCAST, EXACT, True,
+            BOUNCE, WINDOW, SOFTCAP, TREE, UPCAST, EXACT, True,
         )  # fmt: skip
     acc, total, highest = _attend(
         acc, total, highest, q_tile, k_pages, v_pages, table, head, near, far, end,
         position, prefix, ancestors, scale, cap,
         HEADS, KEY_DIM, VALUE_DIM, BLOCK_KEY, BLOCK_VALUE, ROWS, KEYS, PAGE, DESCRIPTORS,
-        WINDOW, SOFTCAP, TREE, UPCAST, EXACT, False,
+        BOUNCE, WINDOW, SOFTCAP, TREE, UPCAST, EXACT, False,
     )  # fmt: skip
     acc, total, highest = _attend(
         acc, total, highest, q_tile, k_pages, v_pages, table, head, far, end, end,
         position, prefix, ancestors, scale, cap,
         HEADS, KEY_DIM, VALUE_DIM, BLOCK_KEY, BLOCK_VALUE, ROWS, KEYS, PAGE, DESCRIPTORS,
-        WINDOW, SOFTCAP, TREE, UPCAST, EXACT, True,
+        BOUNCE, WINDOW, SOFTCAP, TREE, UPCAST, EXACT, True,
     )  # fmt: skip
+
+    if SHARED_ROWS > 0:
+        acc, total, highest = _take_up(
+            acc, total, highest, shared_parts, shared_lse,
+            tl.load(item + 7), tl.load(item + 8), tl.load(item + 9), head, own,
+            HEADS, BLOCK_VALUE, ROWS, SHARED_ROWS,
+        )  # fmt: skip
 
     values = tl.arange(0, BLOCK_VALUE)
     if slot >= 0:

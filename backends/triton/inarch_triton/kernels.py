@@ -15,7 +15,16 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MOST_FEATURES = 16384  # of a normalised row: it stays in registers
 MOST_HEAD_DIM = 256
 MOST_GROUP = 64  # query heads that share a KV head: they fill a tile together
+SAMPLING = {  # op -> its place in this package
+    "greedy": "sampling:greedy",
+    "sample": "sampling:sample",
+    "logprobs": "logprobs:logprobs",
+    "penalize": "penalties:penalize",
+    "count_tokens": "penalties:count_tokens",
+    "add_bias": "penalties:add_bias",
+}
 COST = 0.5  # better than anything that does not say otherwise
+NARROW = torch.float8_e4m3fn  # of pages, besides the dtype computed in
 
 
 def kernels(arch: str) -> list[Kernel]:
@@ -34,7 +43,11 @@ def kernels(arch: str) -> list[Kernel]:
             "attention",
             "triton",
             "inarch_triton.attention:TritonAttention",
-            functools.partial(_on, arch, supports_attention),
+            functools.partial(_on, arch, functools.partial(supports_attention, arch)),
+        ),
+        *(
+            Kernel(name, "triton", f"inarch_triton.{where}", functools.partial(_on, arch, _float32))
+            for name, where in SAMPLING.items()
         ),
         Kernel(
             "linear",
@@ -67,6 +80,10 @@ def _dtype(facts: Facts) -> Support:
     return yes(cost=COST)
 
 
+def _float32(facts: Facts) -> Support:
+    return yes(cost=COST)  # logits are always float32
+
+
 def _norm(facts: Facts) -> Support:
     if facts["hidden"] > MOST_FEATURES:
         return no(f"rows of {facts['hidden']} exceed the {MOST_FEATURES} that registers hold")
@@ -82,7 +99,19 @@ def _rope(facts: Facts) -> Support:
     return _dtype(facts)
 
 
-def supports_attention(facts: Facts) -> Support:
+def keeps_fp8(arch: str) -> Support:
+    """Whether devices of `arch` convert from and to float8_e4m3fn, so that pages may hold it."""
+    known = architecture(arch)
+    if known == "gfx942":
+        return no("the 8-bit floats of gfx942 are the fnuz kind, with other bits for each number")
+    if known.startswith("sm_") and int(known[3:]) < 89:
+        return no(f"{known} does not convert 8-bit floats: sm_89 (Ada, Hopper and newer) does")
+    if known not in SHARED_MEMORY or known == "gfx90a":
+        return no(f"{known} does not convert 8-bit floats")
+    return yes("half the memory of 16-bit pages; no scales, so that values beyond 448 become 448")
+
+
+def supports_attention(arch: str, facts: Facts) -> Support:
     """Facts are those of `attention_facts`."""
     dtype, page, group = facts["dtype"], facts["page_tokens"], facts["q_heads"] // facts["kv_heads"]
     if dtype not in DTYPES:
@@ -96,9 +125,16 @@ def supports_attention(facts: Facts) -> Support:
         return no(f"pages of {page} tokens: a power of two from 16 is needed")
     if facts["scale"] <= 0:
         return no(f"scale {facts['scale']} is not positive")
-    if not facts["layout"].startswith(f"reference/{str(dtype).removeprefix('torch.')}/"):
-        return no(f"KV layout {facts['layout']}: plain pages in {dtype} are needed (PagedKVStore)")
-    return yes(cost=COST)
+    if not facts["layout"].startswith("reference/"):
+        return no(f"KV layout {facts['layout']}: plain pages are needed (PagedKVStore)")
+    return _pages(arch, dtype, facts["kv_dtype"])
+
+
+def _pages(arch: str, dtype: torch.dtype, kept: torch.dtype) -> Support:
+    if kept not in (dtype, NARROW):
+        return no(f"pages of {kept}: they may hold {dtype}, which is computed in, or {NARROW}")
+    support = keeps_fp8(arch)
+    return yes(cost=COST) if kept == dtype or support else support
 
 
 def supports_linear(facts: Facts) -> Support:

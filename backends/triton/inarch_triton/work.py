@@ -14,7 +14,8 @@ import numpy as np
 from inarch.hal.attention import AttentionBatch
 from inarch_triton.tiles import Tile
 
-ITEM_FIELDS = 8  # row, first token, tokens, first position, begin, end, slot, -
+# Row, first token, tokens, first position, begin, end, slot; to take up: first slot, slots, row.
+ITEM_FIELDS = 10
 JOB_FIELDS = 4  # first token, tokens, first slot, chunks
 MOST_DRAFTED = 64  # bits of the integer that holds a query's ancestors
 
@@ -51,11 +52,28 @@ class Work:
 
     An item: query tokens [first token, + tokens) of the batch, the first of them at `first position`
     in its sequence (of a tree: the length of its prefix), attend to the keys [begin, end) of the
-    pages in `row`. Its result is final if slot is -1. A job merges `chunks` slots.
+    pages in `row`. Its result is final if slot is -1. A job merges `chunks` slots. The last fields
+    say what was attended to before: so many slots of another launch, from which row of them on.
     """
 
     items: np.ndarray
     jobs: np.ndarray
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Runs of keys, cut. All int64 [chunks], but `counts` [runs]: the chunks of each."""
+
+    run: np.ndarray  # to which it belongs
+    index: np.ndarray  # within it
+    begin: np.ndarray
+    end: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def by_length(self) -> np.ndarray:
+        """The longest first, so that none is left for the end."""
+        return np.argsort(self.begin - self.end, kind="stable")
 
 
 def spread(tiles: int, kv_heads: int, processors: int, waves: int) -> int:
@@ -90,15 +108,20 @@ def cut(
     sizes: tuple[int, int],
     *,
     trees: bool,
+    resumed: np.ndarray | None = None,
 ) -> Work:
-    """Items and jobs for the sequences `chosen` (indices), in arrays of static `sizes`."""
-    items = np.zeros((sizes[0], ITEM_FIELDS), np.int32)
-    jobs = np.zeros((sizes[1], JOB_FIELDS), np.int32)
+    """Items and jobs for the sequences `chosen` (indices), in arrays of static `sizes`.
+
+    resumed int64 [S, 4], of all sequences: of a decode, how many of its first keys are in the slots
+    of another launch; then the first of these, how many they are, and the row within them.
+    """
     if not len(chosen):
-        return Work(items, jobs)
+        nothing = np.zeros((sizes[0], ITEM_FIELDS), np.int32)
+        return Work(nothing, np.zeros((sizes[1], JOB_FIELDS), np.int32))
     starts = batch.q_indptr[chosen].astype(np.int64)
     q_lens = batch.q_indptr[chosen + 1] - starts
     kv_lens = batch.kv_lens[chosen].astype(np.int64)
+    before = np.zeros((len(chosen), 4), np.int64) if resumed is None else resumed[chosen]
 
     counts = -(-q_lens // shape.tile_tokens)
     owner = np.repeat(np.arange(len(chosen)), counts)
@@ -108,33 +131,47 @@ def cut(
     prefix = kv_lens[owner] - q_lens[owner]
     position = prefix if trees else prefix + offset
     end = kv_lens[owner] if trees else position + tokens
-    begin = np.zeros_like(end)
+    begin = before[owner, 0]
     if window is not None:
         begin = np.maximum(position - window + 1, 0) // shape.keys * shape.keys
 
+    chunks = chop(begin, end, shape)
+    run, first = chunks.run, starts[owner] + offset
+    is_cut = chunks.counts > 1
+    slots = np.cumsum(np.where(is_cut, chunks.counts, 0)) - chunks.counts
+    # What was attended to before is taken up once: by the first chunk.
+    taken_up = np.where(chunks.index[:, None] == 0, before[owner[run], 1:], 0)
+    items = filled(sizes[0], ITEM_FIELDS, (
+        batch.rows[chosen][owner][run], first[run], tokens[run], position[run],
+        chunks.begin, chunks.end, np.where(is_cut[run], slots[run] + chunks.index, -1),
+        *taken_up.T,
+    ), chunks.by_length)  # fmt: skip
+    merged = np.flatnonzero(is_cut)
+    jobs = filled(sizes[1], JOB_FIELDS, (first, tokens, slots, chunks.counts), merged)
+    return Work(items, jobs)
+
+
+def chop(begin: np.ndarray, end: np.ndarray, shape: Shape) -> Chunks:
+    """Cut runs of keys into even chunks: in all, at most one for each run and `extra` more."""
     blocks = -(-(end - begin) // shape.keys)
     chunk_blocks = max(shape.chunk // shape.keys, -(-int(blocks.sum()) // max(shape.extra, 1)))
-    size = -(-blocks // -(-blocks // chunk_blocks))  # even chunks
-    chunks = -(-blocks // size)
-    cut_tiles = chunks > 1
-    slots = np.cumsum(np.where(cut_tiles, chunks, 0)) - chunks
+    size = -(-blocks // -(-blocks // chunk_blocks))
+    counts = -(-blocks // size)
+    run = np.repeat(np.arange(len(begin)), counts)
+    index = np.arange(len(run)) - np.repeat(np.cumsum(counts) - counts, counts)
+    chunk_begin = begin[run] + index * size[run] * shape.keys
+    chunk_end = np.minimum(chunk_begin + size[run] * shape.keys, end[run])
+    return Chunks(run, index, chunk_begin, chunk_end, counts)
 
-    tile = np.repeat(np.arange(len(owner)), chunks)
-    index = np.arange(len(tile)) - np.repeat(np.cumsum(chunks) - chunks, chunks)
-    item_begin = begin[tile] + index * size[tile] * shape.keys
-    item_end = np.minimum(item_begin + size[tile] * shape.keys, end[tile])
-    fields = (
-        batch.rows[chosen][owner][tile], (starts[owner] + offset)[tile], tokens[tile],
-        position[tile], item_begin, item_end, np.where(cut_tiles[tile], slots[tile] + index, -1),
-    )  # fmt: skip
-    order = np.argsort(item_begin - item_end, kind="stable")
-    for place, field in enumerate(fields):
-        items[: len(tile), place] = field[order]
-    merged = np.flatnonzero(cut_tiles)
-    parts = ((starts[owner] + offset)[merged], tokens[merged], slots[merged], chunks[merged])
-    for place, part in enumerate(parts):
-        jobs[: len(merged), place] = part
-    return Work(items, jobs)
+
+def filled(
+    size: int, fields: int, columns: tuple[np.ndarray, ...], order: np.ndarray
+) -> np.ndarray:
+    """int32 [size, fields]: the columns' entries `order`, and 0 behind them."""
+    rows = np.zeros((size, fields), np.int32)
+    for place, column in enumerate(columns):
+        rows[: len(order), place] = column[order]
+    return rows
 
 
 def tree_bits(batch: AttentionBatch, chosen: np.ndarray, window: int | None) -> np.ndarray:

@@ -27,17 +27,31 @@ from inarch_triton import (
     kv,
     linear,
     linear_tiles,
+    logprobs,
     norm,
+    penalties,
     rotary,
     rotary_write,
+    sampling,
+    sampling_kernel,
+    survey,
     tiles,
 )
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
+from inarch_triton.kernels import keeps_fp8
 from inarch_triton.linear_kernel import linear_kernel
 from inarch_triton.options import FUSED, options_for, pdl
 
-NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+FP8 = torch.float8_e4m3fn
+NAMES = {
+    torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", FP8: "fp8e4nv",
+}  # fmt: skip
 LLAMA = AttentionSpec(32, 8, 128, 128, 0.09, torch.bfloat16)
+ROPE = {
+    **dict.fromkeys(("q", "k", "q_weight", "k_weight"), "*bf16"),
+    **{"positions": "*i64", "cos_sin": "*fp32", "eps": "fp32"},
+    **dict.fromkeys(("q_token", "q_head", "k_token", "k_head"), "i32"),
+}
 
 
 @dataclass(frozen=True)
@@ -52,56 +66,62 @@ class Source:
 
 
 def attention_source(
-    arch: str, spec: AttentionSpec, page_tokens: int, *, long: bool, tree: bool = False
+    arch: str,
+    spec: AttentionSpec,
+    page_tokens: int,
+    *,
+    long: bool,
+    tree: bool = False,
+    shared: bool = False,
+    stored: torch.dtype | None = None,
 ) -> Source:
+    """shared: of many query tokens, those over a shared prefix; of few, those over the rest."""
     group = spec.q_heads // spec.kv_heads
     rows = tiles.long_rows(group, spec) if long else tiles.short_rows(group, 16 if tree else 1, 1)
-    tile = tiles.choose_tile(arch, spec, page_tokens, rows, long=long)
-    kind = NAMES[spec.dtype]
-    pages = f"tensordesc<{kind}[{tile.keys}, {spec.key_dim}]>" if tile.descriptors else f"*{kind}"
+    tile = tiles.choose_tile(arch, spec, page_tokens, rows, long=long, stored=stored)
+    tile = tiles.for_shared_prefixes(tile) if shared and long else tile
+    parts = "*fp32" if shared and not long else None
+    kind, kept = NAMES[spec.dtype], NAMES[stored or spec.dtype]
+    pages = f"tensordesc<{kept}[{tile.keys}, {spec.key_dim}]>" if tile.descriptors else f"*{kept}"
     types = {
         "q": f"*{kind}", "k_pages": pages, "v_pages": pages, "table": "*i32", "items": "*i32",
-        "tree": "*i64" if tree else None, "sinks": "*fp32" if spec.sinks else None,
-        "out": f"*{kind}", "lse": None, "parts": "*fp32", "part_lse": "*fp32", "q_token": "i32",
-        "q_head": "i32", "table_row": "i32", "scale": "fp32", "cap": "fp32",
+        "tree": "*i64" if tree else None, "members": "*i32" if shared and long else None,
+        "sinks": "*fp32" if spec.sinks else None, "out": f"*{kind}", "lse": None,
+        "parts": "*fp32", "part_lse": "*fp32", "shared_parts": parts, "shared_lse": parts,
+        "q_token": "i32", "q_head": "i32", "table_row": "i32", "scale": "fp32", "cap": "fp32",
     }  # fmt: skip
-    features = [f"D{spec.key_dim}", f"page{page_tokens}", kind, "long" if long else "short"]
+    features = [f"D{spec.key_dim}", f"page{page_tokens}", kind]
+    features += [f"over {kept}"] if stored else []
+    features += ["long" if long else "short"]
     features += [
         n for n, on in {"tree": tree, "window": spec.window, "cap": spec.softcap}.items() if on
     ]
     constants = attention.attention_constants(
-        spec, tile, page_tokens, tree=tree, sinks=spec.sinks, lse=False
-    )
-    name = " ".join(["attention", *features])
+        spec, tile, page_tokens, tree=tree, sinks=spec.sinks, lse=False,
+        gathered=shared and long, shared_rows=64 if shared and not long else 0,
+    )  # fmt: skip
+    name = " ".join(["attention", *(["shared"] if shared else []), *features])
     return Source(name, attention_kernel, types, constants, tiles.kernel_options(tile))
 
 
 def small_sources(arch: str) -> Iterator[Source]:
     """The others, in the sizes of an 8B model."""
+    for kept in (torch.bfloat16, FP8) if keeps_fp8(arch) else (torch.bfloat16,):
+        yield from writing_sources(kept)
     tile = tiles.choose_tile(arch, LLAMA, 16, 16, long=False)
     four = {"num_warps": 4}
     merge = attention.merge_constants(LLAMA, tile, sinks=False, lse=False)
     parts = {"parts": "*fp32", "part_lse": "*fp32", "jobs": "*i32"}
     outputs = {"sinks": None, "out": "*bf16", "lse": None}
     yield Source("merge", merge_kernel, parts | outputs, merge, four)
-    both = dict.fromkeys(("k", "v", "k_pages", "v_pages"), "*bf16") | {"slots": "*i64"}
-    strides = dict.fromkeys(("k_token", "k_head", "v_token", "v_head"), "i32")
-    yield Source("write", kv.write_kernel, both | strides, kv.write_constants(8, 128, 128), four)
     for features in (4096, norm.MOST_FEATURES):
         types = dict.fromkeys(("x", "residual", "weight", "out"), "*bf16")
         types |= {"x_row": "i32", "residual_row": "i32", "rows": "i32", "eps": "fp32"}
         constants = norm.norm_constants(features) | {"ADD": True}
         options = {"num_warps": norm.norm_warps(features)}
         yield Source(f"add_rms_norm {features}", norm.rms_norm_kernel, types, constants, options)
-    types = dict.fromkeys(("q", "k", "q_weight", "k_weight"), "*bf16")
-    types |= {"positions": "*i64", "cos_sin": "*fp32", "eps": "fp32"}
-    types |= dict.fromkeys(("q_token", "q_head", "k_token", "k_head"), "i32")
     constants = rotary.rope_constants(32, 8, 128, 128) | {"INTERLEAVED": False, "NORM": True}
-    yield Source("qk_norm_rope", rotary.rope_kernel, types, constants, four)
-    types |= dict.fromkeys(("v", "k_pages", "v_pages"), "*bf16") | {"slots": "*i64"}
-    types |= dict.fromkeys(("v_token", "v_head"), "i32")
-    constants |= rotary_write.rope_write_constants(32, 8, 128, 128, 128)
-    yield Source("rope_write", rotary_write.rope_write_kernel, types, constants, four)
+    yield Source("qk_norm_rope", rotary.rope_kernel, ROPE, constants, four)
     constants = {"FEATURES": 14336, "BLOCK": activation.BLOCK, "GELU": False}
     types = {"x": "*bf16", "out": "*bf16", "x_row": "i32"}
     yield Source("silu_mul", activation.gated_kernel, types, constants, four)
@@ -121,9 +141,67 @@ def linear_sources(arch: str) -> Iterator[Source]:
             yield Source(name, linear_kernel, types, constants, options)
 
 
+TABLES = {  # the arguments of the sampling kernels
+    "*fp32": "logits temperature uniform top_p min_p total least masses facts mass_above chosen values"
+    " repetition frequency presence table",
+    "*i32": "top_k edges counts bounds found many count_above",
+    "*i64": "best drawn tokens ids rows",
+    "*i1": "prompt",
+    "i32": "chunks row_stride filters top places",
+}
+SAMPLED = {name: kind for kind, names in TABLES.items() for name in names.split()}
+
+
+def sampling_sources() -> Iterator[Source]:
+    """Vocabularies of 128,256 and of 262,144 tokens."""
+    for vocab in (128_256, 262_144):
+        chunks = triton.next_power_of_2(triton.cdiv(vocab, survey.CHUNK))
+        chunked = {"VOCAB": vocab, "CHUNK": survey.CHUNK}
+        sizes = chunked | {"CHUNKS": chunks}
+        edges = sizes | {"EDGES": sampling.EDGES}
+        blocks = {"BLOCK": sampling.BLOCK, "PART": sampling.part_tokens(chunks)}
+        kernels: list[tuple[Any, int, dict[str, Any]]] = [
+            (survey.survey_kernel, survey.WARPS, chunked | {"SUMS": True}),
+            (survey.greedy_kernel, sampling.GREEDY_WARPS, {"CHUNKS": chunks}),
+            (sampling_kernel.draw_kernel, sampling.ROW_WARPS, sizes),
+            *(
+                (sampling_kernel.narrow_kernel, sampling.NARROW_WARPS, edges | {"LEVEL": level})
+                for level in (0, 1)
+            ),
+            (sampling_kernel.gather_kernel, sampling.GATHER_WARPS, edges),
+            (sampling_kernel.cut_kernel, sampling.ROW_WARPS, sizes | blocks),
+            (logprobs.logprobs_kernel, logprobs.WARPS, sizes),
+            (
+                penalties.penalize_kernel,
+                penalties.WARPS,
+                {"VOCAB": vocab, "BLOCK": penalties.BLOCK},
+            ),
+            (penalties.add_at_kernel, penalties.WARPS, {"PLACES": penalties.PLACES}),
+        ]
+        for kernel, warps, constants in kernels:
+            types = {name: SAMPLED[name] for name in kernel.arg_names if name in SAMPLED}
+            name = f"{kernel.__name__} {vocab} {constants.get('LEVEL', '')}".strip()
+            yield Source(name, kernel, types, constants, {"num_warps": warps, **FUSED})
+
+
+def writing_sources(kept: torch.dtype) -> Iterator[Source]:
+    """What writes to pages of the dtype `kept`, and what may be fused with it."""
+    name, four = "" if kept == torch.bfloat16 else f" {NAMES[kept]}", {"num_warps": 4}
+    types = dict.fromkeys(("k", "v"), "*bf16") | {"slots": "*i64"}
+    types |= dict.fromkeys(("k_pages", "v_pages"), f"*{NAMES[kept]}")
+    types |= dict.fromkeys(("k_token", "k_head", "v_token", "v_head"), "i32")
+    yield Source(f"write{name}", kv.write_kernel, types, kv.write_constants(8, 128, 128), four)
+    constants = rotary_write.rope_write_constants(32, 8, 128, 128, 128)
+    constants |= {"INTERLEAVED": False, "NORM": True}
+    kernel = rotary_write.rope_write_kernel
+    yield Source(f"rope_write{name}", kernel, ROPE | types, constants, four)
+
+
 def sources(arch: str) -> Iterator[Source]:
     yield attention_source(arch, LLAMA, 16, long=False)
     yield attention_source(arch, LLAMA, 64, long=True)
+    yield attention_source(arch, LLAMA, 64, long=False, shared=True)
+    yield attention_source(arch, LLAMA, 64, long=True, shared=True)
     if arch == "sm_90":
         yield attention_source(arch, LLAMA, 16, long=True)
         yield attention_source(arch, LLAMA, 16, long=False, tree=True)
@@ -132,6 +210,11 @@ def sources(arch: str) -> Iterator[Source]:
         yield attention_source(arch, replace(LLAMA, key_dim=256, value_dim=256), 16, long=True)
     yield from small_sources(arch)
     yield from linear_sources(arch)
+    yield from sampling_sources()
+    if keeps_fp8(arch):
+        yield attention_source(arch, LLAMA, 64, long=False, stored=FP8)
+        yield attention_source(arch, LLAMA, 64, long=True, stored=FP8)
+        yield attention_source(arch, replace(LLAMA, dtype=torch.float16), 16, long=True, stored=FP8)
 
 
 def compile_source(source: Source, arch: str) -> dict[str, int]:
@@ -152,7 +235,9 @@ def compile_source(source: Source, arch: str) -> dict[str, int]:
     target = GPUTarget("cuda", int(arch[3:]), 32) if nvidia else GPUTarget("hip", arch, 64)
     compiled = triton.compile(described, target=target, options=options)
     usage = nvidia_usage(compiled.asm["cubin"]) if nvidia else amd_usage(compiled.asm["amdgcn"])
-    return usage | {"shared": compiled.metadata.shared} | waiting(compiled.asm)
+    bytewise = compiled.asm.get("ptx", "").count("ld.shared.b8")
+    usage |= {"shared": compiled.metadata.shared, "bytewise": bytewise}
+    return usage | waiting(compiled.asm) | {"early": int(bool(constants.get("PDL")))}
 
 
 def waiting(asm: Mapping[str, Any]) -> dict[str, int]:

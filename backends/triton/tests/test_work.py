@@ -48,7 +48,7 @@ def test_every_query_attends_to_each_of_its_keys_once(
     work = cut(batch, np.arange(len(queries)), shape, window, sizes, trees=False)
     covered: dict[int, list[tuple[int, int]]] = {}
     slots = []
-    for row, first, tokens, position, begin, end, slot, _ in work.items.tolist():
+    for row, first, tokens, position, begin, end, slot, *_ in work.items.tolist():
         if tokens == 0:
             continue
         assert tokens <= tile_tokens

@@ -59,6 +59,7 @@ def build_batch(plan: StepPlan, table: RequestTable, shape: StepShape) -> HostBa
         rows=rows,
         page_table=table.pages,
         page_updates=table.take_updates(),
+        shared=plan.shared,
         bucket=shape if shape.captured else None,
     )
     last_token = q_indptr[1:].astype(np.int64) - 1

@@ -11,6 +11,7 @@ from collections import deque
 import numpy as np
 
 from inarch.engine.messages import Abort, NewRequest, Stats, TokenOutput
+from inarch.engine.pace import Pace
 from inarch.engine.plan import Produced
 from inarch.engine.request import Request, Status
 from inarch.engine.runner import InFlight, Runner, StepResult
@@ -29,6 +30,7 @@ class EngineCore:
         self._runner = runner
         self._max_waiting = max_waiting
         self._flight: deque[InFlight] = deque()
+        self._pace = Pace()
         self._requests: dict[tuple[bytes, int], Request] = {}
         self._steps = self._prompt_tokens = self._cached_tokens = self._generated_tokens = 0
 
@@ -60,11 +62,19 @@ class EngineCore:
         if request is not None and request.status is not Status.FINISHED:
             self.scheduler.abort(request)
 
+    def spare(self) -> float:
+        """Seconds for which the next step should be held back for newcomers; 0: call `step` now."""
+        if len(self._flight) != 1 or self._flight[0].ready():
+            return 0.0
+        return self._pace.spare(self._flight[0].plan)
+
     def step(self) -> dict[bytes, TokenOutput]:
         """Launch the next step, if there is one, and commit those that are done: news by client."""
         plan = self.scheduler.plan()
         if plan is not None:
+            behind = bool(self._flight) and not self._flight[-1].ready()
             self._flight.append(self._runner.launch(plan))
+            self._pace.launched(behind=behind)
             self.scheduler.publish(plan)
         outputs: dict[bytes, TokenOutput] = {}
         while self._flight and (
@@ -96,6 +106,7 @@ class EngineCore:
 
     def _commit(self, step: InFlight, outputs: dict[bytes, TokenOutput]) -> None:
         result = step.wait()
+        self._pace.finished(step.plan)
         produced = self.scheduler.commit(step.plan, result.tokens)
         self._steps += 1
         self._generated_tokens += len(produced)

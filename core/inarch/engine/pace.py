@@ -8,6 +8,7 @@ take about the same time; so the next one is held back until shortly before the 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 from inarch.engine.plan import StepPlan
@@ -21,23 +22,28 @@ class Pace:
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self._now = now
+        self._behind: deque[bool] = deque()  # of launched steps: at once after the one before
         self._done = 0.0  # when the last step's results came
         self._took = 0.0  # by the last decode step
         self._decodes = 0  # of that step; 0: unknown
 
-    def finished(self, plan: StepPlan, *, busy: bool) -> None:
-        """A step's results came. busy: the device had work all the while since the former's."""
+    def launched(self, *, behind: bool) -> None:
+        """A step was launched. behind: the one before it had not finished, so none will wait."""
+        self._behind.append(behind)
+
+    def finished(self, plan: StepPlan) -> None:
+        """The results of the oldest launched step came."""
         now = self._now()
-        decodes_only = plan.decodes == len(plan.requests)
-        if decodes_only and busy:
+        if self._behind.popleft() and plan.decodes == len(plan.requests):
             self._took = now - self._done
             self._decodes = plan.decodes
         self._done = now
 
     def spare(self, running: StepPlan) -> float:
         """How long the step after `running`, which began when the last one finished, may wait."""
-        if running.decodes < len(running.requests) or running.decodes < SIMILAR * self._decodes:
-            return 0.0
-        if not self._decodes:
+        unlike = (
+            running.decodes < len(running.requests) or running.decodes < SIMILAR * self._decodes
+        )
+        if unlike or not self._decodes:
             return 0.0
         return max(self._done + self._took - MARGIN_S - self._now(), 0.0)

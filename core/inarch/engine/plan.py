@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inarch.engine.request import Request
+from inarch.hal.attention import SharedPrefixes
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class StepPlan:
     lengths: np.ndarray  # int32 [S]
     samples: np.ndarray  # bool [S]: ends at the last token, so the step yields the next one
     decodes: int
+    shared: SharedPrefixes | None = None  # among the decodes
 
     @property
     def num_tokens(self) -> int:

@@ -40,6 +40,7 @@ from inarch.errors import InarchError
 
 log = logging.getLogger("inarch.engine")
 PARENT_CHECK_S = 1.0
+SPARE_POLL_MS = 1  # how often to look whether the running step has ended earlier than expected
 PREPARED = 2  # shapes of steps that are prepared before anyone is told that the engine is ready
 
 
@@ -110,9 +111,11 @@ class Service:
                     return
             if not self._core.has_work and not self._has_message():
                 continue
+            if self._core.spare():
+                self._socket.poll(SPARE_POLL_MS)
             for client, payload in self._received():
                 self._handle(client, payload)
-            if self._core.has_work:
+            if self._core.has_work and not self._core.spare():
                 for client, output in self._core.step().items():
                     self._send(client, output)
 

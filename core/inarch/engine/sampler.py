@@ -84,11 +84,14 @@ class Sampler:
         return torch.where(token_ids >= 0, token_ids, self._last[(~token_ids).clamp_min(0)])
 
     def rehearse(self, logits: Tensor) -> None:
-        """Sample from logits [S, V] with all filters and keep nothing: to measure its memory."""
+        """Sample from logits [S, V] in every way and keep nothing: what it takes in memory shows,
+        and kernels that are compiled or loaded at first use are there before the first request."""
         rows = len(logits)
         one = self._device.upload(np.ones(rows, dtype=np.float32))
         zero = self._device.upload(np.zeros(rows, dtype=np.float32))
         top_k = self._device.upload(np.full(rows, self._vocab_size, dtype=np.int32))
+        self._greedy(logits)
+        self._sample(logits, one, zero)
         tokens = self._sample(logits, one, zero, top_k, one, zero)
         self._logprob(logits, tokens, min(MAX_TOP_LOGPROBS, self._vocab_size))
 
@@ -196,6 +199,8 @@ class Sampler:
         if not inputs.everyone:
             logits = logits[there["sample_sequences"]]
         raw, rows = logits, there["sample_rows"]
+        if inputs.logprobs is not None and (inputs.penalized or inputs.biased):
+            logits = logits.clone()  # those ops may write over their input
         if inputs.penalized:
             logits = self._apply_penalties(logits, rows, there)
         if inputs.biased:
@@ -219,9 +224,8 @@ class Sampler:
 
     def _apply_penalties(self, logits: Tensor, rows: Tensor, there: Mapping[str, Tensor]) -> Tensor:
         assert self._seen is not None
-        prompt, counts = (seen[rows] for seen in self._seen)
         names = ("repetition", "frequency", "presence")
-        penalized: Tensor = self._penalize(logits, prompt, counts, *(there[n] for n in names))
+        penalized: Tensor = self._penalize(logits, rows, *self._seen, *(there[n] for n in names))
         return penalized
 
     def _remember(self, request: Request) -> None:

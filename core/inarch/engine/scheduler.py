@@ -16,11 +16,13 @@ import numpy as np
 
 from inarch.cache.pages import PageAllocator
 from inarch.cache.radix import Match, RadixCache
+from inarch.cache.sharing import shared_prefixes
 from inarch.engine.growth import GrowthEstimate
 from inarch.engine.plan import Produced, StepPlan
 from inarch.engine.request import Request, Status
 from inarch.engine.table import RequestTable
 from inarch.engine.waiting import WaitingLine
+from inarch.hal.attention import SharedPrefixes
 
 RETRY_STEPS = 16  # after which a request that did not fit is tried again although nothing was freed
 
@@ -66,6 +68,8 @@ class Scheduler:
         self._decoding: dict[Request, None] = {}  # in order of admission
         self._decode_rows = np.empty(0, dtype=np.int32)
         self._decodes_changed = False
+        self._shared: SharedPrefixes | None = None  # by the decodes in `_shared_rows`
+        self._shared_rows = np.empty(0, dtype=np.int32)
         self._max_step_tokens = max_step_tokens
         self._prefix_cache = prefix_cache
         self._growth = GrowthEstimate(page_tokens)
@@ -135,8 +139,9 @@ class Scheduler:
         table.computed[rows] += lengths
         for request, sampled in zip(requests, samples.tolist(), strict=True):
             request.in_flight += sampled
+        shared = self._shared_by(decodes, decode_rows)
         self._start_decoding([request for request, _ in chunks])
-        return StepPlan(requests, rows, starts, lengths, samples, len(decodes))
+        return StepPlan(requests, rows, starts, lengths, samples, len(decodes), shared)
 
     def publish(self, plan: StepPlan) -> None:
         """After the plan was launched: let others share the prompt pages that it fills."""
@@ -190,6 +195,18 @@ class Scheduler:
             count = len(self._decoding)
             self._decode_rows = np.fromiter((r.row for r in self._decoding), np.int32, count)
         return self._decode_rows
+
+    def _shared_by(self, decodes: list[Request], rows: np.ndarray) -> SharedPrefixes | None:
+        """What decodes share: found anew only when others decode than in the step before.
+
+        The same rows are the same requests, since a row's next request is prefilled first; and what
+        they share stays, whatever happens to the tree below and beside it.
+        """
+        if not np.array_equal(rows, self._shared_rows):
+            nodes = [request.node for request in decodes if request.node is not None]
+            self._shared = shared_prefixes(nodes, self.page_tokens)
+            self._shared_rows = rows
+        return self._shared
 
     def _start_decoding(self, requests: Sequence[Request]) -> None:
         """Move requests whose known tokens are all launched from prefill to decode."""

@@ -35,10 +35,24 @@ class AttentionSpec:
     key_dim: int
     value_dim: int
     scale: float
-    dtype: torch.dtype
+    dtype: torch.dtype  # to compute in; the pages' own is the store's
     window: int | None = None  # tokens a query sees, itself included; None = all
     softcap: float | None = None
     sinks: bool = False
+
+
+@dataclass(frozen=True)
+class SharedPrefixes:
+    """Groups of sequences whose first tokens lie in the same pages, so that K and V are one.
+
+    The members of group g are sequences[indptr[g]:indptr[g + 1]], two or more, and the first
+    tokens[g] tokens of each of them, whole pages, are in the pages of any of them. A sequence is in
+    one group at most, has one query token, and has at least one more token than those.
+    """
+
+    sequences: np.ndarray  # int32 [M]: indices to the batch
+    indptr: np.ndarray  # int32 [groups + 1]
+    tokens: np.ndarray  # int32 [groups]
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,9 @@ class AttentionBatch:
     within its own sequence's query tokens, -1 for a child of the cached prefix. A query sees the
     prefix, its ancestors and itself. None: every sequence is a causal chain.
 
+    shared is a hint, which says only what page_table shows too: a backend may read what a group
+    shares once for all of them. Groups may be as small as not to be worth it.
+
     Padding sequences come last; they have no cached prefix and a row whose pages are all the null
     page. They have one query token each while there are any, the last of these what remains. What
     comes out for padding is anything, unless all sequences are padding.
@@ -71,6 +88,7 @@ class AttentionBatch:
     page_table: np.ndarray  # int32 [rows, pages a request may have]
     page_updates: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     tree_parent: np.ndarray | None = None  # int32 [T]
+    shared: SharedPrefixes | None = None
     bucket: StepShape | None = None
 
     @property
@@ -165,4 +183,6 @@ class AttentionFactory(Protocol):
 def attention_facts(spec: AttentionSpec, store: KVStore) -> Mapping[str, Any]:
     """The static facts on which an attention kernel is chosen."""
     facts = {name: getattr(spec, name) for name in AttentionSpec.__dataclass_fields__}
-    return facts | {"page_tokens": store.layout.page_tokens, "layout": store.layout.fingerprint}
+    layout = store.layout
+    pages = {"page_tokens": layout.page_tokens, "layout": layout.fingerprint}
+    return facts | pages | {"kv_dtype": store.spec.dtype}

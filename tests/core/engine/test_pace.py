@@ -35,9 +35,11 @@ def clock() -> Clock:
 def pace(clock: Clock) -> Pace:
     """After two decode steps of STEP_S each, the device busy all the while."""
     pace = Pace(clock)
-    pace.finished(plan(8), busy=False)
+    pace.launched(behind=False)
+    pace.launched(behind=True)
+    pace.finished(plan(8))
     clock.now += STEP_S
-    pace.finished(plan(8), busy=True)
+    pace.finished(plan(8))
     return pace
 
 
@@ -63,12 +65,14 @@ def test_a_much_smaller_batch_is_not_expected_to_take_as_long(pace):
 
 
 def test_a_time_in_which_the_device_was_idle_is_not_a_step(pace, clock):
+    pace.launched(behind=False)
     clock.now += 1.0
-    pace.finished(plan(8), busy=False)
+    pace.finished(plan(8))
     assert pace.spare(plan(8)) == pytest.approx(STEP_S - MARGIN_S)
 
 
 def test_steps_with_prompts_are_not_taken_for_decodes(pace, clock):
+    pace.launched(behind=True)
     clock.now += 0.3
-    pace.finished(plan(8, prompts=1), busy=True)
+    pace.finished(plan(8, prompts=1))
     assert pace.spare(plan(8)) == pytest.approx(STEP_S - MARGIN_S)

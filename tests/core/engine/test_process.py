@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import zmq
@@ -17,11 +18,13 @@ from inarch.config import EngineConfig
 from inarch.engine import process
 from inarch.engine.messages import NewRequest, TokenOutput, decode_from_engine, encode
 from inarch.engine.resolve import resolve
+from inarch.hal.device import Transfer
 from inarch.plugins import load_plugins
 from inarch.sampling import SamplingParams
 
 from ..models.oracle import Saved
 
+STEP_S = 0.2
 FAKE = Path(__file__).parents[2] / "fake_accelerator"
 REQUEST = NewRequest(
     handle=1, prompt=np.arange(1, 30, dtype=np.int32).tobytes(), max_tokens=6, stop_ids=[], seed=0,
@@ -98,6 +101,44 @@ def answer(dealer: zmq.Socket[bytes]) -> list[int]:
         assert isinstance(output, TokenOutput)
         tokens += output.tokens
     return tokens
+
+
+class Late:
+    """A transfer that takes STEP_S longer than the one before it: of a device that is slow."""
+
+    free_at = 0.0
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self._done_at = Late.free_at = max(Late.free_at, time.monotonic()) + STEP_S
+
+    def ready(self) -> bool:
+        return time.monotonic() >= self._done_at
+
+    def wait(self) -> np.ndarray:
+        time.sleep(max(self._done_at - time.monotonic(), 0))
+        return self._transfer.wait()
+
+
+def test_a_request_that_comes_while_a_step_runs_is_in_the_next_one(
+    serve: Callable[[bool], Any], log: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inarch_fake.device import FakeDevice
+
+    dealer = serve(False)
+    until(lambda: log[-1] == "done")
+    download = FakeDevice.download
+    monkeypatch.setattr(FakeDevice, "download", lambda self, tensor: Late(download(self, tensor)))
+    dealer.send(encode(REQUEST))
+    for _ in range(4):  # from the second decode on it is known how long a step takes
+        assert dealer.poll(30_000)
+        dealer.recv()
+    launched = len(log)
+    time.sleep(STEP_S / 4)
+    dealer.send(encode(msgspec.structs.replace(REQUEST, handle=2)))
+    until(lambda: len(log) > launched)
+    (shape, _), *_ = log[launched:]
+    assert shape.max_query > 1, "the next step has the new prompt in it"
 
 
 def test_before_anyone_is_answered_a_decode_and_a_prompt_are_prepared(

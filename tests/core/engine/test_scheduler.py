@@ -239,3 +239,55 @@ def test_admission_keeps_room_for_what_running_requests_will_still_produce() -> 
     assert 2 <= scheduler.stats().running < 8
     while scheduler.has_work:
         step(scheduler)
+
+
+def test_a_plan_says_which_decodes_share_how_many_tokens() -> None:
+    scheduler = make_scheduler(max_step_tokens=64)
+    shared = list(range(2 * PAGE + 2))  # the last page is not whole
+    for name, prompt in enumerate(([*shared, 100], [7] * 9, [*shared, 200], [*shared, 300])):
+        scheduler.add(make_request(name, prompt))
+    while len(step(scheduler)) < 4 or scheduler.stats().waiting:
+        pass
+    plan = launch(scheduler)
+    assert plan is not None
+    assert plan.shared is not None
+    (tokens,) = plan.shared.tokens.tolist()
+    names = [plan.requests[s].handle for s in plan.shared.sequences]
+    assert (sorted(names), tokens) == ([0, 2, 3], 2 * PAGE)
+
+
+def test_what_decodes_share_is_said_of_those_in_the_step_alone() -> None:
+    scheduler = make_scheduler(max_step_tokens=64)
+    requests = [
+        make_request(n, [*range(PAGE), n], max_tokens=m) for n, m in ((1, 3), (2, 9), (3, 9))
+    ]
+    for request in requests:
+        scheduler.add(request)
+    plans = []
+    while not plans or len(plans[-1].requests) != 2 or plans[-1].decodes != 2:
+        plan = launch(scheduler)  # and never committed: the first one's last token stays in flight
+        assert plan is not None
+        plans.append(plan)
+    shared = plans[-2].shared
+    assert shared is not None
+    assert shared.sequences.tolist() == [0, 1, 2]
+    shared = plans[-1].shared
+    assert shared is not None
+    assert shared.sequences.tolist() == [0, 1]
+    scheduler.abort(requests[1])
+    plan = launch(scheduler)
+    assert plan is not None
+    assert plan.shared is None
+
+
+def test_a_page_that_two_prompts_computed_side_by_side_is_shared_afterwards() -> None:
+    scheduler = make_scheduler()
+    for name in (1, 2):
+        scheduler.add(make_request(name, list(range(PAGE))))
+    assert step(scheduler) == [(1, 0, PAGE), (2, 0, PAGE)]
+    plan = launch(scheduler)
+    assert plan is not None
+    assert plan.shared is not None
+    assert (plan.shared.sequences.tolist(), plan.shared.tokens.tolist()) == ([0, 1], [PAGE])
+    first, second = scheduler.table.pages[plan.rows, 0]
+    assert first == second

@@ -94,6 +94,7 @@ class ServeRandomly(RuleBasedStateMachine):
         self.scheduler.commit(plan, tokens)
 
     def compute(self, plan: StepPlan) -> list[int]:
+        self.check_sharing(plan)
         table, tokens = self.scheduler.table, []
         shared = {int(page) for node in self.scheduler.cache.nodes() for page in node.pages}
         for s, request in enumerate(plan.requests):
@@ -115,6 +116,24 @@ class ServeRandomly(RuleBasedStateMachine):
             if plan.samples[s]:
                 known.append(tokens[-1])
         return tokens
+
+    def check_sharing(self, plan: StepPlan) -> None:
+        """The groups of decodes against their pages: the hint may not miss one, nor promise more."""
+        table, seen = self.scheduler.table, []
+        pages = [table.row_pages(row, 0, int(table.num_pages[row])) for row in plan.rows.tolist()]
+        hint = plan.shared
+        members = np.split(hint.sequences, hint.indptr[1:-1]) if hint else []
+        for group, tokens in zip(members, hint.tokens.tolist() if hint else [], strict=True):
+            assert group.max() < plan.decodes
+            assert len(group) > 1
+            assert tokens <= plan.starts[group].min()
+            beginnings = np.array([pages[s][: tokens // self.page] for s in group])
+            assert (beginnings == beginnings[0]).all()
+            assert len({int(pages[s][tokens // self.page]) for s in group}) > 1
+            seen += group.tolist()
+        assert len(seen) == len(set(seen))
+        alone = {int(pages[s][0]) for s in range(plan.decodes) if s not in seen}
+        assert len(alone) == plan.decodes - len(seen)
 
     @invariant()
     def every_page_has_one_owner(self) -> None:

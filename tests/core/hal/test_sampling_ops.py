@@ -152,18 +152,20 @@ def test_rows_with_different_parameters_do_not_influence_each_other() -> None:
 def test_penalties_equal_their_definition(seed: int, rows: int, vocabulary: int) -> None:
     rng = np.random.default_rng(seed)
     logits = rng.standard_normal((rows, vocabulary)).astype(np.float32)
-    prompt = rng.random((rows, vocabulary)) < 0.3
-    counts = rng.integers(0, 3, (rows, vocabulary)).astype(np.int32)
+    table = rng.permutation(5)[:rows]  # where the past of each sequence is kept
+    prompt = rng.random((5, vocabulary)) < 0.3
+    counts = rng.integers(0, 3, (5, vocabulary)).astype(np.int32)
     repetition = rng.uniform(0.5, 2, rows).astype(np.float32)
     frequency, presence = rng.uniform(-2, 2, (2, rows)).astype(np.float32)
     expected = logits.astype(np.float64)
     for s in range(rows):
         for t in range(vocabulary):
-            if prompt[s, t] or counts[s, t]:
+            said = counts[table[s], t]
+            if prompt[table[s], t] or said:
                 better = expected[s, t] > 0
                 expected[s, t] *= 1 / repetition[s] if better else repetition[s]
-            expected[s, t] -= frequency[s] * counts[s, t] + presence[s] * (counts[s, t] > 0)
-    arrays = (logits, prompt, counts, repetition, frequency, presence)
+            expected[s, t] -= frequency[s] * said + presence[s] * (said > 0)
+    arrays = (logits, table, prompt, counts, repetition, frequency, presence)
     got = penalize(*(torch.from_numpy(a) for a in arrays))
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-5, atol=1e-5)
 
@@ -171,7 +173,8 @@ def test_penalties_equal_their_definition(seed: int, rows: int, vocabulary: int)
 def test_a_forbidden_token_stays_forbidden_under_penalties() -> None:
     logits = torch.tensor([[-torch.inf, 1.0]])
     one = torch.ones(1)
-    got = penalize(logits, torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2), 2 * one, -one, one)
+    prompt, counts = torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2)
+    got = penalize(logits, torch.tensor([0]), prompt, counts, 2 * one, -one, one)
     assert got[0, 0] == -torch.inf
 
 

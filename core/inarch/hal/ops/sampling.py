@@ -68,6 +68,7 @@ def _filtered(
 @op()
 def penalize(
     logits: Tensor,
+    rows: Tensor,
     prompt: Tensor,
     counts: Tensor,
     repetition: Tensor,
@@ -76,11 +77,13 @@ def penalize(
 ) -> Tensor:
     """Make tokens that were seen less likely.
 
-    logits [S, V] float32; prompt [S, V] bool: is the token in the prompt; counts [S, V] int32: how
-    often was it generated; repetition, frequency, presence [S] float32 (1, 0, 0 = off). Repetition
-    (prompt and output; Keskar et al., 2019, arXiv:1909.05858) divides positive logits and multiplies
-    negative ones; frequency and presence (output only, OpenAI's definition) are subtracted.
+    logits [S, V] float32, dead afterwards. prompt [R, V] bool: is the token in the prompt; counts
+    [R, V] int32: how often was it generated; rows [S] int64: the row of each sequence in the two.
+    repetition, frequency, presence [S] float32 (1, 0, 0 = off). Repetition (prompt and output;
+    Keskar et al., 2019, arXiv:1909.05858) divides positive logits and multiplies negative ones;
+    frequency and presence (output only, OpenAI's definition) are subtracted.
     """
+    prompt, counts = prompt[rows], counts[rows]
     seen = prompt | (counts > 0)
     factor = repetition.unsqueeze(1)
     logits = torch.where(seen, torch.where(logits > 0, logits / factor, logits * factor), logits)
