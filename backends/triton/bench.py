@@ -136,8 +136,8 @@ class Problem:
     def run(self, tile: Tile | None) -> Callable[[], Tensor]:
         """All layers once, with this tile or with the table's."""
 
-        def choose(*facts: Any, **more: Any) -> Tile:
-            return choose_tile(*facts, **more) if tile is None else tile
+        def choose(*facts: Any, **options: Any) -> Tile:
+            return choose_tile(*facts, **options) if tile is None else tile
 
         attention = TritonAttention(SPEC, self.store, self.device, choose=choose)
         plan = attention.plan(self.batch).on(self.device)

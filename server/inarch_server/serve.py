@@ -159,7 +159,7 @@ def banner(service: Service, listener: socket.socket) -> str:
         f"\nInarch {__version__} serves {service.model} at {url}\n\n"
         f"  backend  {info.backend} on {info.device}, {info.dtype}\n"
         f"  context  {info.context_length:,} tokens\n"
-        f"  memory   KV cache of {info.kv_tokens:,} tokens\n"
+        f"  memory   KV cache of {info.kv_tokens:,} tokens in {info.kv_dtype}\n"
         f"  try      open {url} in a browser, or\n"
         f"           curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
         """             -d '{"messages": [{"role": "user", "content": "Hello"}]}'\n"""

@@ -81,6 +81,7 @@ class StandIn:
             backend="none",
             device="none",
             kv_tokens=4 * context,
+            kv_dtype="float8_e4m3fn",
             page_tokens=16,
             max_running_requests=64,
             eos_token_ids=(EOS,),

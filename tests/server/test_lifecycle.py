@@ -162,7 +162,13 @@ def test_the_banner_says_where_and_what(
     life.ask_to_stop()
     life.end()
     shown = capsys.readouterr().out
-    for part in (f"http://127.0.0.1:{life.port}", "standin", "none", "float32", "8,192 tokens"):
+    for part in (
+        f"http://127.0.0.1:{life.port}",
+        "standin",
+        "none",
+        "float32",
+        "8,192 tokens in float8_e4m3fn",
+    ):
         assert part in shown
 
 

@@ -16,10 +16,12 @@ from inarch.errors import BackendError
 from inarch.hal.device import Device, DeviceInfo, MemoryStats
 from inarch.hal.kv import KVSpec, KVStore
 from inarch.hal.op import Kernel
+from inarch.hal.support import Support
 from inarch_nvidia.buckets import DECODES
 from inarch_nvidia.executor import GraphExecutor
 from inarch_nvidia.kernels import kernels
 from inarch_nvidia.transfer import PinnedTransfer, upload
+from inarch_triton.kernels import keeps_fp8
 from inarch_triton.kv import PagedKVStore
 
 OLDEST = (8, 0)  # Ampere: the first with bfloat16 and asynchronous copies to shared memory
@@ -105,6 +107,9 @@ class NvidiaDevice(Device):
             (32, "prefixes are shared in finer steps; twice the look-ups of 64"),
             (16, "prefixes are shared in the finest steps; four times the look-ups of 64"),
         ]
+
+    def kv_dtypes(self, compute: torch.dtype) -> Sequence[tuple[torch.dtype, Support]]:
+        return [*super().kv_dtypes(compute), (torch.float8_e4m3fn, keeps_fp8(self.info.arch))]
 
     def kernels(self) -> Sequence[Kernel]:
         return kernels(self.info.arch)

@@ -133,22 +133,29 @@ class Stepped:
         return {row: logits[i].clone() for i, row in enumerate(chunks)}
 
 
-def load(folder: Path, device: Device, dtype: torch.dtype) -> Any:
-    """The folder's model on the device with all its kernels: a `Paged`, ready to be stepped."""
-    decoder, store = _load(folder, device, dtype)
+def load(
+    folder: Path, device: Device, dtype: torch.dtype, *, stored: torch.dtype | None = None
+) -> Any:
+    """The folder's model on the device with all its kernels: a `Paged`, ready to be stepped.
+
+    stored: dtype of the pages; None: the one that is computed in.
+    """
+    decoder, store = _load(folder, device, dtype, stored or dtype)
     return paged(decoder, store, device)
 
 
 def load_stepped(folder: Path, device: Device, dtype: torch.dtype, executor: Executor) -> Stepped:
-    decoder, store = _load(folder, device, dtype)
+    decoder, store = _load(folder, device, dtype, dtype)
     return Stepped(decoder, executor, store)
 
 
-def _load(folder: Path, device: Device, dtype: torch.dtype) -> tuple[Decoder, KVStore]:
+def _load(
+    folder: Path, device: Device, dtype: torch.dtype, stored: torch.dtype
+) -> tuple[Decoder, KVStore]:
     checkpoint = Checkpoint(folder)
     family = find_family(checkpoint.config)
     description = family.describe(checkpoint.config)
-    store = device.kv_store(kv_spec(description, dtype), 64)
+    store = device.kv_store(kv_spec(description, stored), 64)
     assert store is not None
     names, dispatcher = family.names(description), Dispatcher(device.kernels(), strict=True)
     decoder = load_decoder(description, names, checkpoint, dispatcher, store, device, dtype)

@@ -103,12 +103,20 @@ def test_every_op_and_facet_has_a_kernel_and_every_kernel_an_op():
     assert set(FACETS) <= given
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_linear_layers_are_cublas_products_in_every_offered_dtype(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "kernel"),
+    [(torch.bfloat16, "triton"), (torch.float16, "triton"), (torch.float32, "cublas")],
+)
+def test_linear_layers_are_our_kernel_or_cublas_products_in_every_offered_dtype(dtype, kernel):
     dispatcher = Dispatcher(kernels("sm_90"), strict=True)
-    chosen = dispatcher.select("linear", object, outputs=8, inputs=8, dtype=dtype, bias=True)
-    assert chosen is ReferenceLinear
-    assert dispatcher.choices[0].kernel == "cublas"
+    dispatcher.select("linear", object, outputs=8, inputs=8, dtype=dtype, bias=True)
+    assert dispatcher.choices[0].kernel == kernel
+
+
+def test_cublas_can_be_asked_for():
+    dispatcher = Dispatcher(kernels("sm_90"), overrides={"linear": "cublas"}, strict=True)
+    facts = {"outputs": 8, "inputs": 8, "dtype": torch.bfloat16, "bias": True}
+    assert dispatcher.select("linear", object, **facts) is ReferenceLinear
 
 
 def test_linear_layers_of_another_dtype_are_refused_with_the_reason():

@@ -39,15 +39,16 @@ def _find(table, at, end, KEYS: tl.constexpr, PAGE: tl.constexpr):
 
 @triton.jit
 def _load(
-    pages, slots, present, head, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
-    KEYS: tl.constexpr, PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, MASKED: tl.constexpr,
+    pages, slots, present, head, dtype: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr,
+    BLOCK_DIM: tl.constexpr, KEYS: tl.constexpr, PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr,
+    MASKED: tl.constexpr,
 ):  # fmt: skip
-    """K or V of one head: [KEYS, BLOCK_DIM]; if MASKED, 0 where there is no key.
+    """K or V of one head in `dtype`: [KEYS, BLOCK_DIM]; if MASKED, 0 where there is no key.
 
     What a page holds behind the last token may be NaN, and 0 * NaN would reach the result.
     """
     if DESCRIPTORS:
-        tile = pages.load([slots, head * DIM])
+        tile = pages.load([slots, head * DIM]).to(dtype)
         if MASKED:
             tile = tl.where(present[:, None], tile, 0.0)
     else:
@@ -63,7 +64,20 @@ def _load(
             tile = tl.load(places, mask=(dims < DIM)[None, :], other=0.0)
         else:
             tile = tl.load(places)
+        tile = tile.to(dtype)
     return tile
+
+
+@triton.jit
+def _opaque(tile):
+    """The same 16-bit tile, of which the compiler knows nothing. NVIDIA alone.
+
+    It would else change the layout of a tile before its conversion, in shared memory: what a product
+    wants of V is there one byte at a time.
+    """
+    return tl.inline_asm_elementwise(
+        "mov.b32 $0, $1;", "=r,r", [tile], dtype=tile.dtype, is_pure=False, pack=2
+    )
 
 
 @triton.jit
@@ -72,8 +86,9 @@ def _attend(
     position, prefix, ancestors, scale, cap,
     HEADS: tl.constexpr, KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     BLOCK_KEY: tl.constexpr, BLOCK_VALUE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
-    TREE: tl.constexpr, UPCAST: tl.constexpr, EXACT: tl.constexpr, MASKED: tl.constexpr,
+    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, BOUNCE: tl.constexpr, WINDOW: tl.constexpr,
+    SOFTCAP: tl.constexpr, TREE: tl.constexpr, UPCAST: tl.constexpr, EXACT: tl.constexpr,
+    MASKED: tl.constexpr,
 ):  # fmt: skip
     """Go on with the online softmax over the keys [start, stop); `end` bounds what may be read."""
     ahead = _find(table, start, end, KEYS, PAGE)
@@ -82,7 +97,7 @@ def _attend(
         slots = ahead  # found one turn early, so that loads of K and V can be begun early too
         ahead = _find(table, at + KEYS, end, KEYS, PAGE)
         k = _load(
-            k_pages, slots, keys < end, head,
+            k_pages, slots, keys < end, head, q.dtype,
             HEADS, KEY_DIM, BLOCK_KEY, KEYS, PAGE, DESCRIPTORS, MASKED,
         )  # fmt: skip
         scores = _dot(q, tl.trans(k), tl.zeros([ROWS, KEYS], tl.float32), UPCAST, EXACT)
@@ -109,9 +124,11 @@ def _attend(
         total = total * decay + tl.sum(weights, 1)
         acc = acc * decay[:, None]
         v = _load(
-            v_pages, slots, keys < end, head,
+            v_pages, slots, keys < end, head, q.dtype,
             HEADS, VALUE_DIM, BLOCK_VALUE, KEYS, PAGE, DESCRIPTORS, MASKED,
         )  # fmt: skip
+        if BOUNCE:
+            v = _opaque(v)
         if not UPCAST:
             weights = weights.to(v.dtype)
         acc = _dot(weights, v, acc, UPCAST, EXACT)
@@ -149,9 +166,10 @@ def attention_kernel(  # noqa: C901, PLR0915
     parts, part_lse, shared_parts, shared_lse, q_token, q_head, table_row, scale, cap,
     HEADS: tl.constexpr, GROUP: tl.constexpr, KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     BLOCK_KEY: tl.constexpr, BLOCK_VALUE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
-    SINKS: tl.constexpr, LSE: tl.constexpr, TREE: tl.constexpr, GATHERED: tl.constexpr,
-    SHARED_ROWS: tl.constexpr, UPCAST: tl.constexpr, EXACT: tl.constexpr, PDL: tl.constexpr,
+    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, BOUNCE: tl.constexpr, WINDOW: tl.constexpr,
+    SOFTCAP: tl.constexpr, SINKS: tl.constexpr, LSE: tl.constexpr, TREE: tl.constexpr,
+    GATHERED: tl.constexpr, SHARED_ROWS: tl.constexpr, UPCAST: tl.constexpr, EXACT: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for a KV head and an item. q [T, H, D], out [T, H, VALUE_DIM], lse [T, H].
 
@@ -211,19 +229,19 @@ def attention_kernel(  # noqa: C901, PLR0915
             acc, total, highest, q_tile, k_pages, v_pages, table, head, begin, near, end,
             position, prefix, ancestors, scale, cap,
             HEADS, KEY_DIM, VALUE_DIM, BLOCK_KEY, BLOCK_VALUE, ROWS, KEYS, PAGE, DESCRIPTORS,
-            WINDOW, SOFTCAP, TREE, UPCAST, EXACT, True,
+            BOUNCE, WINDOW, SOFTCAP, TREE, UPCAST, EXACT, True,
         )  # fmt: skip
     acc, total, highest = _attend(
         acc, total, highest, q_tile, k_pages, v_pages, table, head, near, far, end,
         position, prefix, ancestors, scale, cap,
         HEADS, KEY_DIM, VALUE_DIM, BLOCK_KEY, BLOCK_VALUE, ROWS, KEYS, PAGE, DESCRIPTORS,
-        WINDOW, SOFTCAP, TREE, UPCAST, EXACT, False,
+        BOUNCE, WINDOW, SOFTCAP, TREE, UPCAST, EXACT, False,
     )  # fmt: skip
     acc, total, highest = _attend(
         acc, total, highest, q_tile, k_pages, v_pages, table, head, far, end, end,
         position, prefix, ancestors, scale, cap,
         HEADS, KEY_DIM, VALUE_DIM, BLOCK_KEY, BLOCK_VALUE, ROWS, KEYS, PAGE, DESCRIPTORS,
-        WINDOW, SOFTCAP, TREE, UPCAST, EXACT, True,
+        BOUNCE, WINDOW, SOFTCAP, TREE, UPCAST, EXACT, True,
     )  # fmt: skip
 
     if SHARED_ROWS > 0:

@@ -24,6 +24,7 @@ SAMPLING = {  # op -> its place in this package
     "add_bias": "penalties:add_bias",
 }
 COST = 0.5  # better than anything that does not say otherwise
+NARROW = torch.float8_e4m3fn  # of pages, besides the dtype computed in
 
 
 def kernels(arch: str) -> list[Kernel]:
@@ -42,11 +43,17 @@ def kernels(arch: str) -> list[Kernel]:
             "attention",
             "triton",
             "inarch_triton.attention:TritonAttention",
-            functools.partial(_on, arch, supports_attention),
+            functools.partial(_on, arch, functools.partial(supports_attention, arch)),
         ),
         *(
             Kernel(name, "triton", f"inarch_triton.{where}", functools.partial(_on, arch, _float32))
             for name, where in SAMPLING.items()
+        ),
+        Kernel(
+            "linear",
+            "triton",
+            functools.partial(_linear, arch),
+            functools.partial(_on, arch, supports_linear),
         ),
     ]
 
@@ -59,6 +66,12 @@ def _on(arch: str, supports: Any, facts: Facts) -> Support:
         )
     answer: Support = supports(facts)
     return answer
+
+
+def _linear(arch: str) -> Any:
+    from inarch_triton.linear import TritonLinear  # imports triton
+
+    return TritonLinear(arch)
 
 
 def _dtype(facts: Facts) -> Support:
@@ -86,7 +99,19 @@ def _rope(facts: Facts) -> Support:
     return _dtype(facts)
 
 
-def supports_attention(facts: Facts) -> Support:
+def keeps_fp8(arch: str) -> Support:
+    """Whether devices of `arch` convert from and to float8_e4m3fn, so that pages may hold it."""
+    known = architecture(arch)
+    if known == "gfx942":
+        return no("the 8-bit floats of gfx942 are the fnuz kind, with other bits for each number")
+    if known.startswith("sm_") and int(known[3:]) < 89:
+        return no(f"{known} does not convert 8-bit floats: sm_89 (Ada, Hopper and newer) does")
+    if known not in SHARED_MEMORY or known == "gfx90a":
+        return no(f"{known} does not convert 8-bit floats")
+    return yes("half the memory of 16-bit pages; no scales, so that values beyond 448 become 448")
+
+
+def supports_attention(arch: str, facts: Facts) -> Support:
     """Facts are those of `attention_facts`."""
     dtype, page, group = facts["dtype"], facts["page_tokens"], facts["q_heads"] // facts["kv_heads"]
     if dtype not in DTYPES:
@@ -100,6 +125,20 @@ def supports_attention(facts: Facts) -> Support:
         return no(f"pages of {page} tokens: a power of two from 16 is needed")
     if facts["scale"] <= 0:
         return no(f"scale {facts['scale']} is not positive")
-    if not facts["layout"].startswith(f"reference/{str(dtype).removeprefix('torch.')}/"):
-        return no(f"KV layout {facts['layout']}: plain pages in {dtype} are needed (PagedKVStore)")
+    if not facts["layout"].startswith("reference/"):
+        return no(f"KV layout {facts['layout']}: plain pages are needed (PagedKVStore)")
+    return _pages(arch, dtype, facts["kv_dtype"])
+
+
+def _pages(arch: str, dtype: torch.dtype, kept: torch.dtype) -> Support:
+    if kept not in (dtype, NARROW):
+        return no(f"pages of {kept}: they may hold {dtype}, which is computed in, or {NARROW}")
+    support = keeps_fp8(arch)
+    return yes(cost=COST) if kept == dtype or support else support
+
+
+def supports_linear(facts: Facts) -> Support:
+    """Facts are the fields of LinearSpec."""
+    if facts["dtype"] not in (torch.float16, torch.bfloat16):
+        return no(f"{facts['dtype']} products are left to torch")
     return yes(cost=COST)

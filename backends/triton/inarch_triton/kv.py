@@ -18,13 +18,22 @@ WARPS = 4
 
 
 @triton.jit
+def narrowed(x, dtype: tl.constexpr):
+    """x as pages of `dtype` keep it: 8-bit floats saturate, and keep NaN."""
+    if dtype.primitive_bitwidth == 8 and x.dtype != dtype:
+        x = tl.clamp(x.to(tl.float32), -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
+    return x.to(dtype)
+
+
+@triton.jit
 def copy_token(
     source, pages, slot, head_stride, HEADS: tl.constexpr, DIM: tl.constexpr, BLOCK: tl.constexpr
 ):
     place = tl.arange(0, BLOCK)
     inside = place < HEADS * DIM
     value = tl.load(source + (place // DIM) * head_stride + place % DIM, mask=inside)
-    tl.store(pages + slot * (HEADS * DIM) + place, value.to(pages.dtype.element_ty), mask=inside)
+    value = narrowed(value, pages.dtype.element_ty)
+    tl.store(pages + slot * (HEADS * DIM) + place, value, mask=inside)
 
 
 @triton.jit

@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from inarch_triton.kv import narrowed
 from inarch_triton.norm import scaled
 from inarch_triton.options import FUSED
 
@@ -59,11 +60,11 @@ def rotate(
         b = scaled(b, right_gain, scale, dtype).to(tl.float32)
         if DIM > ROTARY:
             gain = tl.load(weight + rest, mask=rest < DIM, other=0.0)
-            tl.store(out + rest, scaled(c, gain, scale, dtype).to(stored), mask=beyond)
+            tl.store(out + rest, narrowed(scaled(c, gain, scale, dtype), stored), mask=beyond)
     elif COPY and DIM > ROTARY:
-        tl.store(out + rest, tl.load(x + rest, mask=beyond).to(stored), mask=beyond)
-    tl.store(out + left, (a * cos - b * sin).to(dtype).to(stored), mask=inside)
-    tl.store(out + right, (b * cos + a * sin).to(dtype).to(stored), mask=inside)
+        tl.store(out + rest, narrowed(tl.load(x + rest, mask=beyond), stored), mask=beyond)
+    tl.store(out + left, narrowed((a * cos - b * sin).to(dtype), stored), mask=inside)
+    tl.store(out + right, narrowed((b * cos + a * sin).to(dtype), stored), mask=inside)
 
 
 @triton.jit

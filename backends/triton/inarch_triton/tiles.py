@@ -37,6 +37,7 @@ class Tile:
     chunk: int
     descriptors: bool = False  # load pages with the copy engine; needs keys <= page_tokens
     specialized: bool = False  # warps that load and warps that compute: see hopper_kernel.py
+    bounce: bool = False  # V goes through shared memory once more when it has been converted
 
 
 # Of sequences with many query tokens, where the kernel written for the device applies (`_is_plain`).
@@ -64,20 +65,26 @@ def choose_tile(
     rows: int,
     *,
     long: bool,
+    stored: torch.dtype | None = None,
     gluon: bool = False,
 ) -> Tile:
     """The tile for sequences with many query tokens (`long`), or with few (decode, verification).
 
-    gluon: whether kernels in Gluon can be compiled here.
+    stored: dtype of the pages; None: the one that is computed in. gluon: whether kernels in Gluon can
+    be compiled here.
     """
     arch = architecture(arch)
-    if long and gluon and arch in SPECIALIZED and _is_plain(spec, page_tokens):
+    stored = stored or spec.dtype
+    if long and gluon and arch in SPECIALIZED and _is_plain(spec, stored, page_tokens):
         return SPECIALIZED[arch]
     width = max(padded(spec.key_dim), padded(spec.value_dim))
     tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows)
+    if stored != spec.dtype and long and arch.startswith("gfx"):
+        tile = replace(tile, keys=max(16, tile.keys // 2))  # conversion takes registers
     if (spec.key_dim, spec.value_dim) != (padded(spec.key_dim), padded(spec.value_dim)):
         tile = replace(tile, descriptors=False)  # their blocks are powers of two
-    tile = _fit(tile, arch, width, spec.dtype, page_tokens)
+    tile = _fit(tile, arch, width, spec.dtype, stored, page_tokens)
+    tile = replace(tile, bounce=_bounces(tile, arch, spec.dtype, stored))
     if tile.descriptors and padded(spec.q_heads // spec.kv_heads) <= 64:
         # Measured on an H200 (2026-11-22): 5 to 35 % faster than 128 rows by 8 warps.
         return replace(tile, rows=64, warps=4)
@@ -89,14 +96,21 @@ def for_shared_prefixes(tile: Tile) -> Tile:
     return replace(tile, waves=2, chunk=512)
 
 
+def _bounces(tile: Tile, arch: str, dtype: torch.dtype, stored: torch.dtype) -> bool:
+    """Products from registers want V transposed, which is done in pairs of bytes, or slowly."""
+    from_registers = tile.rows < 64 or arch not in ASYNCHRONOUS
+    return arch.startswith("sm_") and from_registers and stored.itemsize < dtype.itemsize == 2
+
+
 def padded(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
-def _is_plain(spec: AttentionSpec, page_tokens: int) -> bool:
+def _is_plain(spec: AttentionSpec, stored: torch.dtype, page_tokens: int) -> bool:
     """Whether it is what specialized kernels are written for."""
     return (
         spec.dtype.itemsize == 2
+        and stored == spec.dtype
         and spec.key_dim == spec.value_dim
         and spec.key_dim in (64, 128)
         and page_tokens >= 64
@@ -121,14 +135,16 @@ def _long_tile(arch: str, rows: int, width: int) -> Tile:
     return Tile(rows, keys, warps=8, stages=2, waves=2, chunk=1024)
 
 
-def _fit(tile: Tile, arch: str, width: int, dtype: torch.dtype, page_tokens: int) -> Tile:
+def _fit(
+    tile: Tile, arch: str, width: int, dtype: torch.dtype, stored: torch.dtype, page_tokens: int
+) -> Tile:
     """Shrink until the tile fits the shared memory of one program."""
     limit = SHARED_MEMORY.get(arch, LEAST_SHARED_MEMORY) * 1024
     if dtype == torch.float32:
         tile = replace(tile, stages=2)
     descriptors = tile.descriptors and tile.keys <= page_tokens and dtype.itemsize == 2
     tile = replace(tile, descriptors=descriptors)
-    while shared_bytes(tile, arch, width, dtype) > limit:
+    while shared_bytes(tile, arch, width, dtype, stored) > limit:
         if tile.stages > 2:
             tile = replace(tile, stages=tile.stages - 1)
         elif tile.keys > 16:
@@ -138,14 +154,18 @@ def _fit(tile: Tile, arch: str, width: int, dtype: torch.dtype, page_tokens: int
     return tile
 
 
-def shared_bytes(tile: Tile, arch: str, width: int, dtype: torch.dtype) -> int:
-    """An estimate: the stages of K and V, the weights, and queries where they are read from there."""
+def shared_bytes(tile: Tile, arch: str, width: int, dtype: torch.dtype, stored: torch.dtype) -> int:
+    """An estimate: the stages of K and V, the weights, and queries where they are read from there.
+
+    Pages of another dtype than the one computed in are staged as they are, and converted once more.
+    """
     asynchronous = arch in ASYNCHRONOUS and tile.rows >= 64
     stages = tile.stages if asynchronous else tile.stages - 1
-    elements = 2 * stages * tile.keys * width + tile.rows * tile.keys
+    page = tile.keys * width
+    elements = tile.rows * tile.keys + (2 * page if stored != dtype else 0)
     if asynchronous:
         elements += tile.rows * width
-    return elements * dtype.itemsize
+    return elements * dtype.itemsize + 2 * stages * page * stored.itemsize
 
 
 def long_rows(group: int, spec: AttentionSpec) -> int:

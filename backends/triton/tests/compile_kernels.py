@@ -27,6 +27,8 @@ from inarch_triton import (
     attention,
     hopper,
     kv,
+    linear,
+    linear_tiles,
     logprobs,
     norm,
     penalties,
@@ -39,10 +41,20 @@ from inarch_triton import (
 )
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.hopper_kernel import SWIZZLED, hopper_attention_kernel
-from inarch_triton.options import FUSED, options_for
+from inarch_triton.kernels import keeps_fp8
+from inarch_triton.linear_kernel import linear_kernel
+from inarch_triton.options import FUSED, options_for, pdl
 
-NAMES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+FP8 = torch.float8_e4m3fn
+NAMES = {
+    torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", FP8: "fp8e4nv",
+}  # fmt: skip
 LLAMA = AttentionSpec(32, 8, 128, 128, 0.09, torch.bfloat16)
+ROPE = {
+    **dict.fromkeys(("q", "k", "q_weight", "k_weight"), "*bf16"),
+    **{"positions": "*i64", "cos_sin": "*fp32", "eps": "fp32"},
+    **dict.fromkeys(("q_token", "q_head", "k_token", "k_head"), "i32"),
+}
 
 
 @dataclass(frozen=True)
@@ -64,15 +76,16 @@ def attention_source(
     long: bool,
     tree: bool = False,
     shared: bool = False,
+    stored: torch.dtype | None = None,
 ) -> Source:
     """shared: of many query tokens, those over a shared prefix; of few, those over the rest."""
     group = spec.q_heads // spec.kv_heads
     rows = tiles.long_rows(group, spec) if long else tiles.short_rows(group, 16 if tree else 1, 1)
-    tile = tiles.choose_tile(arch, spec, page_tokens, rows, long=long)
+    tile = tiles.choose_tile(arch, spec, page_tokens, rows, long=long, stored=stored)
     tile = tiles.for_shared_prefixes(tile) if shared and long else tile
     parts = "*fp32" if shared and not long else None
-    kind = NAMES[spec.dtype]
-    pages = f"tensordesc<{kind}[{tile.keys}, {spec.key_dim}]>" if tile.descriptors else f"*{kind}"
+    kind, kept = NAMES[spec.dtype], NAMES[stored or spec.dtype]
+    pages = f"tensordesc<{kept}[{tile.keys}, {spec.key_dim}]>" if tile.descriptors else f"*{kept}"
     types = {
         "q": f"*{kind}", "k_pages": pages, "v_pages": pages, "table": "*i32", "items": "*i32",
         "tree": "*i64" if tree else None, "members": "*i32" if shared and long else None,
@@ -80,7 +93,9 @@ def attention_source(
         "parts": "*fp32", "part_lse": "*fp32", "shared_parts": parts, "shared_lse": parts,
         "q_token": "i32", "q_head": "i32", "table_row": "i32", "scale": "fp32", "cap": "fp32",
     }  # fmt: skip
-    features = [f"D{spec.key_dim}", f"page{page_tokens}", kind, "long" if long else "short"]
+    features = [f"D{spec.key_dim}", f"page{page_tokens}", kind]
+    features += [f"over {kept}"] if stored else []
+    features += ["long" if long else "short"]
     features += [
         n for n, on in {"tree": tree, "window": spec.window, "cap": spec.softcap}.items() if on
     ]
@@ -109,33 +124,39 @@ def hopper_source(spec: AttentionSpec, *, lse: bool) -> Source:
 
 def small_sources(arch: str) -> Iterator[Source]:
     """The others, in the sizes of an 8B model."""
+    for kept in (torch.bfloat16, FP8) if keeps_fp8(arch) else (torch.bfloat16,):
+        yield from writing_sources(kept)
     tile = tiles.choose_tile(arch, LLAMA, 16, 16, long=False)
     four = {"num_warps": 4}
     merge = attention.merge_constants(LLAMA, tile, sinks=False, lse=False)
     parts = {"parts": "*fp32", "part_lse": "*fp32", "jobs": "*i32"}
     outputs = {"sinks": None, "out": "*bf16", "lse": None}
     yield Source("merge", merge_kernel, parts | outputs, merge, four)
-    both = dict.fromkeys(("k", "v", "k_pages", "v_pages"), "*bf16") | {"slots": "*i64"}
-    strides = dict.fromkeys(("k_token", "k_head", "v_token", "v_head"), "i32")
-    yield Source("write", kv.write_kernel, both | strides, kv.write_constants(8, 128, 128), four)
     for features in (4096, norm.MOST_FEATURES):
         types = dict.fromkeys(("x", "residual", "weight", "out"), "*bf16")
         types |= {"x_row": "i32", "residual_row": "i32", "rows": "i32", "eps": "fp32"}
         constants = norm.norm_constants(features) | {"ADD": True}
         options = {"num_warps": norm.norm_warps(features)}
         yield Source(f"add_rms_norm {features}", norm.rms_norm_kernel, types, constants, options)
-    types = dict.fromkeys(("q", "k", "q_weight", "k_weight"), "*bf16")
-    types |= {"positions": "*i64", "cos_sin": "*fp32", "eps": "fp32"}
-    types |= dict.fromkeys(("q_token", "q_head", "k_token", "k_head"), "i32")
     constants = rotary.rope_constants(32, 8, 128, 128) | {"INTERLEAVED": False, "NORM": True}
-    yield Source("qk_norm_rope", rotary.rope_kernel, types, constants, four)
-    types |= dict.fromkeys(("v", "k_pages", "v_pages"), "*bf16") | {"slots": "*i64"}
-    types |= dict.fromkeys(("v_token", "v_head"), "i32")
-    constants |= rotary_write.rope_write_constants(32, 8, 128, 128, 128)
-    yield Source("rope_write", rotary_write.rope_write_kernel, types, constants, four)
+    yield Source("qk_norm_rope", rotary.rope_kernel, ROPE, constants, four)
     constants = {"FEATURES": 14336, "BLOCK": activation.BLOCK, "GELU": False}
     types = {"x": "*bf16", "out": "*bf16", "x_row": "i32"}
     yield Source("silu_mul", activation.gated_kernel, types, constants, four)
+
+
+def linear_sources(arch: str) -> Iterator[Source]:
+    """The layers of an 8B model, split or not as the table says."""
+    names = ("x", "weight", "bias", "out")
+    types: dict[str, str | None] = dict.fromkeys(names, "*bf16")
+    types |= {"parts": "*fp32", "counters": "*i32", "x_row": "i32"}
+    types |= dict.fromkeys(("tokens", "outputs", "inputs", "blocks"), "i32")
+    for outputs, inputs in ((28672, 4096), (4096, 14336)):
+        for tile in linear_tiles.linear_tiles(arch, 132, outputs, inputs):
+            constants = linear.linear_constants(tile, inputs, pdl=pdl(arch))
+            options = linear.linear_options(tile, pdl=pdl(arch))
+            name = f"linear {outputs}x{inputs} {tile.tokens}"
+            yield Source(name, linear_kernel, types, constants, options)
 
 
 TABLES = {  # the arguments of the sampling kernels
@@ -181,6 +202,19 @@ def sampling_sources() -> Iterator[Source]:
             yield Source(name, kernel, types, constants, {"num_warps": warps, **FUSED})
 
 
+def writing_sources(kept: torch.dtype) -> Iterator[Source]:
+    """What writes to pages of the dtype `kept`, and what may be fused with it."""
+    name, four = "" if kept == torch.bfloat16 else f" {NAMES[kept]}", {"num_warps": 4}
+    types = dict.fromkeys(("k", "v"), "*bf16") | {"slots": "*i64"}
+    types |= dict.fromkeys(("k_pages", "v_pages"), f"*{NAMES[kept]}")
+    types |= dict.fromkeys(("k_token", "k_head", "v_token", "v_head"), "i32")
+    yield Source(f"write{name}", kv.write_kernel, types, kv.write_constants(8, 128, 128), four)
+    constants = rotary_write.rope_write_constants(32, 8, 128, 128, 128)
+    constants |= {"INTERLEAVED": False, "NORM": True}
+    kernel = rotary_write.rope_write_kernel
+    yield Source(f"rope_write{name}", kernel, ROPE | types, constants, four)
+
+
 def sources(arch: str) -> Iterator[Source]:
     yield attention_source(arch, LLAMA, 16, long=False)
     yield attention_source(arch, LLAMA, 64, long=True)
@@ -196,7 +230,12 @@ def sources(arch: str) -> Iterator[Source]:
         yield hopper_source(replace(LLAMA, q_heads=56, dtype=torch.float16), lse=True)
         yield hopper_source(replace(LLAMA, key_dim=64, value_dim=64), lse=False)
     yield from small_sources(arch)
+    yield from linear_sources(arch)
     yield from sampling_sources()
+    if keeps_fp8(arch):
+        yield attention_source(arch, LLAMA, 64, long=False, stored=FP8)
+        yield attention_source(arch, LLAMA, 64, long=True, stored=FP8)
+        yield attention_source(arch, replace(LLAMA, dtype=torch.float16), 16, long=True, stored=FP8)
 
 
 def compile_source(source: Source, arch: str) -> dict[str, int]:
@@ -218,7 +257,9 @@ def compile_source(source: Source, arch: str) -> dict[str, int]:
     target = GPUTarget("cuda", int(arch[3:]), 32) if nvidia else GPUTarget("hip", arch, 64)
     compiled = triton.compile(described, target=target, options=options)
     usage = nvidia_usage(compiled.asm["cubin"]) if nvidia else amd_usage(compiled.asm["amdgcn"])
-    return usage | {"shared": compiled.metadata.shared} | waiting(compiled.asm)
+    bytewise = compiled.asm.get("ptx", "").count("ld.shared.b8")
+    usage |= {"shared": compiled.metadata.shared, "bytewise": bytewise}
+    return usage | waiting(compiled.asm) | {"early": int(bool(constants.get("PDL")))}
 
 
 def waiting(asm: Mapping[str, Any]) -> dict[str, int]:

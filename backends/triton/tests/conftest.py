@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from inarch.hal.device import Device, DeviceInfo, MemoryStats, ReadyTransfer, Transfer
+from inarch_triton.kernels import NARROW, keeps_fp8
 
 ON_ACCELERATOR = torch.accelerator.is_available()
 if not ON_ACCELERATOR:
@@ -56,3 +57,12 @@ def accelerator_arch() -> str:
 @pytest.fixture(scope="session")
 def device() -> PlainDevice:
     return PlainDevice()
+
+
+@pytest.fixture
+def fp8(device: PlainDevice) -> torch.dtype:
+    """The dtype of narrow pages, where the device has them."""
+    support = keeps_fp8(device.info.arch)
+    if not support:
+        pytest.skip(support.why)
+    return NARROW

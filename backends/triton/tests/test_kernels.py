@@ -14,7 +14,7 @@ from inarch.hal.kv import KVHeads, KVSpec
 from inarch.hal.ops import FACETS, OPS
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch_triton import tiles
-from inarch_triton.kernels import kernels
+from inarch_triton.kernels import keeps_fp8, kernels
 
 LLAMA = AttentionSpec(32, 8, 128, 128, 0.09, torch.bfloat16)
 
@@ -25,11 +25,16 @@ def answer(arch: str, op: str, facts: dict[str, object]) -> tuple[bool, str]:
     return bool(support), support.why
 
 
-def attention(arch: str = "sm_90a", page_tokens: int = 16, **changes: object) -> tuple[bool, str]:
+def attention(
+    arch: str = "sm_90a",
+    page_tokens: int = 16,
+    stored: torch.dtype | None = None,
+    **changes: object,
+) -> tuple[bool, str]:
     spec = dataclasses.replace(LLAMA, **changes)
     heads = KVHeads(spec.kv_heads, spec.key_dim, spec.value_dim)
     dtype = torch.bfloat16 if spec.dtype == torch.float64 else spec.dtype
-    store = ReferenceKVStore(KVSpec((heads,), dtype), page_tokens, torch.device("cpu"))
+    store = ReferenceKVStore(KVSpec((heads,), stored or dtype), page_tokens, torch.device("cpu"))
     return answer(arch, "attention", dict(attention_facts(spec, store)))
 
 
@@ -67,11 +72,35 @@ def test_attention_refuses_with_the_reason(changes: dict[str, object], why: str)
 
 
 def test_attention_refuses_pages_of_another_layout_or_dtype() -> None:
-    spec = KVSpec((KVHeads(8, 128, 128),), torch.float16)
-    store = ReferenceKVStore(spec, 16, torch.device("cpu"))
-    facts = dict(attention_facts(LLAMA, store))
-    assert not answer("sm_90", "attention", facts)[0]
+    supported, why = attention(stored=torch.float16)
+    assert not supported
+    assert why.startswith("pages of torch.float16: they may hold torch.bfloat16, which is computed")
+    spec = KVSpec((KVHeads(8, 128, 128),), torch.bfloat16)
+    facts = dict(attention_facts(LLAMA, ReferenceKVStore(spec, 16, torch.device("cpu"))))
     assert "other/v1" in answer("sm_90", "attention", facts | {"layout": "other/v1"})[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("arch", "why"),
+    [
+        ("sm_89", None),
+        ("sm_90a", None),
+        ("sm_100", None),
+        ("gfx950:sramecc+:xnack-", None),
+        ("sm_80", "sm_80 does not convert 8-bit floats: sm_89 (Ada, Hopper and newer) does"),
+        ("sm_86", "sm_86 does not convert 8-bit floats"),
+        ("gfx942:sramecc+:xnack-", "fnuz kind"),
+        ("gfx90a", "gfx90a does not convert 8-bit floats"),
+    ],
+)
+def test_fp8_pages_are_for_devices_that_convert_them(
+    arch: str, why: str | None, dtype: torch.dtype
+) -> None:
+    supported, said = attention(arch, stored=torch.float8_e4m3fn, dtype=dtype)
+    assert supported == bool(keeps_fp8(arch)) == (why is None)
+    assert (why or "") in said
+    assert attention(arch, dtype=dtype)[0], "other pages are not concerned"
 
 
 def test_small_ops_refuse_with_the_reason() -> None:
@@ -86,18 +115,21 @@ def test_small_ops_refuse_with_the_reason() -> None:
 @pytest.mark.parametrize("arch", [*tiles.SHARED_MEMORY, "sm_999"])
 @pytest.mark.parametrize("dim", [64, 128, 256])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_every_tile_fits_the_memory_and_the_pages(arch: str, dim: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("stored", [None, torch.float8_e4m3fn], ids=["", "fp8"])
+def test_every_tile_fits_the_memory_and_the_pages(
+    arch: str, dim: int, dtype: torch.dtype, stored: torch.dtype | None
+) -> None:
     spec = dataclasses.replace(LLAMA, key_dim=dim, value_dim=dim, dtype=dtype)
     kinds = ((False, 16), (True, tiles.long_rows(4, spec)))
     for (long, rows), page, gluon in itertools.product(kinds, (16, 64), (False, True)):
-        tile = tiles.choose_tile(arch, spec, page, rows, long=long, gluon=gluon)
+        tile = tiles.choose_tile(arch, spec, page, rows, long=long, stored=stored, gluon=gluon)
         limit = tiles.SHARED_MEMORY.get(arch, tiles.LEAST_SHARED_MEMORY) * 1024
-        assert tiles.shared_bytes(tile, arch, dim, dtype) <= limit
+        assert tiles.shared_bytes(tile, arch, dim, dtype, stored or dtype) <= limit
         assert not tile.descriptors or tile.keys <= page or tile.specialized
         assert tile.rows % 4 == 0
 
 
-PROMPTS = {"arch": "sm_90a", "page_tokens": 64, "long": True, "gluon": True}
+PROMPTS = {"arch": "sm_90a", "page_tokens": 64, "long": True, "stored": None, "gluon": True}
 
 
 def test_prompts_on_hopper_get_the_kernel_that_is_written_for_it() -> None:
@@ -109,6 +141,7 @@ def test_prompts_on_hopper_get_the_kernel_that_is_written_for_it() -> None:
     "change",
     [
         {"arch": "sm_100"}, {"page_tokens": 32}, {"long": False}, {"gluon": False},
+        {"stored": torch.float8_e4m3fn},
         {"window": 512}, {"softcap": 30.0}, {"sinks": True}, {"dtype": torch.float32},
         {"key_dim": 96, "value_dim": 96}, {"key_dim": 64}, {"key_dim": 256, "value_dim": 256},
     ],

@@ -41,6 +41,7 @@ def _model_rows(built: Built) -> list[tuple[str, str, str]]:
         ("context length", f"{info.context_length} tokens", why["context length"]),
         ("page", f"{info.page_tokens} tokens", why["page size"]),
         ("KV cache", f"{info.kv_tokens} tokens", why["KV pages"]),
+        ("KV dtype", info.kv_dtype, why["KV dtype"]),
         ("longest request", f"{info.max_request_tokens} tokens", "context length, or KV cache"),
     ]
 

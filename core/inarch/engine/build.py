@@ -27,6 +27,7 @@ from inarch.hal.kv import KVStore
 from inarch.hal.packing import upload
 from inarch.hal.reference.executor import EagerExecutor
 from inarch.hal.reference.kv import ReferenceKVStore
+from inarch.hal.support import no
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.decoder import Decoder, kv_spec
 from inarch.models.description import Description
@@ -37,6 +38,7 @@ from inarch.plugins import Plugins
 DEFAULT_PAGE_TOKENS = 16
 # More KV than this many full contexts per running request could only be idle cache.
 USEFUL_CONTEXTS = 4
+KV_DTYPES = {"fp8": torch.float8_e4m3fn}  # what --kv-dtype calls them
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,10 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     dtype, dtype_reason = _choose_dtype(config, checkpoint, device)
     context, context_reason = _choose_context(config, description)
     page_tokens, page_reason = _choose_page(config, device)
+    kv_dtype, kv_dtype_reason = _choose_kv_dtype(config, dtype, device)
     kernels = [*device.kernels(), *plugins.kernels(backend.name)]
     dispatcher = Dispatcher(kernels, overrides=config.kernels, strict=config.strict)
-    spec = kv_spec(description, dtype)
+    spec = kv_spec(description, kv_dtype)
     store = device.kv_store(spec, page_tokens)
     if store is None:
         store = ReferenceKVStore(spec, page_tokens, device.torch_device)
@@ -94,12 +97,15 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     most = StepShape(step_tokens, running, step_tokens)
     runner = Runner(decoder, executor, sampler, scheduler.table, kv, most)
     core = EngineCore(scheduler, runner, max_waiting=config.max_waiting_requests)
-    info = _model_info(config, checkpoint, description, device, scheduler, memory, dtype, context)
+    info = _model_info(
+        config, checkpoint, description, device, scheduler, memory, dtype, kv_dtype, context
+    )
     on_reference = {choice.op for choice in dispatcher.choices if choice.kernel == REFERENCE}
     info = msgspec.structs.replace(info, reference_ops=tuple(sorted(on_reference)))
     reasons = {
         "dtype": dtype_reason,
         "page size": page_reason,
+        "KV dtype": kv_dtype_reason,
         "context length": context_reason,
         "KV pages": f"limited by {memory.limited_by}",
     }
@@ -116,8 +122,29 @@ def _choose_dtype(
     for dtype, _ in offered:
         if dtype == wanted:
             return dtype, "--dtype"
-    names = ", ".join(str(dtype).removeprefix("torch.") for dtype, _ in offered)
+    names = ", ".join(_name(dtype) for dtype, _ in offered)
     raise ConfigError(f"--dtype {config.dtype}: {device.info.name} computes in {names}")
+
+
+def _choose_kv_dtype(
+    config: EngineConfig, compute: torch.dtype, device: Device
+) -> tuple[torch.dtype, str]:
+    offered = device.kv_dtypes(compute)
+    if config.kv_dtype == "auto":
+        return offered[0][0], offered[0][1].why
+    wanted = KV_DTYPES[config.kv_dtype]
+    found = dict(offered).get(wanted, no("this backend has no pages for it"))
+    if found:
+        return wanted, "--kv-dtype"
+    can = ", ".join(_name(dtype) for dtype, support in offered if support)
+    raise ConfigError(
+        f"--kv-dtype {config.kv_dtype}: {device.info.name} keeps K and V in {can}, not in "
+        f"{_name(wanted)}: {found.why}; leave the option out"
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _choose_context(config: EngineConfig, description: Description) -> tuple[int, str]:
@@ -198,6 +225,7 @@ def _model_info(
     scheduler: Scheduler,
     memory: MemoryPlan,
     dtype: torch.dtype,
+    kv_dtype: torch.dtype,
     context: int,
 ) -> ModelInfo:
     assert config.model is not None
@@ -210,10 +238,11 @@ def _model_info(
         context_length=context,
         max_request_tokens=min(context, scheduler.capacity),
         vocab_size=description.vocab_size,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=_name(dtype),
         backend=config.backend,
         device=device.info.name,
         kv_tokens=scheduler.capacity,
+        kv_dtype=_name(kv_dtype),
         page_tokens=scheduler.page_tokens,
         max_running_requests=scheduler.max_running,
         eos_token_ids=_eos_token_ids(checkpoint),

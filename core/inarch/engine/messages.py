@@ -64,6 +64,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     device: str
     kv_tokens: int
+    kv_dtype: str
     page_tokens: int
     max_running_requests: int
     eos_token_ids: tuple[int, ...]

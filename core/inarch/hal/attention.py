@@ -35,7 +35,7 @@ class AttentionSpec:
     key_dim: int
     value_dim: int
     scale: float
-    dtype: torch.dtype
+    dtype: torch.dtype  # to compute in; the pages' own is the store's
     window: int | None = None  # tokens a query sees, itself included; None = all
     softcap: float | None = None
     sinks: bool = False
@@ -183,4 +183,6 @@ class AttentionFactory(Protocol):
 def attention_facts(spec: AttentionSpec, store: KVStore) -> Mapping[str, Any]:
     """The static facts on which an attention kernel is chosen."""
     facts = {name: getattr(spec, name) for name in AttentionSpec.__dataclass_fields__}
-    return facts | {"page_tokens": store.layout.page_tokens, "layout": store.layout.fingerprint}
+    layout = store.layout
+    pages = {"page_tokens": layout.page_tokens, "layout": layout.fingerprint}
+    return facts | pages | {"kv_dtype": store.spec.dtype}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from inarch.hal.op import Kernel
+from inarch.hal.support import Support, yes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,6 +113,13 @@ class Device(ABC):
     def page_tokens(self) -> Sequence[tuple[int, str]]:
         """Page sizes in tokens that the kernels take, best first, each with the reason; () = any."""
         return ()
+
+    def kv_dtypes(self, compute: torch.dtype) -> Sequence[tuple[torch.dtype, Support]]:
+        """Dtypes to keep K and V in, best first, when computing in `compute`: yes, or no and why.
+
+        The first is what `--kv-dtype auto` takes; what is not listed is refused.
+        """
+        return [(compute, yes("the dtype computed in"))]
 
     def kernels(self) -> Sequence[Kernel]:
         """Implementations of ops (inarch.hal.ops) and of the facets "attention" and "linear"."""

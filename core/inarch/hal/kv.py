@@ -31,10 +31,13 @@ class KVHeads:
 
 @dataclass(frozen=True)
 class KVSpec:
-    """What the model needs kept: per layer, in this dtype."""
+    """What the model needs kept: per layer, in this dtype.
+
+    float8_e4m3fn has no infinity: values beyond +-448 are kept as +-448, NaN as NaN.
+    """
 
     layers: tuple[KVHeads, ...]
-    dtype: torch.dtype
+    dtype: torch.dtype  # of what is stored: an attention may compute in a wider one
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class KVLayout:
     fingerprint: str
 
 
-CanonicalPages = list[tuple[Tensor, Tensor]]  # per layer, on the host: k, v [tokens, G, D]
+# Per layer, on the host: k, v [tokens, G, D] in the dtype in which they were stored.
+CanonicalPages = list[tuple[Tensor, Tensor]]
 
 
 class KVStore(ABC):
@@ -64,11 +68,17 @@ class KVStore(ABC):
 
     @abstractmethod
     def write(self, kv: KVState, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> KVState:
-        """Store k, v [T, G, D] at slots [T] int64; only slots of the null page may repeat."""
+        """Store k, v [T, G, D] at slots [T] int64; only slots of the null page may repeat.
+
+        They may be of a wider dtype than the pages.
+        """
 
     @abstractmethod
     def read(self, kv: KVState, layer: int, pages: Tensor) -> tuple[Tensor, Tensor]:
-        """A copy of the tokens of pages [N] int64 in order: k, v [N * page_tokens, G, D]."""
+        """A copy of the tokens of pages [N] int64 in order: k, v [N * page_tokens, G, D].
+
+        In the dtype of the pages.
+        """
 
     @abstractmethod
     def copy_pages(self, kv: KVState, source: np.ndarray, target: np.ndarray) -> KVState:
@@ -83,7 +93,7 @@ class KVStore(ABC):
         """The inverse of `export_pages`, from a store of any layout and page size, the same spec.
 
         The last page may be filled in part. Raises ValueError if the tokens need other than
-        len(pages) pages.
+        len(pages) pages, or are of another dtype (see `check_dtype`).
         """
 
 
@@ -94,3 +104,18 @@ def check_pages(pages: Sequence[int] | np.ndarray, total: int) -> None:
         raise ValueError(f"page ids must lie in 1..{total - 1}, got {ids.min()}..{ids.max()}")
     if np.unique(ids).size != ids.size:
         raise ValueError("a page occurs twice")
+
+
+def check_dtype(spec: KVSpec, data: CanonicalPages) -> None:
+    """Raise ValueError if pages come from a store of another dtype: they are never converted.
+
+    Else an answer would depend on where its prompt was computed.
+    """
+    found = {part.dtype for layer in data for part in layer} - {spec.dtype}
+    if found:
+        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
+        own = str(spec.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"pages of {names} cannot go to a KV cache of {own}: give both ends the same --kv-dtype "
+            "and --dtype"
+        )

@@ -83,7 +83,7 @@ class Decoder:
 
 
 def kv_spec(description: Description, dtype: torch.dtype) -> KVSpec:
-    """What the model keeps of a token: known before a store exists or a weight is loaded."""
+    """What the model keeps of a token, in `dtype`: known before a store or a weight exists."""
     return KVSpec(tuple(mixer_kv(layer.mixer) for layer in description.layers), dtype)
 
 

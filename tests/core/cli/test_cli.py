@@ -263,6 +263,7 @@ def test_doctor_of_a_model_shows_kernels_and_memory_with_their_reasons(
     assert "rms_norm reference 1 no kernel applies; not picky: needs 7 dimensions" in lines
     assert "page 32 tokens --page-size" in lines
     assert "KV cache 640 tokens limited by --kv-tokens" in lines
+    assert "KV dtype float32 the dtype computed in" in lines
     # 2 layers x (K and V) x 2 heads of 8 float32 numbers x 32 tokens; the null page is the 21st.
     assert "KV cache 0.2 21 pages of 8192 bytes" in lines
     assert code == 0

@@ -301,10 +301,11 @@ def test_a_plan_keeps_nothing_of_the_arrays_it_was_given() -> None:
     torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
-def test_a_store_of_another_dtype_is_read_back_even_for_new_tokens() -> None:
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float8_e4m3fn], ids=str)
+def test_a_store_of_another_dtype_is_read_back_even_for_new_tokens(stored: torch.dtype) -> None:
     """Else an answer would depend on whether its prompt was cached."""
     heads = KVHeads(2, 8, 8)
-    store = ReferenceKVStore(KVSpec((heads,), torch.bfloat16), 16, torch.device("cpu"))
+    store = ReferenceKVStore(KVSpec((heads,), stored), 16, torch.device("cpu"))
     q, k, v = torch.randn(6, 4, 8), torch.randn(6, 2, 8), torch.randn(6, 2, 8)
     table = np.array([[1, 2]], np.int32)
 
@@ -322,6 +323,29 @@ def test_a_store_of_another_dtype_is_read_back_even_for_new_tokens() -> None:
     kv = store.allocate(3)
     at_once = attend(0, kv)
     torch.testing.assert_close(attend(4, kv), at_once[4:])
+
+
+def rounded_to(dtype: torch.dtype, x: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(x).to(dtype).double().numpy()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_over_fp8_pages_it_computes_with_the_rounded_keys_and_values(dtype: torch.dtype) -> None:
+    spec = dataclasses.replace(PLAIN, dtype=dtype)
+    case = build(spec, [Sequence(40, chain(1)), Sequence(5, chain(9)), Sequence(0, chain(7))], 16)
+    exact = case.run().out.float()
+    heads = KVHeads(spec.kv_heads, spec.key_dim, spec.value_dim)
+    wide, pages = case.kv, KVSpec((heads,), torch.float8_e4m3fn)
+    case.store = ReferenceKVStore(pages, 16, torch.device("cpu"))
+    case.kv = [tuple(part.to(pages.dtype) for part in wide[0])]
+    rounded = case.run().out
+    assert rounded.dtype == dtype
+    assert 1e-3 < (rounded - exact).abs().max() < 0.2
+    case.history = [
+        (rounded_to(pages.dtype, k), rounded_to(pages.dtype, v)) for k, v in case.history
+    ]
+    case.k, case.v = (x.to(pages.dtype).to(dtype) for x in (case.k, case.v))
+    assert_matches_oracle(case)
 
 
 def test_a_fully_masked_row_gives_zero_and_minus_infinity() -> None:

@@ -175,3 +175,54 @@ def test_a_store_of_a_narrow_dtype_rounds_what_is_written() -> None:
     store.write(kv, 0, torch.tensor([4]), exact, exact)
     k, _ = store.read(kv, 0, torch.tensor([1]))
     torch.testing.assert_close(k[:1], exact.bfloat16(), rtol=0, atol=0)
+
+
+FP8 = KVSpec(SPEC.layers, torch.float8_e4m3fn)
+
+
+def test_fp8_pages_round_to_the_nearest_saturate_and_keep_nan() -> None:
+    store = make_store(4, KVSpec((KVHeads(1, 8, 8),), torch.float8_e4m3fn))
+    kv = store.allocate(2)
+    # e4m3 has 3 bits behind the leading one: 17 lies between 16 and 18, 19 between 18 and 20.
+    values = [17.0, 19.0, 449.0, -1e30, torch.inf, -torch.inf, torch.nan, 2**-9]
+    nearest = [16.0, 20.0, 448.0, -448.0, 448.0, -448.0, torch.nan, 2**-9]
+    for dtype in (torch.float32, torch.bfloat16):
+        new = torch.tensor(values, dtype=dtype).view(1, 1, 8)
+        store.write(kv, 0, torch.tensor([4]), new, new)
+        for part in store.read(kv, 0, torch.tensor([1])):
+            assert part.dtype == torch.float8_e4m3fn
+            torch.testing.assert_close(
+                part[0, 0].float(), torch.tensor(nearest), rtol=0, atol=0, equal_nan=True
+            )
+
+
+def test_fp8_pages_take_a_quarter_of_float32_and_are_told_apart() -> None:
+    wide, narrow = make_store(16).layout, make_store(16, FP8).layout
+    assert wide.page_bytes == 4 * narrow.page_bytes
+    assert wide.fingerprint != narrow.fingerprint
+
+
+def test_fp8_pages_are_copied_and_moved_bit_for_bit() -> None:
+    source, target = make_store(16, FP8), make_store(4, FP8)
+    kv = source.allocate(POOL)
+    fill(source, kv, [5, 2])
+    source.copy_pages(kv, np.array([5, 2]), np.array([1, 3]))
+    data = source.export_pages(kv, np.array([1, 3]))
+    assert {part.dtype for layer in data for part in layer} == {torch.float8_e4m3fn}
+    other = target.import_pages(target.allocate(12), np.arange(1, 9), data)
+    returned = target.export_pages(other, np.arange(1, 9))
+    original = source.export_pages(kv, np.array([5, 2]))
+    for copied, moved, first in zip(data, returned, original, strict=True):
+        for parts in zip(copied, moved, first, strict=True):
+            assert len({bytes(part.view(torch.uint8).numpy()) for part in parts}) == 1
+
+
+@pytest.mark.parametrize("specs", [(SPEC, FP8), (FP8, SPEC)], ids=["narrowing", "widening"])
+def test_pages_are_not_converted_on_the_way_between_stores(specs: tuple[KVSpec, KVSpec]) -> None:
+    source, target = (make_store(16, spec) for spec in specs)
+    names = [str(spec.dtype).removeprefix("torch.") for spec in specs]
+    data = source.export_pages(source.allocate(POOL), np.array([1, 2]))
+    with pytest.raises(
+        ValueError, match=f"pages of {names[0]} cannot go to a KV cache of {names[1]}"
+    ):
+        target.import_pages(target.allocate(POOL), np.array([1, 2]), data)

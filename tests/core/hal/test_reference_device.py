@@ -154,6 +154,12 @@ def test_16_bit_checkpoints_are_computed_in_16_bits_only_where_that_is_fast(
     assert all(reason for _, reason in choices)
 
 
+def test_k_and_v_are_kept_in_the_dtype_computed_in_or_in_fp8() -> None:
+    (first, why), *others = ReferenceDevice().kv_dtypes(torch.bfloat16)
+    assert (first, why.why) == (torch.bfloat16, "the dtype computed in")
+    assert [(dtype, bool(support)) for dtype, support in others] == [(torch.float8_e4m3fn, True)]
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_linear_multiplies_by_the_transposed_weight(bias: bool) -> None:
     x, weight, offset = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5)

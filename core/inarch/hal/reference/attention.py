@@ -155,14 +155,15 @@ class ReferenceAttention:
     ) -> tuple[Tensor, Tensor]:
         """K, V [n, L, G, D]: finite wherever they are masked, whatever the pages hold there."""
         if group.pages is None:
-            keys, values = k[group.tokens], v[group.tokens]
+            found = k[group.tokens], v[group.tokens]
         else:
-            keys, values = self._store.read(kv, layer, group.pages)
-            if group.unwritten is not None:
-                keys.index_fill_(0, group.unwritten, 0)
-                values.index_fill_(0, group.unwritten, 0)
+            found = self._store.read(kv, layer, group.pages)
+        keys, values = (x.to(self._spec.dtype) for x in found)
+        if group.unwritten is not None:
+            keys.index_fill_(0, group.unwritten, 0)
+            values.index_fill_(0, group.unwritten, 0)
         dense = [x.reshape(group.size, -1, *x.shape[1:])[:, : group.span] for x in (keys, values)]
-        return dense[0].to(self._spec.dtype), dense[1].to(self._spec.dtype)
+        return dense[0], dense[1]
 
     def _attend(
         self, group: Group, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, lse: bool

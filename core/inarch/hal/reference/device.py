@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inarch.hal.device import Device, DeviceInfo, MemoryStats, ReadyTransfer, Transfer
 from inarch.hal.reference import host
+from inarch.hal.support import Support, yes
 
 # Instruction sets that make a 16-bit matrix product faster than a float32 one.
 FAST_16_BIT = {
@@ -65,6 +66,10 @@ class ReferenceDevice(Device):
         first, reason = self._preferred(checkpoint)
         allowed.pop(first, None)
         return [(first, reason), *allowed.items()]
+
+    def kv_dtypes(self, compute: torch.dtype) -> Sequence[tuple[torch.dtype, Support]]:
+        narrow = yes("least memory; every read is converted")
+        return [*super().kv_dtypes(compute), (torch.float8_e4m3fn, narrow)]
 
     def _preferred(self, checkpoint: torch.dtype) -> tuple[torch.dtype, str]:
         fast = FAST_16_BIT.get(checkpoint)

@@ -8,7 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.hal.kv import CanonicalPages, KVLayout, KVSpec, KVState, KVStore, check_pages
+from inarch.hal.kv import (
+    CanonicalPages,
+    KVLayout,
+    KVSpec,
+    KVState,
+    KVStore,
+    check_dtype,
+    check_pages,
+)
 
 Layers = list[tuple[Tensor, Tensor]]  # the state: k, v [pages, page_tokens, G, D] of each layer
 
@@ -40,17 +48,18 @@ class ReferenceKVStore(KVStore):
 
     def write(self, kv: KVState, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> KVState:
         for pages, new in zip(kv[layer], (k, v), strict=True):
-            pages.flatten(0, 1).index_copy_(0, slots, new.to(pages.dtype))
+            stored = narrowed(new, pages.dtype)
+            movable(pages).flatten(0, 1).index_copy_(0, slots, movable(stored))
         return kv
 
     def read(self, kv: KVState, layer: int, pages: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = kv[layer]
-        return k.index_select(0, pages).flatten(0, 1), v.index_select(0, pages).flatten(0, 1)
+        k, v = (movable(part).index_select(0, pages).flatten(0, 1) for part in kv[layer])
+        return k.view(self.spec.dtype), v.view(self.spec.dtype)
 
     def copy_pages(self, kv: KVState, source: np.ndarray, target: np.ndarray) -> KVState:
         read, written = self._ids(source), self._ids(target)
         for layer in kv:
-            for pages in layer:
+            for pages in map(movable, layer):
                 pages.index_copy_(0, written, pages.index_select(0, read))
         return kv
 
@@ -62,6 +71,7 @@ class ReferenceKVStore(KVStore):
 
     def import_pages(self, kv: KVState, pages: np.ndarray, data: CanonicalPages) -> KVState:
         check_pages(pages, len(kv[0][0]))
+        check_dtype(self.spec, data)
         tokens, size = len(data[0][0]), self.layout.page_tokens
         if -(-tokens // size) != len(pages):
             raise ValueError(
@@ -74,3 +84,16 @@ class ReferenceKVStore(KVStore):
 
     def _ids(self, pages: np.ndarray) -> Tensor:
         return torch.as_tensor(pages.astype(np.int64)).to(self._device)
+
+
+def narrowed(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x as it is stored: beyond the range of an 8-bit float it saturates, whatever torch's cast does."""
+    if x.dtype != dtype and dtype.itemsize == 1:
+        limit = torch.finfo(dtype).max
+        x = x.clamp(-limit, limit)
+    return x.to(dtype)
+
+
+def movable(x: Tensor) -> Tensor:
+    """The same memory in a dtype that torch can index: it can index few 8-bit floats."""
+    return x.view(torch.uint8) if x.dtype.itemsize == 1 else x
