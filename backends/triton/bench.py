@@ -28,7 +28,7 @@ from inarch.hal.device import Device, DeviceInfo, MemoryStats, ReadyTransfer, Tr
 from inarch.hal.kv import KVHeads, KVSpec, KVState
 from inarch.hal.ops import OPS
 from inarch.hal.reference.attention import ReferenceAttention
-from inarch_triton.attention import TritonAttention
+from inarch_triton.attention import TritonAttention, processors
 from inarch_triton.kernels import kernels
 from inarch_triton.kv import PagedKVStore
 from inarch_triton.tiles import Tile, choose_tile
@@ -156,8 +156,10 @@ class Problem:
 
     @property
     def default(self) -> Tile:
-        rows = 16 if self.new == 1 else 128
-        return choose_tile(self.device.info.arch, SPEC, self.page_tokens, rows, long=self.new > 1)
+        crowd = self.seqs * SPEC.kv_heads / processors(self.device.torch_device)
+        rows, long = (16, False) if self.new == 1 else (128, True)
+        arch = self.device.info.arch
+        return choose_tile(arch, SPEC, self.page_tokens, rows, long=long, crowd=crowd)
 
 
 def checked(problem: Problem, tiles: list[Tile]) -> list[Tile]:
