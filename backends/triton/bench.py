@@ -28,7 +28,7 @@ from inarch.hal.device import Device, DeviceInfo, MemoryStats, ReadyTransfer, Tr
 from inarch.hal.kv import KVHeads, KVSpec, KVState
 from inarch.hal.ops import OPS
 from inarch.hal.reference.attention import ReferenceAttention
-from inarch_triton.attention import GLUON, TritonAttention
+from inarch_triton.attention import GLUON, TritonAttention, processors
 from inarch_triton.kernels import kernels
 from inarch_triton.kv import PagedKVStore
 from inarch_triton.tiles import Tile, choose_tile
@@ -156,11 +156,10 @@ class Problem:
 
     @property
     def default(self) -> Tile:
-        rows = 16 if self.new == 1 else 128
-        long = self.new > 1
-        return choose_tile(
-            self.device.info.arch, SPEC, self.page_tokens, rows, long=long, gluon=GLUON
-        )
+        crowd = self.seqs * SPEC.kv_heads / processors(self.device.torch_device)
+        rows, long = (16, False) if self.new == 1 else (128, True)
+        arch, page = self.device.info.arch, self.page_tokens
+        return choose_tile(arch, SPEC, page, rows, long=long, crowd=crowd, gluon=GLUON)
 
 
 def checked(problem: Problem, tiles: list[Tile]) -> list[Tile]:

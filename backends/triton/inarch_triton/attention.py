@@ -179,18 +179,20 @@ class TritonAttention:
     @functools.cached_property
     def _shared(self) -> tuple[Tile, Shape]:
         spec, rows = self._spec, long_rows(self._group, self._spec)
-        tile = for_shared_prefixes(self._tile(rows, long=True))
+        tile = for_shared_prefixes(self._tile(rows, seqs=1, long=True))
         return tile, shared_shape(tile, self._group, spec.kv_heads, self._processors)
 
     def _shape(self, tokens: int, seqs: int, *, long: bool) -> tuple[Tile, Shape]:
         spec, group = self._spec, self._group
         rows = long_rows(group, spec) if long else short_rows(group, tokens, seqs)
-        tile = self._tile(rows, long=long, gluon=GLUON)
+        tile = self._tile(rows, seqs=seqs, long=long, gluon=GLUON)
         return tile, work_shape(tile, group, spec.kv_heads, tokens, seqs, self._processors)
 
-    def _tile(self, rows: int, *, long: bool, gluon: bool = False) -> Tile:
-        how = {"long": long, "stored": self._store.spec.dtype, "gluon": gluon}
-        return self._choose(self._device.info.arch, self._spec, self._page_tokens, rows, **how)
+    def _tile(self, rows: int, *, seqs: int, long: bool, gluon: bool = False) -> Tile:
+        return self._choose(
+            self._device.info.arch, self._spec, self._page_tokens, rows, long=long, gluon=gluon,
+            stored=self._store.spec.dtype, crowd=seqs * self._spec.kv_heads / self._processors,
+        )  # fmt: skip
 
     def _updates(self, batch: AttentionBatch) -> tuple[Tensor, dict[str, np.ndarray]]:
         """The mirror of the page table, and what has still to be written to it."""

@@ -77,11 +77,12 @@ def attention_source(
     tree: bool = False,
     shared: bool = False,
     stored: torch.dtype | None = None,
+    crowd: float = 1.0,
 ) -> Source:
     """shared: of many query tokens, those over a shared prefix; of few, those over the rest."""
     group = spec.q_heads // spec.kv_heads
     rows = tiles.long_rows(group, spec) if long else tiles.short_rows(group, 16 if tree else 1, 1)
-    tile = tiles.choose_tile(arch, spec, page_tokens, rows, long=long, stored=stored)
+    tile = tiles.choose_tile(arch, spec, page_tokens, rows, long=long, stored=stored, crowd=crowd)
     tile = tiles.for_shared_prefixes(tile) if shared and long else tile
     parts = "*fp32" if shared and not long else None
     kind, kept = NAMES[spec.dtype], NAMES[stored or spec.dtype]
@@ -95,6 +96,7 @@ def attention_source(
     }  # fmt: skip
     features = [f"D{spec.key_dim}", f"page{page_tokens}", kind]
     features += [f"over {kept}"] if stored else []
+    features += [] if crowd == 1 else [f"crowd {crowd}"]
     features += ["long" if long else "short"]
     features += [
         n for n, on in {"tree": tree, "window": spec.window, "cap": spec.softcap}.items() if on
@@ -229,6 +231,8 @@ def sources(arch: str) -> Iterator[Source]:
         yield hopper_source(LLAMA, lse=False)
         yield hopper_source(replace(LLAMA, q_heads=56, dtype=torch.float16), lse=True)
         yield hopper_source(replace(LLAMA, key_dim=64, value_dim=64), lse=False)
+    for crowd, *_ in tiles.DECODES.get(arch, ())[1:]:
+        yield attention_source(arch, LLAMA, 64, long=False, crowd=crowd)
     yield from small_sources(arch)
     yield from linear_sources(arch)
     yield from sampling_sources()
