@@ -86,14 +86,23 @@ class Sampler:
     def rehearse(self, logits: Tensor) -> None:
         """Sample from logits [S, V] in every way and keep nothing: what it takes in memory shows,
         and kernels that are compiled or loaded at first use are there before the first request."""
-        rows = len(logits)
-        one = self._device.upload(np.ones(rows, dtype=np.float32))
-        zero = self._device.upload(np.zeros(rows, dtype=np.float32))
-        top_k = self._device.upload(np.full(rows, self._vocab_size, dtype=np.int32))
+        count = len(logits)
+        one = self._device.upload(np.ones(count, dtype=np.float32))
+        zero = self._device.upload(np.zeros(count, dtype=np.float32))
+        rows = self._device.upload(np.zeros(count, dtype=np.int64))
+        top_k = self._device.upload(np.full(count, self._vocab_size, dtype=np.int32))
+        # As in the step that takes most: not all sequences sample, and logprobs want what the model
+        # said, beside what penalties make of it.
+        raw = logits[rows]
+        logits = raw.clone()
+        prompt, counts = self._new_tables(1)
+        logits = self._penalize(logits, rows, prompt, counts, one, zero, zero)
+        logits = self._bias(logits, rows, rows, zero)
         self._greedy(logits)
         self._sample(logits, one, zero)
         tokens = self._sample(logits, one, zero, top_k, one, zero)
-        self._logprob(logits, tokens, min(MAX_TOP_LOGPROBS, self._vocab_size))
+        self._count(counts, rows, tokens)
+        self._logprob(raw, tokens, min(MAX_TOP_LOGPROBS, self._vocab_size))
 
     # ---- host side ----
 
@@ -231,12 +240,7 @@ class Sampler:
     def _remember(self, request: Request) -> None:
         """Note which tokens a request has already seen: its prompt, and its output if it returns."""
         if self._seen is None:
-            shape = (len(self._seeds), self._vocab_size)
-            place = self._device.torch_device
-            self._seen = (
-                torch.zeros(shape, dtype=torch.bool, device=place),
-                torch.zeros(shape, dtype=torch.int32, device=place),
-            )
+            self._seen = self._new_tables(len(self._seeds))
         prompt, counts = self._seen
         prompt[request.row] = False
         counts[request.row] = 0
@@ -245,3 +249,11 @@ class Sampler:
             ids, times = np.unique(np.array(request.output), return_counts=True)
             places = self._device.upload(ids.astype(np.int64))
             counts[request.row, places] = self._device.upload(times.astype(np.int32))
+
+    def _new_tables(self, rows: int) -> tuple[Tensor, Tensor]:
+        """Nothing was seen yet: prompt [rows, V] and counts [rows, V]."""
+        shape, place = (rows, self._vocab_size), self._device.torch_device
+        return (
+            torch.zeros(shape, dtype=torch.bool, device=place),
+            torch.zeros(shape, dtype=torch.int32, device=place),
+        )

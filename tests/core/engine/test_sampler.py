@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -31,3 +35,41 @@ def test_logprobs_are_those_of_the_model_where_a_kernel_writes_over_the_logits()
     assert sampled.tokens.wait().tolist() == [1], "as the bias asks"
     assert sampled.logprobs is not None
     np.testing.assert_allclose(sampled.logprobs[0].wait(), [-np.log(3)], rtol=1e-5)
+
+
+# Kernels that need next to no memory of their own, as good ones do.
+LEAN = {
+    "greedy": lambda logits: logits.argmax(-1),
+    "sample": lambda logits, *others: logits.argmax(-1),
+    "penalize": lambda logits, *others: logits.mul_(1),
+    "add_bias": lambda logits, *others: logits.add_(0),
+    "logprobs": lambda logits, tokens, top: (logits[:, 0], logits[:, :top], tokens[:, None]),
+}
+
+
+def test_a_rehearsal_takes_the_memory_of_any_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "fake_accelerator")
+    from inarch_fake.device import FakeDevice
+    from inarch_fake.memory import Usage
+
+    device = FakeDevice()
+    sampler = Sampler(
+        8, 1000, device, Dispatcher([Kernel(name, "lean", run) for name, run in LEAN.items()])
+    )
+    logits = device.upload(np.zeros((8, 1000), dtype=np.float32))
+
+    def peak(work: Callable[[], object]) -> int:
+        device.reset_peak_memory()
+        before = Usage.used
+        work()
+        return Usage.peak - before
+
+    rows = np.arange(8)
+    arrays = {"sample_sequences": rows, "sample_rows": rows}
+    arrays |= {"bias_rows": rows, "bias_tokens": rows, "bias_values": np.zeros(8, np.float32)}
+    inputs = SampleInputs(
+        rows, rows, arrays, everyone=False, greedy=True, penalized=False, biased=True, logprobs=1
+    )
+    there = {name: device.upload(array) for name, array in arrays.items()}
+    step = peak(lambda: sampler.sample(logits, inputs, there))
+    assert 2 * 8 * 1000 * 4 <= step <= peak(lambda: sampler.rehearse(logits))
