@@ -27,8 +27,11 @@ class Group:
         return (len(self.members) - 1) * self.pages
 
 
-def shared_prefixes(nodes: Sequence[Node], page_tokens: int) -> SharedPrefixes | None:
-    """Groups among the requests that hold locks on `nodes`; None if none of them share anything."""
+def shared_prefixes(nodes: Sequence[Node | None], page_tokens: int) -> SharedPrefixes | None:
+    """Groups among the requests that hold locks on `nodes` (None: on none), by their place there.
+
+    None if none of them share anything.
+    """
     groups = [group for group in _best_groups(_homes(nodes)) if len(group.members) > 1]
     if not groups:
         return None
@@ -41,11 +44,11 @@ def shared_prefixes(nodes: Sequence[Node], page_tokens: int) -> SharedPrefixes |
     )
 
 
-def _homes(nodes: Sequence[Node]) -> dict[Node, list[int]]:
+def _homes(nodes: Sequence[Node | None]) -> dict[Node, list[int]]:
     """For each request the lowest node that others lock too; those without one are left out."""
     homes: dict[Node, list[int]] = {}
     for request, node in enumerate(nodes):
-        home: Node | None = node
+        home = node
         while home is not None and home.locks == 1:
             home = home.parent
         if home is not None and home.parent is not None:

@@ -203,7 +203,7 @@ class Scheduler:
         they share stays, whatever happens to the tree below and beside it.
         """
         if not np.array_equal(rows, self._shared_rows):
-            nodes = [request.node for request in decodes if request.node is not None]
+            nodes = [request.node for request in decodes]
             self._shared = shared_prefixes(nodes, self.page_tokens)
             self._shared_rows = rows
         return self._shared

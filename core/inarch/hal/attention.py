@@ -91,10 +91,6 @@ class AttentionBatch:
     shared: SharedPrefixes | None = None
     bucket: StepShape | None = None
 
-    @property
-    def decode_only(self) -> bool:
-        return bool((np.diff(self.q_indptr) == 1).all())
-
 
 class AttentionResult(NamedTuple):
     """out [T, H, value_dim] in the spec's dtype; kv the state; lse [T, H] float32, natural log."""

@@ -47,6 +47,12 @@ def test_requests_that_share_nothing_are_in_no_group() -> None:
     assert shared_prefixes([], PAGE) is None
 
 
+def test_a_request_without_a_prefix_keeps_its_place() -> None:
+    cache = RadixCache(PAGE)
+    a, b = (hold(cache, [1, 2, i], 100 * i)[0] for i in (3, 4))
+    assert groups_of(shared_prefixes([None, a, None, b], PAGE)) == [([1, 3], 4)]
+
+
 def test_a_longer_prefix_of_fewer_counts_where_it_saves_more() -> None:
     a, b = [1, *[2] * 9], [1, *[3] * 9]
     found = groups(a, b, [*a, 4], b, [1, 5], [1, 6])
