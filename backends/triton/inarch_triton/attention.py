@@ -366,9 +366,9 @@ def _members(classes: Mapping[str, Class], name: str) -> np.ndarray:
 
 
 def processors(device: torch.device) -> int:
-    """Multiprocessors, or compute units; few where Triton's interpreter plays the device."""
+    """Multiprocessors, or compute units; some where Triton's interpreter plays the device."""
     if device.type == "cpu":
-        return 2
+        return 8
     count: int = torch.cuda.get_device_properties(device).multi_processor_count
     return count
 

@@ -274,6 +274,18 @@ def test_a_long_decode_is_cut_into_more_chunks_than_are_merged_at_once(
     check(case, device, lse=True)
 
 
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_every_long_decode_of_a_batch_is_merged_from_its_own_chunks(
+    with_sinks: bool, device
+) -> None:
+    sequences = [(900, chain(1)), (700, chain(1)), (40, chain(1))]
+    case = build(spec(sinks=with_sinks), sequences, 16, tree=False)
+    check(case, device, lse=True)
+    ours, _ = case.attention(device)
+    items = ours.plan(case.batch).arrays["short_items"]
+    assert GPU or len(set(items[items[:, 6] >= 0, 10])) == 2, "two are cut"
+
+
 @pytest.mark.parametrize("window", [None, 3, 100])
 def test_a_tree_sees_its_prefix_its_ancestors_and_itself(window: int | None, device) -> None:
     check(build(spec(window=window), TREES, 16, tree=True), device, lse=True)
