@@ -54,7 +54,7 @@ from inarch_triton.work import (
 
 FEW = 16  # query tokens of a sequence that still counts as short
 LOG2_E = 1.4426950408889634
-MERGED = 16  # chunks that a merging program loads at once
+MERGED = 32  # rows of chunks that a merging program loads at once
 INTERPRETED = triton.knobs.runtime.interpret
 # Gluon is experimental: it is imported where it is used, and may be missing elsewhere.
 TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
@@ -74,6 +74,8 @@ class Launch:
     tree: Tensor | None  # int64 [T, 2]: ancestors, position
     parts: Tensor  # float32 [slots, G, rows, padded value_dim]
     part_lse: Tensor  # float32 [slots, G, rows]
+    counters: Tensor  # int32 [slots, G], zero between launches
+    merged_rows: int  # of tiles whose last program merges their chunks; 0: merge_kernel does
     members: Tensor | None = None  # int32: the query tokens that items of shared prefixes name
     before: Launch | None = None  # the one whose parts the items take up
 
@@ -89,7 +91,7 @@ class Plan:
         """Of all that a captured graph has baked in."""
         tensors = [self.slots, self.table]
         for launch in self.launches:
-            tensors += [launch.items, launch.jobs, launch.parts, launch.part_lse]
+            tensors += [launch.items, launch.jobs, launch.parts, launch.part_lse, launch.counters]
             tensors += [each for each in (launch.tree, launch.members) if each is not None]
         return tuple(tensor.data_ptr() for tensor in tensors)
 
@@ -128,7 +130,7 @@ class TritonAttention:
         self._processors = processors(device.torch_device)
         self._options = launch_options(device.torch_device)
         self._table: Tensor | None = None
-        self._parts: dict[tuple[Tile, int], tuple[Tensor, Tensor]] = {}
+        self._parts: dict[tuple[Tile, int], tuple[Tensor, Tensor, Tensor]] = {}
         self._descriptors: dict[tuple[int, Tile], tuple[Tensor, Pages]] = {}
 
     # ---- plan ----
@@ -143,8 +145,8 @@ class TritonAttention:
         shared = self._share(batch)
         if shared is not None:
             launches["shared"] = self._shared
-            jobs = np.zeros((0, JOB_FIELDS), np.int32)
-            arrays |= {"shared_items": shared.items, "shared_jobs": jobs, "members": shared.members}
+            none = np.zeros((0, JOB_FIELDS), np.int32)
+            arrays |= {"shared_items": shared.items, "shared_jobs": none, "members": shared.members}
         for name, it in classes.items():
             tile, shape = self._shape(it.tokens, it.seqs, long=name == "long")
             sizes = shape.items(it.tokens, it.seqs), shape.jobs(it.tokens, it.seqs)
@@ -153,7 +155,8 @@ class TritonAttention:
                 batch, it.chosen, shape, self._spec.window, sizes, trees=trees and short,
                 resumed=shared.resumed if shared and short else None,
             )  # fmt: skip
-            arrays |= {f"{name}_items": work.items, f"{name}_jobs": work.jobs}
+            jobs = work.jobs[:0] if self._merged_rows(shape, trees=trees) else work.jobs
+            arrays |= {f"{name}_items": work.items, f"{name}_jobs": jobs}
             launches[name] = tile, shape
         table, updates = self._updates(batch)
 
@@ -223,21 +226,27 @@ class TritonAttention:
                 there[f"{name}_jobs"],
                 there.get("tree") if short else None,
                 *self._room(tile, most_slots(shape) if shared else self._most_slots(tile)),
+                0 if shared else self._merged_rows(shape, trees="tree" in there),
                 members=there["members"] if shared else None,
                 before=bound.get("shared") if short else None,
             )
         return tuple(bound.values())
 
+    def _merged_rows(self, shape: Shape, *, trees: bool) -> int:
+        """Decodes alone have few enough rows for one program to merge."""
+        return padded(self._group) if shape.tile_tokens == 1 and not trees else 0
+
     def _most_slots(self, tile: Tile) -> int:
         return 2 * most_extra(self._spec.kv_heads, self._processors, tile.waves)
 
-    def _room(self, tile: Tile, slots: int) -> tuple[Tensor, Tensor]:
+    def _room(self, tile: Tile, slots: int) -> tuple[Tensor, Tensor, Tensor]:
         if (tile, slots) not in self._parts:
             spec, place = self._spec, self._device.torch_device
             shape = (slots, spec.kv_heads, tile.rows)
             self._parts[tile, slots] = (
                 torch.empty(*shape, padded(spec.value_dim), dtype=torch.float32, device=place),
                 torch.empty(shape, dtype=torch.float32, device=place),
+                torch.zeros(shape[:2], dtype=torch.int32, device=place),
             )
         return self._parts[tile, slots]
 
@@ -303,13 +312,14 @@ class TritonAttention:
             return
         attention_kernel[(spec.kv_heads, len(launch.items))](
             q, *pages, table, launch.items, launch.tree, launch.members, sinks, out, lse,
-            launch.parts, launch.part_lse, before and before.parts, before and before.part_lse,
-            q.stride(0), q.stride(1), table.stride(0),
-            *scales(spec),
+            launch.parts, launch.part_lse, launch.counters,
+            before and before.parts, before and before.part_lse,
+            q.stride(0), q.stride(1), table.stride(0), *scales(spec),
             **attention_constants(
                 spec, tile, self._page_tokens,
                 tree=launch.tree is not None, sinks=sinks is not None, lse=lse is not None,
                 gathered=launch.members is not None, shared_rows=before.tile.rows if before else 0,
+                merged_rows=launch.merged_rows,
             ),
             **kernel_options(tile), **self._options,
         )  # fmt: skip
@@ -356,9 +366,9 @@ def _members(classes: Mapping[str, Class], name: str) -> np.ndarray:
 
 
 def processors(device: torch.device) -> int:
-    """Multiprocessors, or compute units; few where Triton's interpreter plays the device."""
+    """Multiprocessors, or compute units; some where Triton's interpreter plays the device."""
     if device.type == "cpu":
-        return 2
+        return 8
     count: int = torch.cuda.get_device_properties(device).multi_processor_count
     return count
 
@@ -390,6 +400,7 @@ def attention_constants(
     lse: bool,
     gathered: bool = False,
     shared_rows: int = 0,
+    merged_rows: int = 0,
 ) -> dict[str, Any]:
     return {
         "HEADS": spec.kv_heads,
@@ -410,6 +421,8 @@ def attention_constants(
         "TREE": tree,
         "GATHERED": gathered,
         "SHARED_ROWS": shared_rows,
+        "MERGED_ROWS": merged_rows,
+        "CHUNKS": max(MERGED // max(merged_rows, 1), 1),
         "UPCAST": INTERPRETED and spec.dtype == torch.bfloat16,
         "EXACT": spec.dtype == torch.float32,
     }
@@ -422,7 +435,7 @@ def merge_constants(spec: AttentionSpec, tile: Tile, *, sinks: bool, lse: bool) 
         "VALUE_DIM": spec.value_dim,
         "BLOCK_VALUE": padded(spec.value_dim),
         "ROWS": tile.rows,
-        "CHUNKS": MERGED,
+        "CHUNKS": MERGED // 2,
         "SINKS": sinks,
         "LSE": lse,
     }

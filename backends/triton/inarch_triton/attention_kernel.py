@@ -13,7 +13,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 # Fields of an item and of a job: see work.py.
-ITEM = tl.constexpr(10)
+ITEM = tl.constexpr(12)
 JOB = tl.constexpr(4)
 
 
@@ -161,21 +161,67 @@ def _take_up(
 
 
 @triton.jit
+def _merge(
+    parts, part_lse, sinks, out, lse, begin, rows, own, head, first, count,
+    HEADS: tl.constexpr, GROUP: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr,
+    ROWS: tl.constexpr, CHUNKS: tl.constexpr, SINKS: tl.constexpr, LSE: tl.constexpr,
+):  # fmt: skip
+    """Weigh the chunks of some rows of a tile by their sums, in their order, CHUNKS at once."""
+    token = (begin + rows // GROUP).to(tl.int64)
+    own_head = head * GROUP + rows % GROUP
+    values = tl.arange(0, BLOCK_VALUE)
+    highest = tl.full(rows.shape, float("-inf"), tl.float32)
+    total = tl.zeros(rows.shape, tl.float32)
+    if SINKS:
+        highest = tl.load(sinks + own_head, mask=own, other=0.0).to(tl.float32) * LOG2_E
+        total += 1.0
+    acc = tl.zeros([rows.shape[0], BLOCK_VALUE], tl.float32)
+    for at in tl.range(0, count, CHUNKS):
+        chunk = (first + at + tl.arange(0, CHUNKS)).to(tl.int64)
+        there = (chunk < first + count)[:, None] & own[None, :]
+        place = (chunk[:, None] * HEADS + head) * ROWS + rows[None, :]
+        sums = tl.load(part_lse + place, mask=there, other=float("-inf"), cache_modifier=".cg")
+        part = tl.load(
+            parts + place[:, :, None] * BLOCK_VALUE + values[None, None, :],
+            mask=there[:, :, None], other=0.0, cache_modifier=".cg",
+        )  # fmt: skip
+        new = tl.maximum(highest, tl.max(sums, 0))
+        shift = tl.where(new == float("-inf"), 0.0, new)
+        weights = tl.exp2(sums - shift[None, :])
+        decay = tl.exp2(highest - shift)
+        acc = acc * decay[:, None] + tl.sum(part * weights[:, :, None], 0)
+        total = total * decay + tl.sum(weights, 0)
+        highest = new
+    total = tl.where(total == 0.0, 1.0, total)
+    acc = acc / total[:, None]
+    place = token * (HEADS * GROUP) + own_head
+    if LSE:
+        tl.store(lse + place, (highest + tl.log2(total)) * LN_2, mask=own)
+    tl.store(
+        out + place[:, None] * VALUE_DIM + values[None, :],
+        acc.to(out.dtype.element_ty),
+        mask=own[:, None] & (values < VALUE_DIM)[None, :],
+    )
+
+
+@triton.jit
 def attention_kernel(  # noqa: C901, PLR0915
     q, k_pages, v_pages, table, items, tree, members, sinks, out, lse,
-    parts, part_lse, shared_parts, shared_lse, q_token, q_head, table_row, scale, cap,
+    parts, part_lse, counters, shared_parts, shared_lse, q_token, q_head, table_row, scale, cap,
     HEADS: tl.constexpr, GROUP: tl.constexpr, KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     BLOCK_KEY: tl.constexpr, BLOCK_VALUE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
     PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, BOUNCE: tl.constexpr, WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr, SINKS: tl.constexpr, LSE: tl.constexpr, TREE: tl.constexpr,
-    GATHERED: tl.constexpr, SHARED_ROWS: tl.constexpr, UPCAST: tl.constexpr, EXACT: tl.constexpr,
-    PDL: tl.constexpr,
+    GATHERED: tl.constexpr, SHARED_ROWS: tl.constexpr, MERGED_ROWS: tl.constexpr,
+    CHUNKS: tl.constexpr, UPCAST: tl.constexpr, EXACT: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for a KV head and an item. q [T, H, D], out [T, H, VALUE_DIM], lse [T, H].
 
     scale: to powers of two, after the cap; cap: what a score is multiplied with before the cap.
     GATHERED: the tokens of an item are named by `members`. SHARED_ROWS: of the tiles that another
-    launch has put aside in shared_parts; 0 if there are none.
+    launch has put aside in shared_parts; 0 if there are none. MERGED_ROWS: of tiles whose chunks are
+    merged by the last of their programs; 0 if a launch of merge_kernel follows. counters: int32, one
+    for each slot and head, zero before and after.
     """
     head = tl.program_id(0)
     item = items + tl.program_id(1) * ITEM
@@ -258,6 +304,19 @@ def attention_kernel(  # noqa: C901, PLR0915
         acc = acc / total[:, None]
         tl.store(part_lse + place, highest + tl.log2(total), mask=own)
         tl.store(parts + place[:, None] * BLOCK_VALUE + values[None, :], acc, mask=own[:, None])
+        if MERGED_ROWS > 0:
+            start, count = tl.load(item + 10), tl.load(item + 11)
+            counter = counters + start * HEADS + head
+            tl.debug_barrier()  # the counter speaks for all threads of this program
+            if tl.atomic_add(counter, 1, sem="acq_rel") == count - 1:
+                tl.debug_barrier()
+                tl.store(counter, 0)  # as the next launch wants it
+                merged = tl.arange(0, MERGED_ROWS)
+                _merge(
+                    parts, part_lse, sinks, out, lse, first, merged, merged < tokens * GROUP,
+                    head, start, count,
+                    HEADS, GROUP, VALUE_DIM, BLOCK_VALUE, ROWS, CHUNKS, SINKS, LSE,
+                )  # fmt: skip
         return
     if SINKS:
         sink = tl.load(sinks + heads, mask=own, other=0.0).to(tl.float32) * LOG2_E
@@ -285,7 +344,7 @@ def merge_kernel(
     ROWS: tl.constexpr, CHUNKS: tl.constexpr, SINKS: tl.constexpr, LSE: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
-    """One program for a row of a tile, a KV head and a job: weighs the chunks by their sums."""
+    """One program for a row of a tile, a KV head and a job."""
     row, head = tl.program_id(0), tl.program_id(1)
     job = jobs + tl.program_id(2) * JOB
     begin, tokens, first, count = (
@@ -296,37 +355,8 @@ def merge_kernel(
         gdc_launch_dependents()
     if row >= tokens * GROUP:
         return
-    token = (begin + row // GROUP).to(tl.int64)
-    own_head = head * GROUP + row % GROUP
-    values = tl.arange(0, BLOCK_VALUE)
-
-    highest = float("-inf")
-    total = 0.0
-    if SINKS:
-        highest = tl.load(sinks + own_head).to(tl.float32) * LOG2_E
-        total = 1.0
-    acc = tl.zeros([BLOCK_VALUE], tl.float32)
-    for at in tl.range(0, count, CHUNKS):
-        chunk = at + tl.arange(0, CHUNKS)
-        there = chunk < count
-        place = ((first + chunk).to(tl.int64) * HEADS + head) * ROWS + row
-        sums = tl.load(part_lse + place, mask=there, other=float("-inf"))
-        part = tl.load(
-            parts + place[:, None] * BLOCK_VALUE + values[None, :], mask=there[:, None], other=0.0
-        )
-        new = tl.maximum(highest, tl.max(sums, 0))
-        shift = tl.where(new == float("-inf"), 0.0, new)
-        weights = tl.exp2(sums - shift)
-        decay = tl.exp2(highest - shift)
-        acc = acc * decay + tl.sum(part * weights[:, None], 0)
-        total = total * decay + tl.sum(weights, 0)
-        highest = new
-
-    total = tl.where(total == 0.0, 1.0, total)
-    acc = acc / total
-    place = token * (HEADS * GROUP) + own_head
-    if LSE:
-        tl.store(lse + place, (highest + tl.log2(total)) * LN_2)
-    tl.store(
-        out + place * VALUE_DIM + values, acc.to(out.dtype.element_ty), mask=values < VALUE_DIM
-    )
+    rows = row + tl.arange(0, 1)
+    _merge(
+        parts, part_lse, sinks, out, lse, begin, rows, rows >= 0, head, first, count,
+        HEADS, GROUP, VALUE_DIM, BLOCK_VALUE, ROWS, CHUNKS, SINKS, LSE,
+    )  # fmt: skip

@@ -25,6 +25,7 @@ SAMPLING = {  # op -> its place in this package
 }
 COST = 0.5  # better than anything that does not say otherwise
 NARROW = torch.float8_e4m3fn  # of pages, besides the dtype computed in
+FP8_HEAD_MULTIPLE = 16
 
 
 def kernels(arch: str) -> list[Kernel]:
@@ -127,14 +128,25 @@ def supports_attention(arch: str, facts: Facts) -> Support:
         return no(f"scale {facts['scale']} is not positive")
     if not facts["layout"].startswith("reference/"):
         return no(f"KV layout {facts['layout']}: plain pages are needed (PagedKVStore)")
-    return _pages(arch, dtype, facts["kv_dtype"])
-
-
-def _pages(arch: str, dtype: torch.dtype, kept: torch.dtype) -> Support:
-    if kept not in (dtype, NARROW):
+    kept = facts["kv_dtype"]
+    if kept == dtype:
+        return yes(cost=COST)
+    if kept != NARROW:
         return no(f"pages of {kept}: they may hold {dtype}, which is computed in, or {NARROW}")
+    return _narrow_pages(arch, (facts["key_dim"], facts["value_dim"]))
+
+
+def _narrow_pages(arch: str, sizes: tuple[int, int]) -> Support:
     support = keeps_fp8(arch)
-    return yes(cost=COST) if kept == dtype or support else support
+    if not support:
+        return support
+    # Measured on an H200 (2026-11-22): wrong sums with 24 and 12 in 16 bits; 64 to 256 are right.
+    if any(size % FP8_HEAD_MULTIPLE for size in sizes):
+        return no(
+            f"head sizes {sizes[0]} of K and {sizes[1]} of V over {NARROW}: multiples of "
+            f"{FP8_HEAD_MULTIPLE} are needed"
+        )
+    return yes(cost=COST)
 
 
 def supports_linear(facts: Facts) -> Support:

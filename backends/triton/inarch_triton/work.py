@@ -14,8 +14,9 @@ import numpy as np
 from inarch.hal.attention import AttentionBatch
 from inarch_triton.tiles import Tile
 
-# Row, first token, tokens, first position, begin, end, slot; to take up: first slot, slots, row.
-ITEM_FIELDS = 10
+# Row, first token, tokens, first position, begin, end, slot; to take up: first slot, slots, row;
+# of the tile's chunks: first slot, slots.
+ITEM_FIELDS = 12
 JOB_FIELDS = 4  # first token, tokens, first slot, chunks
 MOST_DRAFTED = 64  # bits of the integer that holds a query's ancestors
 
@@ -144,7 +145,7 @@ def cut(
     items = filled(sizes[0], ITEM_FIELDS, (
         batch.rows[chosen][owner][run], first[run], tokens[run], position[run],
         chunks.begin, chunks.end, np.where(is_cut[run], slots[run] + chunks.index, -1),
-        *taken_up.T,
+        *taken_up.T, slots[run], chunks.counts[run],
     ), chunks.by_length)  # fmt: skip
     merged = np.flatnonzero(is_cut)
     jobs = filled(sizes[1], JOB_FIELDS, (first, tokens, slots, chunks.counts), merged)

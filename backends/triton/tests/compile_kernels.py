@@ -91,7 +91,8 @@ def attention_source(
         "q": f"*{kind}", "k_pages": pages, "v_pages": pages, "table": "*i32", "items": "*i32",
         "tree": "*i64" if tree else None, "members": "*i32" if shared and long else None,
         "sinks": "*fp32" if spec.sinks else None, "out": f"*{kind}", "lse": None,
-        "parts": "*fp32", "part_lse": "*fp32", "shared_parts": parts, "shared_lse": parts,
+        "parts": "*fp32", "part_lse": "*fp32", "counters": "*i32",
+        "shared_parts": parts, "shared_lse": parts,
         "q_token": "i32", "q_head": "i32", "table_row": "i32", "scale": "fp32", "cap": "fp32",
     }  # fmt: skip
     features = [f"D{spec.key_dim}", f"page{page_tokens}", kind]
@@ -104,6 +105,7 @@ def attention_source(
     constants = attention.attention_constants(
         spec, tile, page_tokens, tree=tree, sinks=spec.sinks, lse=False,
         gathered=shared and long, shared_rows=64 if shared and not long else 0,
+        merged_rows=0 if long or tree else tiles.padded(group),
     )  # fmt: skip
     name = " ".join(["attention", *(["shared"] if shared else []), *features])
     return Source(name, attention_kernel, types, constants, tiles.kernel_options(tile))

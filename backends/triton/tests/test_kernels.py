@@ -63,6 +63,10 @@ def test_usual_models_are_supported_on_every_device(
         ({"dtype": torch.float64}, "torch.float64 is none of"),
         ({"scale": -1.0}, "scale -1.0 is not positive"),
         ({"arch": "sm_75"}, "sm_75 is none of sm_80"),
+        (
+            {"stored": torch.float8_e4m3fn, "key_dim": 24},
+            "head sizes 24 of K and 128 of V over torch.float8_e4m3fn: multiples of 16 are needed",
+        ),
     ],
 )
 def test_attention_refuses_with_the_reason(changes: dict[str, object], why: str) -> None:

@@ -110,10 +110,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return found
 
 
-def test_a_long_prefix_is_cut_and_so_is_what_comes_behind_it(
-    device, launched, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "processors", lambda _: 8)  # enough of them to cut for
+def test_a_long_prefix_is_cut_and_so_is_what_comes_behind_it(device, launched) -> None:
     sequences = [(1040 + own, chain(1)) for own in (0, 500, 33)]
     case = sharing(build(spec(), sequences, 16, tree=False), [([0, 1, 2], 1040)])
     case.k[-1] = 3 * case.q[-1, :1]

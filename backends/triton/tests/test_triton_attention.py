@@ -162,6 +162,12 @@ CASES = {
     "float16": (spec(dtype=torch.float16), MIXED, 64),
     "bfloat16": (spec(dtype=torch.bfloat16), MIXED, 64),
     "head sizes that are no power of two": (spec(key_dim=24, value_dim=12), MIXED, 32),
+    "small head sizes in 16 bits": (
+        spec(key_dim=24, value_dim=12, dtype=torch.bfloat16),
+        MIXED,
+        32,
+    ),
+    "head sizes that are multiples of 16": (spec(key_dim=80, value_dim=48), MIXED, 32),
     "a group of three heads": (spec(q_heads=6), MIXED, 16),
     "every head its own keys": (spec(q_heads=2), DECODES[:2], 16),
     "window": (spec(window=30), MIXED, 16),
@@ -225,7 +231,7 @@ def test_specialized_warps_attend_to_prompts(prompts: str, kind: str, device) ->
 
 OVER_FP8 = [
     "decodes of very different lengths", "a mixed batch over small pages",
-    "a mixed batch over large pages", "head sizes that are no power of two", "everything",
+    "a mixed batch over large pages", "head sizes that are multiples of 16", "everything",
 ]  # fmt: skip
 
 
@@ -266,6 +272,18 @@ def test_a_long_decode_is_cut_into_more_chunks_than_are_merged_at_once(
     case = build(spec(q_heads=2, kv_heads=1), [(700, chain(1))], 64, tree=False)
     case.k[-1] = 3 * case.q[-1, :1]  # the last chunk weighs more than all before it
     check(case, device, lse=True)
+
+
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_every_long_decode_of_a_batch_is_merged_from_its_own_chunks(
+    with_sinks: bool, device
+) -> None:
+    sequences = [(900, chain(1)), (700, chain(1)), (40, chain(1))]
+    case = build(spec(sinks=with_sinks), sequences, 16, tree=False)
+    check(case, device, lse=True)
+    ours, _ = case.attention(device)
+    items = ours.plan(case.batch).arrays["short_items"]
+    assert GPU or len(set(items[items[:, 6] >= 0, 10])) == 2, "two are cut"
 
 
 @pytest.mark.parametrize("window", [None, 3, 100])

@@ -12,7 +12,7 @@ pytest.importorskip("triton", reason="Triton comes with GPU builds of torch, not
 from inarch.hal.attention import Rotation
 from inarch.hal.kv import KVHeads, KVSpec, KVState
 from inarch.hal.ops import OPS
-from inarch.hal.reference.kv import ReferenceKVStore
+from inarch.hal.reference.kv import ReferenceKVStore, narrowed
 from inarch_triton.kernels import NARROW, keeps_fp8, kernels
 from inarch_triton.kv import PagedKVStore
 from inarch_triton.rotary_write import rope_write
@@ -95,6 +95,12 @@ def bits(x: Tensor) -> Tensor:
     return (x.view(torch.uint8) if x.dtype.itemsize == 1 else x).cpu()
 
 
+def without_signs_of_nan(x: Tensor) -> Tensor:
+    """The sign of NaN is nobody's: torch on a CPU turns it where it clamps bfloat16 in vectors."""
+    wide = x.float().cpu()
+    return torch.where(wide.isnan(), torch.nan, wide).to(x.dtype)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_kv_write_stores_every_token_where_it_belongs_and_nothing_else(
     dtype: torch.dtype, device
@@ -128,7 +134,7 @@ def check_write(tokens: Tensor, stored: torch.dtype, device) -> None:
         zeros(ours), 0, slots.to(device.torch_device), there[:, 2:5], there[:, 5:8, :12]
     )
     for mine, wanted in zip(got[0], expected[0], strict=True):
-        assert torch.equal(bits(mine), bits(wanted))
+        assert torch.equal(bits(without_signs_of_nan(mine)), bits(without_signs_of_nan(wanted)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -162,7 +168,11 @@ def test_rotating_on_the_way_to_the_pages_equals_rotating_and_then_writing(
     elsewhere = torch.ones(kv[0][0].flatten(0, 1).shape[0], dtype=torch.bool)
     elsewhere[slots.cpu()] = False
     assert not any(part.flatten(0, 1).cpu()[elsewhere].any() for part in kv[0])
-    # The same rounding in the same order as the two launches that it stands for: the same bits.
+    # It rounds in the same order as the two launches that it stands for: the same bits, but where the
+    # sum of a norm, which each kernel adds up in an order of its own, is not rounded to 16 bits after.
+    same = {"rtol": 0, "atol": 0}
+    if norm and dtype == torch.float32:
+        same = {"rtol": 1e-6, "atol": 1e-6}
     own = Rotation(**vars(rotation) | {"turn": KERNELS[op].load()})
     for stored in (dtype, NARROW) if keeps_fp8(device.info.arch) else (dtype,):
         store = PagedKVStore(KVSpec(store.spec.layers, stored), 16, place)
@@ -172,13 +182,16 @@ def test_rotating_on_the_way_to_the_pages_equals_rotating_and_then_writing(
         store.write(twice, 0, slots, keys, v)
         got = rope_write(q, k, v, rotation, slots, once[0])
         for ours, theirs in zip((got, *once[0]), (turned, *twice[0]), strict=True):
-            assert torch.equal(bits(ours), bits(theirs))
+            step = same
+            if same["rtol"] and ours.dtype == NARROW:  # a neighbour may be the nearer one
+                step = {"rtol": 2**-3, "atol": 2**-9}
+            torch.testing.assert_close(ours.float(), theirs.float(), **step)
 
 
 def test_keys_are_rotated_before_fp8_rounds_them(device, fp8: torch.dtype) -> None:
     """By quarter turns, so that every result is a number that fp8 has, or beyond its range."""
     place = device.torch_device
-    qkv = (normal(4, 4, 10, 24, dtype=torch.float32) * 300).to(fp8).float()
+    qkv = narrowed(normal(4, 4, 10, 24, dtype=torch.float32) * 300, fp8).float()
     qkv[..., ::5] *= 4  # up to 1792
     q, k, v = qkv.to(place).split((6, 2, 2), 1)
     quarters = torch.tensor([[1, 0], [0, 1], [-1, 0], [0, -1]]).float().repeat_interleave(8, 1)

@@ -70,11 +70,12 @@ class EngineCore:
 
     def step(self) -> dict[bytes, TokenOutput]:
         """Launch the next step, if there is one, and commit those that are done: news by client."""
+        began = self._pace.now()
         plan = self.scheduler.plan()
         if plan is not None:
-            behind = bool(self._flight) and not self._flight[-1].ready()
             self._flight.append(self._runner.launch(plan))
-            self._pace.launched(behind=behind)
+            behind = len(self._flight) > 1 and not self._flight[-2].ready()
+            self._pace.launched(began, behind=behind)
             self.scheduler.publish(plan)
         outputs: dict[bytes, TokenOutput] = {}
         while self._flight and (

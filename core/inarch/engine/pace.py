@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from inarch.engine.plan import StepPlan
 
-MARGIN_S = 0.002  # to plan and launch in, and for a host that is late
+MARGIN_S = 0.001  # for a host that is late, beside the time that it takes to plan and launch
+LAUNCHES = 1.5  # of the last launch's time are allowed for the next one
 SIMILAR = 0.8  # a batch of at least this part of the former's decodes takes about as long
 
 
@@ -21,19 +22,24 @@ class Pace:
     """Measures decode steps as their results come in. All times in seconds."""
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
-        self._now = now
+        self.now = now
         self._behind: deque[bool] = deque()  # of launched steps: at once after the one before
         self._done = 0.0  # when the last step's results came
         self._took = 0.0  # by the last decode step
         self._decodes = 0  # of that step; 0: unknown
+        self._launch = 0.0  # that the host took to plan and launch the last step
 
-    def launched(self, *, behind: bool) -> None:
-        """A step was launched. behind: the one before it had not finished, so none will wait."""
+    def launched(self, began: float, *, behind: bool) -> None:
+        """A step was launched, with whose planning the host had begun at `began`.
+
+        behind: the step before it has not finished, so that the device goes on without a pause.
+        """
         self._behind.append(behind)
+        self._launch = self.now() - began
 
     def finished(self, plan: StepPlan) -> None:
         """The results of the oldest launched step came."""
-        now = self._now()
+        now = self.now()
         if self._behind.popleft() and plan.decodes == len(plan.requests):
             self._took = now - self._done
             self._decodes = plan.decodes
@@ -46,4 +52,5 @@ class Pace:
         )
         if unlike or not self._decodes:
             return 0.0
-        return max(self._done + self._took - MARGIN_S - self._now(), 0.0)
+        ahead = MARGIN_S + LAUNCHES * self._launch
+        return max(self._done + self._took - ahead - self.now(), 0.0)

@@ -8,6 +8,7 @@ It ends when its parent has gone, or on SIGTERM.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -41,7 +42,10 @@ from inarch.errors import InarchError
 log = logging.getLogger("inarch.engine")
 PARENT_CHECK_S = 1.0
 SPARE_POLL_MS = 1  # how often to look whether the running step has ended earlier than expected
-PREPARED = 2  # shapes of steps that are prepared before anyone is told that the engine is ready
+# Shapes of steps that are prepared before anyone is told that the engine is ready, and for how long
+# more of them are: what is met unprepared, or while another is being prepared, waits longer.
+PREPARED = 2
+PREPARE_S = 4.0
 
 
 def dump(config: EngineConfig) -> bytes:
@@ -98,7 +102,7 @@ class Service:
         self._socket = socket
         self._built = build(config, backend, plugins)
         self._core = self._built.core
-        self._unprepared = all(self._core.prepare() for _ in range(PREPARED))
+        self._unprepared = self._prepare_first()
         self._parent = parent
 
     def run(self) -> None:
@@ -118,6 +122,16 @@ class Service:
             if self._core.has_work and not self._core.spare():
                 for client, output in self._core.step().items():
                     self._send(client, output)
+
+    def _prepare_first(self) -> bool:
+        """Prepare what can be before anyone waits; whether some shapes are left for later."""
+        deadline = time.monotonic() + PREPARE_S
+        for count in itertools.count():
+            if count >= PREPARED and time.monotonic() >= deadline:
+                return True
+            if not self._core.prepare():
+                break
+        return False
 
     def _has_message(self) -> bool:
         """Wait for a message for a while, which is spent on one shape if any is unprepared."""

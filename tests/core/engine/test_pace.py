@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inarch.engine.pace import MARGIN_S, Pace
+from inarch.engine.pace import LAUNCHES, MARGIN_S, Pace
 from inarch.engine.plan import StepPlan
 
 STEP_S = 0.020
@@ -35,12 +35,18 @@ def clock() -> Clock:
 def pace(clock: Clock) -> Pace:
     """After two decode steps of STEP_S each, the device busy all the while."""
     pace = Pace(clock)
-    pace.launched(behind=False)
-    pace.launched(behind=True)
+    pace.launched(clock.now, behind=False)
+    pace.launched(clock.now, behind=True)
     pace.finished(plan(8))
     clock.now += STEP_S
     pace.finished(plan(8))
     return pace
+
+
+def test_what_the_host_takes_to_launch_is_allowed_for(pace, clock):
+    clock.now += 0.004
+    pace.launched(clock.now - 0.004, behind=True)
+    assert pace.spare(plan(8)) == pytest.approx(STEP_S - 0.004 - MARGIN_S - LAUNCHES * 0.004)
 
 
 def test_nothing_is_held_back_before_a_step_was_measured(clock):
@@ -65,14 +71,14 @@ def test_a_much_smaller_batch_is_not_expected_to_take_as_long(pace):
 
 
 def test_a_time_in_which_the_device_was_idle_is_not_a_step(pace, clock):
-    pace.launched(behind=False)
+    pace.launched(clock.now, behind=False)
     clock.now += 1.0
     pace.finished(plan(8))
     assert pace.spare(plan(8)) == pytest.approx(STEP_S - MARGIN_S)
 
 
 def test_steps_with_prompts_are_not_taken_for_decodes(pace, clock):
-    pace.launched(behind=True)
+    pace.launched(clock.now, behind=True)
     clock.now += 0.3
     pace.finished(plan(8, prompts=1))
     assert pace.spare(plan(8)) == pytest.approx(STEP_S - MARGIN_S)

@@ -60,7 +60,11 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def serve(
     served: Callable[[str], Saved], log: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[bool], zmq.Socket[bytes]]]:
-    """Builds an engine, and runs its loop when asked: with a request that is there already, or none."""
+    """Builds an engine, and runs its loop when asked: with a request that is there already, or none.
+
+    No more is prepared before than must be.
+    """
+    monkeypatch.setattr(process, "PREPARE_S", 0.0)
     plugins = load_plugins()
     config = EngineConfig(
         model=str(served("llama").folder), backend="fake", kv_tokens=4096, max_running_requests=8
