@@ -8,6 +8,7 @@ first, for what decodes share: see shared.py.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -148,7 +149,9 @@ class TritonAttention:
             none = np.zeros((0, JOB_FIELDS), np.int32)
             arrays |= {"shared_items": shared.items, "shared_jobs": none, "members": shared.members}
         for name, it in classes.items():
-            tile, shape = self._shape(it.tokens, it.seqs, long=name == "long")
+            # As they come, batches differ too much to compile a tile for each number of decodes.
+            crowd = math.inf if batch.bucket is None else self._crowd(it.seqs)
+            tile, shape = self._shape(it.tokens, it.seqs, crowd, long=name == "long")
             sizes = shape.items(it.tokens, it.seqs), shape.jobs(it.tokens, it.seqs)
             short = name == "short"
             work = cut(
@@ -182,20 +185,23 @@ class TritonAttention:
     @functools.cached_property
     def _shared(self) -> tuple[Tile, Shape]:
         spec, rows = self._spec, long_rows(self._group, self._spec)
-        tile = for_shared_prefixes(self._tile(rows, seqs=1, long=True))
+        tile = for_shared_prefixes(self._tile(rows, long=True))
         return tile, shared_shape(tile, self._group, spec.kv_heads, self._processors)
 
-    def _shape(self, tokens: int, seqs: int, *, long: bool) -> tuple[Tile, Shape]:
+    def _shape(self, tokens: int, seqs: int, crowd: float, *, long: bool) -> tuple[Tile, Shape]:
         spec, group = self._spec, self._group
         rows = long_rows(group, spec) if long else short_rows(group, tokens, seqs)
-        tile = self._tile(rows, seqs=seqs, long=long, gluon=GLUON)
+        tile = self._tile(rows, crowd, long=long, gluon=GLUON)
         return tile, work_shape(tile, group, spec.kv_heads, tokens, seqs, self._processors)
 
-    def _tile(self, rows: int, *, seqs: int, long: bool, gluon: bool = False) -> Tile:
+    def _tile(self, rows: int, crowd: float = 1.0, *, long: bool, gluon: bool = False) -> Tile:
         return self._choose(
             self._device.info.arch, self._spec, self._page_tokens, rows, long=long, gluon=gluon,
-            stored=self._store.spec.dtype, crowd=seqs * self._spec.kv_heads / self._processors,
+            stored=self._store.spec.dtype, crowd=crowd,
         )  # fmt: skip
+
+    def _crowd(self, seqs: int) -> float:
+        return seqs * self._spec.kv_heads / self._processors
 
     def _updates(self, batch: AttentionBatch) -> tuple[Tensor, dict[str, np.ndarray]]:
         """The mirror of the page table, and what has still to be written to it."""
@@ -339,9 +345,10 @@ def _classes(batch: AttentionBatch) -> dict[str, Class]:
     """The sequences with few and with many query tokens, without the padding among them."""
     bucket, trees = batch.bucket, batch.tree_parent is not None
     few = MOST_DRAFTED if trees else FEW
-    if bucket is not None and bucket.max_query > few and not trees:
-        few = 1  # decodes alone then decide how the tiles of the short ones look
     q_lens = np.diff(batch.q_indptr)
+    most = int(q_lens.max(initial=0)) if bucket is None else bucket.max_query
+    if most > few and not trees:
+        few = 1  # decodes alone then decide how the tiles of the short ones look
     padding = batch.page_table[batch.rows, 0] == NULL_PAGE
     real = (q_lens > 0) & (~padding | padding.all())  # steps of padding alone stand for others
     short, long = (np.flatnonzero(real & part) for part in (q_lens <= few, q_lens > few))

@@ -19,8 +19,6 @@ from inarch.engine.scheduler import Scheduler
 
 MAX_IN_FLIGHT = 2  # launched steps: when there are as many, the oldest is waited for
 
-LogprobRow = tuple[float, list[float], list[int]]
-
 
 class EngineCore:
     """Scheduler and runner, driven step by step by whoever owns it."""

@@ -2,7 +2,8 @@
 
 A step that is launched while another runs holds nothing that arrives in between, so a request would
 wait for the rest of the running step and for a whole further one. Decode steps that follow each other
-take about the same time; so the next one is held back until shortly before the running one should end.
+take about the same time; so the next one is held back for a part of it that leaves room for a host
+that is late: a device that waits costs everyone, a newcomer that waits only itself.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections.abc import Callable
 
 from inarch.engine.plan import StepPlan
 
-MARGIN_S = 0.001  # for a host that is late, beside the time that it takes to plan and launch
+MOST = 0.5  # of a step's time
+MARGIN_S = 0.001  # left at the end, beside the time that it takes to plan and launch
 LAUNCHES = 1.5  # of the last launch's time are allowed for the next one
 SIMILAR = 0.8  # a batch of at least this part of the former's decodes takes about as long
 
@@ -52,5 +54,5 @@ class Pace:
         )
         if unlike or not self._decodes:
             return 0.0
-        ahead = MARGIN_S + LAUNCHES * self._launch
-        return max(self._done + self._took - ahead - self.now(), 0.0)
+        held = min(self._took - MARGIN_S - LAUNCHES * self._launch, MOST * self._took)
+        return max(self._done + held - self.now(), 0.0)

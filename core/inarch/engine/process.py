@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import os
+import select
 import signal
 import sys
 import time
@@ -41,7 +42,7 @@ from inarch.errors import InarchError
 
 log = logging.getLogger("inarch.engine")
 PARENT_CHECK_S = 1.0
-SPARE_POLL_MS = 1  # how often to look whether the running step has ended earlier than expected
+SPARE_POLL_S = 0.001  # how often to look whether the running step has ended earlier than expected
 # Shapes of steps that are prepared before anyone is told that the engine is ready, and for how long
 # more of them are: what is met unprepared, or while another is being prepared, waits longer.
 PREPARED = 2
@@ -115,8 +116,9 @@ class Service:
                     return
             if not self._core.has_work and not self._has_message():
                 continue
-            if self._core.spare():
-                self._socket.poll(SPARE_POLL_MS)
+            if spare := self._core.spare():
+                # The socket's own poll sleeps whole milliseconds.
+                select.select([self._socket.FD], [], [], min(spare, SPARE_POLL_S))
             for client, payload in self._received():
                 self._handle(client, payload)
             if self._core.has_work and not self._core.spare():
