@@ -23,7 +23,7 @@ KINDS = {
     "kv write": r"\bwrite_|kv_|_kv|page_copy",
     "act": r"gated|silu|gelu|swiglu",
     "sampling": r"sampl|argmax|greedy|softmax|sort|topk|top_k|top_p|penal|philox|uniform|scan|logprob"
-    "|survey|draw|narrow|gather_kernel|cut_kernel",
+    "|survey|draw|narrow|\bgather_kernel|cut_kernel",
     "copies": r"memcpy|memset|copy|index|gather|scatter|embed|concat|catarray|fill",
 }
 OTHER = "other"
