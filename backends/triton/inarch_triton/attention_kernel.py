@@ -10,11 +10,12 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from inarch_triton.work import ITEM_FIELDS, JOB_FIELDS
+
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
-# Fields of an item and of a job: see work.py.
-ITEM = tl.constexpr(12)
-JOB = tl.constexpr(4)
+ITEM = tl.constexpr(ITEM_FIELDS)
+JOB = tl.constexpr(JOB_FIELDS)
 
 
 @triton.jit
@@ -161,6 +162,23 @@ def _take_up(
 
 
 @triton.jit
+def _finish(
+    acc, total, highest, place, own, out, lse,
+    VALUE_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr, LSE: tl.constexpr,
+):  # fmt: skip
+    """Write the rows at `place`, tokens times heads; of a row that sees nothing: 0 and -inf."""
+    values = tl.arange(0, BLOCK_VALUE)
+    total = tl.where(total == 0.0, 1.0, total)
+    if LSE:
+        tl.store(lse + place, (highest + tl.log2(total)) * LN_2, mask=own)
+    tl.store(
+        out + place[:, None] * VALUE_DIM + values[None, :],
+        (acc / total[:, None]).to(out.dtype.element_ty),
+        mask=own[:, None] & (values < VALUE_DIM)[None, :],
+    )
+
+
+@triton.jit
 def _merge(
     parts, part_lse, sinks, out, lse, begin, rows, own, head, first, count,
     HEADS: tl.constexpr, GROUP: tl.constexpr, VALUE_DIM: tl.constexpr, BLOCK_VALUE: tl.constexpr,
@@ -192,16 +210,8 @@ def _merge(
         acc = acc * decay[:, None] + tl.sum(part * weights[:, :, None], 0)
         total = total * decay + tl.sum(weights, 0)
         highest = new
-    total = tl.where(total == 0.0, 1.0, total)
-    acc = acc / total[:, None]
     place = token * (HEADS * GROUP) + own_head
-    if LSE:
-        tl.store(lse + place, (highest + tl.log2(total)) * LN_2, mask=own)
-    tl.store(
-        out + place[:, None] * VALUE_DIM + values[None, :],
-        acc.to(out.dtype.element_ty),
-        mask=own[:, None] & (values < VALUE_DIM)[None, :],
-    )
+    _finish(acc, total, highest, place, own, out, lse, VALUE_DIM, BLOCK_VALUE, LSE)
 
 
 @triton.jit
@@ -325,16 +335,8 @@ def attention_kernel(  # noqa: C901, PLR0915
         total = total * decay + tl.exp2(sink - with_sink)
         acc = acc * decay[:, None]
         highest = with_sink
-    total = tl.where(total == 0.0, 1.0, total)
-    acc = acc / total[:, None]
     place = token * (HEADS * GROUP) + heads
-    if LSE:
-        tl.store(lse + place, (highest + tl.log2(total)) * LN_2, mask=own)
-    tl.store(
-        out + place[:, None] * VALUE_DIM + values[None, :],
-        acc.to(out.dtype.element_ty),
-        mask=own[:, None] & (values < VALUE_DIM)[None, :],
-    )
+    _finish(acc, total, highest, place, own, out, lse, VALUE_DIM, BLOCK_VALUE, LSE)
 
 
 @triton.jit
