@@ -380,6 +380,19 @@ def test_all_batches_of_a_bucket_go_through_the_same_buffers_and_grids(
     assert len(seen) == 1
 
 
+def test_steps_that_run_as_they_come_share_one_tile_for_all_their_decodes(device) -> None:
+    """Another tile would be compiled while requests wait."""
+    compiled = set()
+    for decodes, short_chunk in ((1, 0), (6, 0), (6, 3), (20, 0), (40, 5)):
+        sequences = [(30, chain(1))] * decodes + [(0, chain(40))]
+        sequences += [(5, chain(short_chunk))] if short_chunk else []
+        case = build(spec(), sequences, 16, tree=False)
+        ours, _ = case.attention(device)
+        launch = ours.plan(case.batch).on(device).launches[0]
+        compiled.add((launch.tile, launch.tile_tokens, launch.merged_rows))
+    assert len(compiled) == 1
+
+
 def test_the_attention_of_padding_costs_nothing(device) -> None:
     case = padded_to(StepShape(64, 8, 64), build(spec(), [(0, chain(20))], 16, tree=False))
     plan = case.attention(device)[0].plan(case.batch)
