@@ -33,9 +33,11 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
+    from inarch.grammar import GrammarEngine
     from inarch.hal.backend import Backend
     from inarch.hal.op import Kernel
     from inarch.models.family import Family
+    from inarch.parsing import ReasoningFormat, ToolFormat
 
 # (major, minor). A plugin works if its major is equal and its minor is not newer.
 API_VERSION = (1, 0)
@@ -72,6 +74,21 @@ def inarch_model_families() -> Sequence[Family]:  # type: ignore[empty-body]
 @hookspec
 def inarch_bundled_models() -> Sequence[BundledModel]:  # type: ignore[empty-body]
     """Models that come with the package. The first one found is what `inarch serve` serves."""
+
+
+@hookspec
+def inarch_grammar_engines() -> Sequence[GrammarEngine]:  # type: ignore[empty-body]
+    """Engines that hold answers to a grammar. Their libraries are imported when one is opened."""
+
+
+@hookspec
+def inarch_tool_formats() -> Sequence[ToolFormat]:  # type: ignore[empty-body]
+    """Ways in which models write calls of tools."""
+
+
+@hookspec
+def inarch_reasoning_formats() -> Sequence[ReasoningFormat]:  # type: ignore[empty-body]
+    """Ways in which models set their reasoning apart from the answer."""
 
 
 @hookspec

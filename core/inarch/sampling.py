@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from inarch.errors import InvalidRequestError
+from inarch.grammar import Grammar
 
 MAX_TOP_LOGPROBS = 20
 MAX_STOP_STRINGS = 32
@@ -41,6 +42,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     logprobs: int | None = None  # None = off; k = the chosen token and the k most likely
     skip_special_tokens: bool = True
     include_stop: bool = False  # keep the stop string or token in the text
+    grammar: Grammar | None = None  # the language that the answer is held to
 
     def check(self, vocab_size: int) -> None:
         """Raise InvalidRequestError naming the first field that is out of its range."""
