@@ -15,8 +15,10 @@ from inarch.engine.child import EngineChild
 from inarch.engine.frontend import Frontend
 from inarch.engine.messages import (
     Abort,
+    CacheTree,
     ClearCache,
     Cleared,
+    GetCacheTree,
     GetStats,
     ModelInfo,
     Overloaded,
@@ -39,6 +41,7 @@ LONG_TEXT = 20_000  # characters, from which tokenizing moves to a thread
 MOST_AT_ONCE = 8
 
 Listener = Callable[[RequestOutput | InarchError], None]
+Reply = Stats | Cleared | CacheTree
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class AsyncEngine:
         self._given = config or EngineConfig()
         self._tickets = itertools.count(1)
         self._requests: dict[str, Ongoing] = {}
-        self._replies: dict[int, asyncio.Future[Stats | Cleared]] = {}
+        self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._dead: str | None = "it was not started"
 
     @property
@@ -185,14 +188,21 @@ class AsyncEngine:
         assert isinstance(reply, Cleared)
         return reply.pages
 
+    async def cache_tree(self, nodes: int) -> CacheTree:
+        """The prefix tree in outline, at most so many nodes of it; costs a step about a millisecond."""
+        ticket = next(self._tickets)
+        reply = await self._ask(ticket, GetCacheTree(ticket=ticket, nodes=nodes))
+        assert isinstance(reply, CacheTree)
+        return reply
+
     # ---- the wire ----
 
     async def _send(self, message: ToEngine) -> None:
         self._check_alive()
         await self._child.send(message)
 
-    async def _ask(self, ticket: int, message: GetStats | ClearCache) -> Stats | Cleared:
-        reply: asyncio.Future[Stats | Cleared] = asyncio.get_running_loop().create_future()
+    async def _ask(self, ticket: int, message: GetStats | ClearCache | GetCacheTree) -> Reply:
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._replies[ticket] = reply
         try:
             await self._send(message)
@@ -218,7 +228,7 @@ class AsyncEngine:
                         await self._send(Abort(handle=handle))
                     for output in outputs:
                         self._deliver(output.request_id, output)
-                case Stats() | Cleared():
+                case Stats() | Cleared() | CacheTree():
                     reply = self._replies.get(message.ticket)
                     if reply is not None and not reply.done():  # who asked may have been cancelled
                         reply.set_result(message)

@@ -36,6 +36,7 @@ class Sample:
     detokenizer: Detokenizer
     completion_tokens: int = 0
     cached_tokens: int = 0
+    queued_s: float = 0.0
 
 
 @dataclass
@@ -124,6 +125,7 @@ class Frontend:
                 continue
             if index in first:
                 sample.cached_tokens = first[index]
+                sample.queued_s = news.queued.get(index, 0.0)
             finish = news.finish.get(index)
             output = self._advance(sample, news.tokens[index], finish, _logprobs(news, index))
             outputs.append(output)
@@ -200,6 +202,7 @@ class Frontend:
             sample.prompt_tokens,
             sample.completion_tokens,
             sample.cached_tokens,
+            sample.queued_s,
         )
 
 

@@ -48,7 +48,21 @@ class ClearCache(Message, frozen=True):
     ticket: int
 
 
+class GetCacheTree(Message, frozen=True):
+    ticket: int
+    nodes: int  # most to tell of
+
+
 # ---- engine to front end ----
+
+
+class OpChoice(msgspec.Struct, frozen=True, array_like=True):
+    """Which kernel serves an op, in how many places of the model, and why that one."""
+
+    op: str
+    kernel: str
+    bindings: int
+    why: str
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +85,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     default_sampling: dict[str, Any]  # from generation_config.json
     memory: dict[str, int]  # where the device's bytes went, by purpose
     reference_ops: tuple[str, ...] = ()  # those that the plain reference runs
+    ops: tuple[OpChoice, ...] = ()
 
 
 class Ready(Message, frozen=True):
@@ -85,14 +100,16 @@ class StartFailed(Message, frozen=True):
 class TokenOutput(Message, frozen=True):
     """One step's news for one front end: parallel lists, one entry a sample.
 
-    finish: index in the lists -> "stop" or "length". cached: index -> prompt tokens found in the
-    cache, with a sample's first token. logprobs: index -> (logprob, top values, top ids).
+    finish: index in the lists -> "stop" or "length". With a sample's first token come cached: index
+    -> prompt tokens found in the cache, and queued: index -> seconds until it was begun.
+    logprobs: index -> (logprob, top values, top ids).
     """
 
     handles: list[int]
     tokens: list[int]
     finish: dict[int, str] = {}
     cached: dict[int, int] = {}
+    queued: dict[int, float] = {}
     logprobs: dict[int, tuple[float, list[float], list[int]]] = {}
 
 
@@ -116,6 +133,24 @@ class Cleared(Message, frozen=True):
     pages: int
 
 
+class TreeNode(msgspec.Struct, frozen=True, array_like=True):
+    """An edge of the prefix tree and the node at its end."""
+
+    id: int  # the same for as long as the node is there; above 0
+    parent: int  # id; 0: the root
+    tokens: int  # along the edge
+    locks: int  # samples at or below it that run now
+    last_used: int  # on a clock that counts uses
+    hidden: int  # children that are not told of
+    head: bytes  # the first token ids, int32 little endian; none of a namespace with a name
+
+
+class CacheTree(Message, frozen=True):
+    ticket: int
+    nodes: list[TreeNode]  # parents before children
+    tokens: int  # of the whole tree
+
+
 class Overloaded(Message, frozen=True):
     """The request was not taken: too many are waiting."""
 
@@ -123,8 +158,8 @@ class Overloaded(Message, frozen=True):
     waiting: int
 
 
-ToEngine = Hello | NewRequest | Abort | GetStats | ClearCache
-FromEngine = Ready | StartFailed | TokenOutput | Stats | Cleared | Overloaded
+ToEngine = Hello | NewRequest | Abort | GetStats | ClearCache | GetCacheTree
+FromEngine = Ready | StartFailed | TokenOutput | Stats | Cleared | CacheTree | Overloaded
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

@@ -38,3 +38,4 @@ class RequestOutput(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens: int
     completion_tokens: int  # so far, of this sample
     cached_tokens: int  # of the prompt, that were not computed again
+    queued_s: float = 0.0  # from when the engine had the request until it began with it

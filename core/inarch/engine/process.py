@@ -29,6 +29,7 @@ from inarch.engine.messages import (
     ClearCache,
     Cleared,
     FromEngine,
+    GetCacheTree,
     GetStats,
     Hello,
     NewRequest,
@@ -169,6 +170,8 @@ class Service:
                 self._send(client, Ready(info=self._built.info))
             case GetStats():
                 self._send(client, self._core.stats(message.ticket))
+            case GetCacheTree():
+                self._send(client, self._core.cache_tree(message.ticket, message.nodes))
             case ClearCache():
                 pages = self._core.scheduler.clear_cache()
                 self._send(client, Cleared(ticket=message.ticket, pages=pages))
