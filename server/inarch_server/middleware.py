@@ -12,12 +12,14 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from inarch.errors import InvalidRequestError
+from inarch_server.account import tell
 from inarch_server.refusals import refusal
-from inarch_server.service import CLIENT_GONE, RECEIVED_S, REQUEST_ID, SERVICE
+from inarch_server.service import CLIENT_GONE, RECEIVED_S, REFUSED, REQUEST_ID, SERVICE
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 OPEN = frozenset({"/health", "/"})  # probes send no key; the page asks its reader for one
+STATIC = "/static/"  # what the page is made of
 CLIENT_CLOSED_REQUEST = 499
 HEADER = "X-Request-Id"
 _SANE_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
@@ -43,18 +45,21 @@ async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
     service = request.app[SERVICE]
     resource = request.match_info.route.resource
     endpoint = resource.canonical if resource else "unknown"
+    method = request.method if request.method in hdrs.METH_ALL else "unknown"
     status = CLIENT_CLOSED_REQUEST
+    service.metrics.request(endpoint, method)
     task = asyncio.current_task()
     assert task is not None
-    service.running.add(task)
+    service.running[task] = request
     try:
         response = await handler(request)
         if not request.get(CLIENT_GONE):
             status = response.status
         return response
     finally:
-        service.running.discard(task)
-        service.metrics.requests.labels(endpoint, str(status)).inc()
+        del service.running[task]
+        service.metrics.response(endpoint, method, status)
+        tell(service.observers, request, endpoint, status)
 
 
 @web.middleware
@@ -62,13 +67,15 @@ async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except Exception as error:  # not CancelledError: the client has gone, or the server stops
-        return refusal(error, request[REQUEST_ID]).response()
+        answer = refusal(error, request[REQUEST_ID])
+        request[REFUSED] = answer.body["error"]
+        return answer.response()
 
 
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
     key = request.app[SERVICE].config.api_key
-    if key is not None and request.path not in OPEN:
+    if key is not None and not (request.path in OPEN or request.path.startswith(STATIC)):
         sent = request.headers.get(hdrs.AUTHORIZATION, "")
         wanted = f"Bearer {key}"
         # In constant time: how long a refusal takes must not tell how much of the key was right.

@@ -15,6 +15,7 @@ from inarch.engine.async_engine import AsyncEngine
 from inarch.engine.garbage import settle
 from inarch.errors import ConfigError
 from inarch.version import __version__
+from inarch_server import observers
 from inarch_server.app import make_app
 from inarch_server.service import SERVICE, Service
 
@@ -29,6 +30,7 @@ LAST_WRITE_S = 2.0  # for answers that are finished, but not yet with the client
 
 def run(config: EngineConfig) -> None:
     """Serve until SIGTERM or SIGINT. Raises InarchError if the server cannot start."""
+    observers.check(config)
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )

@@ -14,7 +14,7 @@ from inarch.errors import InvalidRequestError
 from inarch_server.answers import Answers, Piece
 from inarch_server.openai_common import encode
 from inarch_server.refusals import refusal
-from inarch_server.service import CLIENT_GONE, REQUEST_ID, SERVICE
+from inarch_server.service import CLIENT_GONE, REFUSED, REQUEST_ID, SERVICE
 
 log = logging.getLogger("inarch.server")
 
@@ -84,7 +84,9 @@ async def _news(request: web.Request, answers: Answers, events: Events) -> tuple
             return b"".join([_event(events.of(piece)) for piece in pieces]), True
         last = [_event(event) for event in events.end()]
     except Exception as error:
-        last = [_event(encode(refusal(error, request[REQUEST_ID]).body))]
+        body = refusal(error, request[REQUEST_ID]).body
+        request[REFUSED] = body["error"]
+        last = [_event(encode(body))]
     return b"".join([*last, DONE]), False
 
 

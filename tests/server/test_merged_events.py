@@ -18,7 +18,7 @@ from inarch.engine.outputs import RequestOutput
 from inarch.errors import InarchError
 from inarch.sampling import SamplingParams
 from inarch_server.answers import Answers
-from inarch_server.metrics import Metrics, Stopwatch
+from inarch_server.metrics import Metrics
 from inarch_server.native import Results
 from inarch_server.native_protocol import GenerateRequest
 from inarch_server.openai_chat import ChatEvents
@@ -27,6 +27,7 @@ from inarch_server.openai_completions import CompletionEvents, Wording
 from inarch_server.prompts import Prompt
 from inarch_server.protocol import ChatRequest, CompletionRequest
 from inarch_server.sse import Events
+from inarch_server.stopwatch import Stopwatch
 
 from .standin import EOS, StandIn
 
