@@ -39,8 +39,8 @@ from inarch.bench.workload import BenchRequest, prompt_maker, stream
 from inarch.hal.reference.host import cpu_name
 
 STREAMS, BYSTANDERS, ARRIVALS = 512, 64, 600
-OPTIONS = ("--load-format", "dummy", "--backend", "null", "--served-model-name", "null", "--log-level", "warning",
-           "--max-running-requests", "1024")  # fmt: skip
+OPTIONS = ("--load-format", "dummy", "--backend", "null", "--served-model-name", "null",
+           "--log-level", "warning", "--max-running-requests", "1024")  # fmt: skip
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 64,
          "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
          "head_dim": 32, "torch_dtype": "float32"}  # fmt: skip
