@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ class Stopwatch:
 
     def __init__(self, metrics: Metrics, received_s: float) -> None:
         self._metrics = metrics
+        self._bounds, self._between = metrics.between_tokens.bounds, metrics.between_tokens.values
         self.received_s = received_s
         self.sent_s: float | None = None  # when it went to the engine
         self.queued_s: float | None = None  # in the engine, until its first choice was begun
@@ -31,12 +33,15 @@ class Stopwatch:
         if not tokens:
             return
         now = time.perf_counter()
-        if choice in self._last:
-            self._metrics.between_tokens.observe((now - self._last[choice]) / tokens, tokens)
-        else:
+        try:
+            gap = now - self._last[choice]
+        except KeyError:
             self._metrics.first_token.observe(now - self.received_s)
             if self.first_token_s is None:
                 self.first_token_s = now
+        else:
+            self._between[bisect_left(self._bounds, gap / tokens)] += tokens
+            self._between[-1] += gap
         self._last[choice] = self._metrics.last_token_s = now
 
     def begun(self, output: RequestOutput) -> None:

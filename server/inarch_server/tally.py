@@ -9,67 +9,69 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
-from collections import Counter
 from pathlib import Path
 
-RECORD = 256  # bytes: a name, and a float64 at the end
-NAME = RECORD - 8
-CAPACITY = 4096  # names; the first record holds how many there are
+# The memory is a row of float64: how many are in use, then for each name a head and its numbers. The
+# head is the name in UTF-8, padded with zeros, and how many numbers follow.
+SIZE = 1 << 20  # bytes
+NAME = 31 * 8  # bytes
 SUFFIX = ".tally"
 
 
 class Tally:
-    """`values[slot(name)] += amount` counts; the value of a name is where its record ends.
+    """`tally.of(name)[0] += amount` counts.
 
     folder: where the tallies of all processes of one server lie; None: nobody else has one.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
-        self._slots: dict[str, int] = {}
-        size = RECORD * CAPACITY
+        self._numbers: dict[str, memoryview[float]] = {}
         if folder is None:
-            self._memory = mmap.mmap(-1, size)
+            self._memory = mmap.mmap(-1, SIZE)
         else:
             folder.mkdir(parents=True, exist_ok=True)
             with open(folder / f"{os.getpid()}-{os.urandom(4).hex()}{SUFFIX}", "w+b") as file:
-                file.truncate(size)
-                self._memory = mmap.mmap(file.fileno(), size)
-        self.values = memoryview(self._memory).cast("d")
+                file.truncate(SIZE)
+                self._memory = mmap.mmap(file.fileno(), SIZE)
+        self._values = memoryview(self._memory).cast("d")
+        self._values[0] = 1
 
-    def slot(self, name: str) -> int:
-        """Where in `values` the number of this name is; made at 0 if it is new."""
-        slot = self._slots.get(name)
-        if slot is None:
-            number, raw = len(self._slots) + 1, name.encode()
-            if len(raw) > NAME or number == CAPACITY:
+    def of(self, name: str, count: int = 1) -> memoryview[float]:
+        """The numbers of this name, to be added to; made at 0 if it is new."""
+        found = self._numbers.get(name)
+        if found is None:
+            start, raw = int(self._values[0]), name.encode()
+            first = start + NAME // 8 + 1
+            if len(raw) > NAME or (first + count) * 8 > SIZE:
                 raise ValueError(f"no room to count {name[:80]!r}")
-            start = number * RECORD
-            self._memory[start : start + len(raw)] = raw
-            slot = self._slots[name] = (start + NAME) // 8
-            self.values[NAME // 8] = number  # last: a reader sees whole records
-        return slot
+            self._memory[start * 8 : start * 8 + len(raw)] = raw
+            self._values[first - 1] = count
+            found = self._numbers[name] = self._values[first : first + count]
+            self._values[0] = first + count  # last: who reads it sees only what is whole
+        return found
 
-    def add(self, name: str, amount: float = 1.0) -> None:
-        self.values[self.slot(name)] += amount
-
-    def total(self) -> dict[str, float]:
-        """By name, the sum over all processes of the server, those that have ended included."""
+    def total(self) -> dict[str, list[float]]:
+        """By name, the sums over all processes of the server, those that have ended included."""
         if self._folder is None:
             return _read(self._memory)
-        total: Counter[str] = Counter()
+        total: dict[str, list[float]] = {}
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             raw = path.read_bytes()
-            if len(raw) == RECORD * CAPACITY:  # else it is only just being made
-                total.update(_read(raw))
-        return dict(total)
+            if len(raw) != SIZE:
+                continue  # it is only just being made
+            for name, numbers in _read(raw).items():
+                before = total.get(name, [0.0] * len(numbers))
+                total[name] = [a + b for a, b in zip(before, numbers, strict=True)]
+        return total
 
 
-def _read(memory: bytes | mmap.mmap) -> dict[str, float]:
-    (count,) = struct.unpack_from("=d", memory, NAME)
-    records = (memory[i * RECORD : (i + 1) * RECORD] for i in range(1, int(count) + 1))
-    return {
-        record[:NAME].rstrip(b"\0").decode(): struct.unpack_from("=d", record, NAME)[0]
-        for record in records
-    }
+def _read(memory: bytes | mmap.mmap) -> dict[str, list[float]]:
+    values = memoryview(memory).cast("d")
+    found, at, end = {}, 1, int(values[0])
+    while at < end:
+        first = at + NAME // 8 + 1
+        name = memory[at * 8 : at * 8 + NAME].rstrip(b"\0").decode()
+        at = first + int(values[first - 1])
+        found[name] = list(map(float, values[first:at]))
+    return found
