@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import msgspec
@@ -96,8 +95,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 # NaN fails every comparison, so it is refused by the ranges too.
 _RANGES: tuple[tuple[str, float, float], ...] = (
-    ("max_tokens", 1, math.inf),
-    ("min_tokens", 0, math.inf),
+    ("max_tokens", 1, 2**31 - 1),
+    ("min_tokens", 0, 2**31 - 1),
     ("temperature", 0, 100),
     ("top_p", 0, 1),
     ("top_k", -1, 2**31 - 1),

@@ -255,6 +255,8 @@ def test_live_shows_load_tree_ops_and_errors(page: Page, server: ServerProcess) 
     expect(page.locator("#memory-note")).to_contain_text("Room for")
     expect(page.locator("#tree-note")).to_contain_text("tokens in the tree")
     expect(page.locator("#chart path.line")).to_have_count(2)
+    kept = page.get_by_role("meter", name="Kept as cache")
+    expect(kept).to_have_attribute("aria-valuenow", re.compile(r"\d+"))
     tree = page.get_by_role("group", name="Prefix tree")
     expect(tree.get_by_text("A tree that")).not_to_have_count(0)
     tree.focus()
@@ -355,7 +357,7 @@ def test_everything_can_be_reached_and_used_with_the_keyboard(page: Page) -> Non
 
 def test_every_control_has_a_name(page: Page) -> None:
     page.get_by_role("button", name="Settings").click()
-    nameless = page.evaluate("""[...document.querySelectorAll("input, textarea, select, button, meter")]
+    nameless = page.evaluate("""[...document.querySelectorAll("input, textarea, select, button, [role=meter]")]
         .filter(node => !(node.labels?.length || node.ariaLabel || node.textContent.trim()
                           || node.getAttribute("aria-labelledby"))).map(node => node.outerHTML)""")
     assert nameless == []

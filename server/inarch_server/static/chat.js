@@ -164,7 +164,7 @@ function speed(start, first, tokens, usage) {
   const parts = [];
   if (usage) parts.push(`${usage.prompt_tokens} + ${tokens} tokens`);
   parts.push(`first after ${Math.round(first - start)} ms`);
-  if (tokens > 1 && seconds > 0) parts.push(`${((tokens - 1) / seconds).toFixed(1)} tokens/s`);
+  if (tokens > 1 && seconds > 0.02) parts.push(`${((tokens - 1) / seconds).toFixed(1)} tokens/s`);
   return parts.join(" · ");
 }
 

@@ -15,7 +15,8 @@ function percent(share) {
 }
 
 function gauge(name, share, text) {
-  el(name).value = share;
+  el(name).firstChild.style.width = `${100 * share}%`;
+  el(name).setAttribute("aria-valuenow", Math.round(100 * share));
   el(`${name}-value`).textContent = text;
 }
 
