@@ -41,9 +41,9 @@ def test_the_page_has_neither_styles_nor_scripts_that_its_policy_forbids() -> No
 def test_a_file_that_has_not_changed_is_not_sent_again(server: Server) -> None:
     for path in ("/", "/static/app.js"):
         first = server.get(path)
-        again = server.get(path, **{"If-None-Match": first.headers["ETag"]})
+        again = server.get(path, **{"If-None-Match": first.headers["Etag"]})
         assert (again.status, again.body) == (304, b"")
-        assert again.headers["ETag"] == first.headers["ETag"]
+        assert again.headers["Etag"] == first.headers["Etag"]
         assert first.headers["Cache-Control"] == "no-cache"
         assert server.get(path, **{"If-None-Match": '"other"'}).body == first.body
 
