@@ -38,7 +38,7 @@ class EngineCore:
 
     def add(self, message: NewRequest, client: bytes = b"") -> bool:
         """Queue a sample; False if too many are waiting."""
-        if len(self.scheduler.waiting) >= self._max_waiting:
+        if len(self.scheduler.waiting) >= self._max_waiting and not message.again:
             return False
         request = Request(
             message.handle,
@@ -50,6 +50,7 @@ class EngineCore:
             namespace=message.namespace,
             client=client,
         )
+        request.output = np.frombuffer(message.output, dtype=np.int32).tolist()
         self._requests[client, message.handle] = request
         self.scheduler.add(request)
         return True
@@ -59,6 +60,10 @@ class EngineCore:
         request = self._requests.pop((client, message.handle), None)
         if request is not None and request.status is not Status.FINISHED:
             self.scheduler.abort(request)
+
+    def handles(self, client: bytes) -> list[int]:
+        """Samples of a client that have not ended."""
+        return [handle for owner, handle in self._requests if owner == client]
 
     def spare(self) -> float:
         """Seconds for which the next step should be held back for newcomers; 0: call `step` now."""

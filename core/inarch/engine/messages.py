@@ -25,7 +25,11 @@ class Hello(Message, frozen=True):
 
 
 class NewRequest(Message, frozen=True):
-    """One sample to generate; the front end has validated it against ModelInfo."""
+    """One sample to generate; the front end has validated it against ModelInfo.
+
+    again: an earlier engine had it, so it is taken however many wait. output: its tokens so far.
+    suspect: earlier engines may have died of it, so it is let in as `inarch.engine.trials` says.
+    """
 
     handle: int
     prompt: bytes  # int32 token ids, little endian
@@ -34,10 +38,19 @@ class NewRequest(Message, frozen=True):
     stop_ids: list[int]
     seed: int
     namespace: str = ""
+    output: bytes = b""  # as `prompt`
+    again: bool = False
+    suspect: bool = False
 
 
 class Abort(Message, frozen=True):
     handle: int
+
+
+class AbortByName(Message, frozen=True):
+    """End the requests of that name, whichever front end has them. Front ends hear it from the engine."""
+
+    request_id: str
 
 
 class GetStats(Message, frozen=True):
@@ -75,11 +88,6 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 class Ready(Message, frozen=True):
     info: ModelInfo
-
-
-class StartFailed(Message, frozen=True):
-    error: str  # class name in inarch.errors
-    message: str
 
 
 class TokenOutput(Message, frozen=True):
@@ -123,8 +131,8 @@ class Overloaded(Message, frozen=True):
     waiting: int
 
 
-ToEngine = Hello | NewRequest | Abort | GetStats | ClearCache
-FromEngine = Ready | StartFailed | TokenOutput | Stats | Cleared | Overloaded
+ToEngine = Hello | NewRequest | Abort | AbortByName | GetStats | ClearCache
+FromEngine = Ready | TokenOutput | Stats | Cleared | Overloaded | AbortByName
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode
