@@ -78,7 +78,7 @@ class Keeper:
             self._child = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "inarch.engine.process",
                 self.folder, str(engine.number), str(os.getpid()), str(says),
-                stdin=asyncio.subprocess.PIPE, pass_fds=(says,),
+                stdin=asyncio.subprocess.PIPE, pass_fds=(says,), process_group=0,
             )  # fmt: skip
         finally:
             os.close(says)
