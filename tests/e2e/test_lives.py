@@ -13,20 +13,9 @@ from .process import INARCH, ServerProcess, eventually
 LONG_STREAM = {"prompt": "Once", "max_tokens": 200, "ignore_eos": True, "stream": True}
 
 
-def engine_of(server: ServerProcess) -> int:
-    """Process id of the server's engine."""
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    (engine,) = [int(child) for child in children if _is_engine(int(child))]
-    return engine
-
-
-def _is_engine(pid: int) -> bool:
-    return b"inarch.engine.process" in Path(f"/proc/{pid}/cmdline").read_bytes()
-
-
 def test_sigterm_lets_a_stream_finish_and_leaves_no_process_behind() -> None:
     with ServerProcess() as server:
-        engine = engine_of(server)
+        engine = server.engine
         connection = server.send("POST", "/v1/completions", LONG_STREAM)
         response = connection.getresponse()
         server.signal(signal.SIGTERM)
@@ -51,24 +40,9 @@ def test_a_second_signal_stops_at_once() -> None:
         connection.close()
 
 
-def test_when_the_engine_dies_streams_end_with_an_error_and_health_says_503() -> None:
-    with ServerProcess() as server:
-        endless = {**LONG_STREAM, "max_tokens": 1_000_000}
-        connection = server.send("POST", "/v1/completions", endless)
-        response = connection.getresponse()
-        os.kill(engine_of(server), signal.SIGKILL)
-        *_, error, done, _ = response.read().decode().split("\n\n")
-        connection.close()
-        assert done == "data: [DONE]"
-        assert json.loads(error.removeprefix("data: "))["error"]["code"] == "engine_dead"
-        for method, path in (("GET", "/health"), ("POST", "/v1/completions")):
-            status, answer = server.ask(method, path, {"prompt": "x"})
-            assert (status, answer["error"]["code"]) == (503, "engine_dead")
-
-
 def test_an_engine_does_not_outlive_its_server() -> None:
     with ServerProcess() as server:
-        engine = engine_of(server)
+        engine = server.engine
         os.kill(server.pid, signal.SIGKILL)
         server.expected_exit = -signal.SIGKILL
         eventually(lambda: not Path(f"/proc/{engine}").exists() or _is_gone(engine))
@@ -76,7 +50,7 @@ def test_an_engine_does_not_outlive_its_server() -> None:
 
 def test_an_engine_that_works_does_not_outlive_its_server_either() -> None:
     with ServerProcess() as server:
-        engine = engine_of(server)
+        engine = server.engine
         endless = {
             "prompt": [5] * 40,
             "max_tokens": 1900,
