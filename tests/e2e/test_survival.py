@@ -7,9 +7,8 @@ import json
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -83,15 +82,6 @@ def asked(server: ServerProcess) -> list[dict[str, Any]]:
 def undisturbed(server: ServerProcess, asked: list[dict[str, Any]]) -> list[Any]:
     with ThreadPoolExecutor(len(asked)) as pool:
         return list(pool.map(lambda body: ask(server, body), asked))
-
-
-@pytest.fixture
-def crowd(server: ServerProcess, asked: list[dict[str, Any]]) -> Iterator[list[Future[Any]]]:
-    """All requests at once, and under way."""
-    with ThreadPoolExecutor(len(asked)) as pool:
-        before = server.metric("inarch_generation_tokens_total")
-        yield [pool.submit(ask, server, body) for body in asked]
-        del before
 
 
 def under_way(server: ServerProcess, tokens: int) -> None:
@@ -223,27 +213,42 @@ def test_two_thousand_idle_connections_are_in_nobodys_way(server: ServerProcess)
 POISON, FRAGILE = 2000, Path(__file__).parent / "fragile"
 
 
-def test_only_the_request_that_kills_engines_is_refused() -> None:
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[ServerProcess]:
+    """A server whose engine dies of a request that has a bias for the token POISON."""
     paths = (str(FRAGILE), str(FRAGILE / "installed"), os.environ.get("PYTHONPATH", ""))
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "FRAGILE_TOKEN": str(POISON)}
-    options = ("--backend", "fragile", "--dtype", "float32")
-    with ServerProcess(*options, environment=environment) as server:
-        body = {
-            "prompt": "Once upon a time",
-            "temperature": 0,
-            "max_tokens": 300,
-            "ignore_eos": True,
-        }
-        expected = ask(server, body)
-        with ThreadPoolExecutor(8) as pool:
-            bystanders = [pool.submit(ask, server, body) for _ in range(6)]
-            time.sleep(0.1)
-            status, answer = server.ask("POST", "/v1/completions", {"prompt": [5, POISON, 5]})
-            assert (status, answer["error"]["code"]) == (500, "poison_request")
-            assert [future.result() for future in bystanders] == [expected] * 6
-        deaths = server.output.count("the engine is gone")
-        assert deaths in (2, 3)
-        # Clients like to try again: that costs no engine.
-        status, answer = server.ask("POST", "/v1/completions", {"prompt": [5, POISON, 5]})
-        assert (status, answer["error"]["code"]) == (500, "poison_request")
-        assert server.output.count("the engine is gone") == deaths
+    with ServerProcess(
+        "--backend", "fragile", "--dtype", "float32", environment=environment
+    ) as server:
+        yield server
+
+
+def poison(server: ServerProcess, prompt: str) -> tuple[int, Any]:
+    body = {"prompt": prompt, "logit_bias": {str(POISON): 1}}
+    status, answer = server.ask("POST", "/v1/completions", body)
+    return status, answer.get("error", {}).get("code")
+
+
+def test_only_the_request_that_kills_engines_is_refused(fragile: ServerProcess) -> None:
+    body = {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 300, "ignore_eos": True}
+    expected = ask(fragile, body)
+    with ThreadPoolExecutor(8) as pool:
+        bystanders = [pool.submit(ask, fragile, body) for _ in range(6)]
+        eventually(lambda: fragile.metric("inarch_running_requests") == 6)
+        assert poison(fragile, "x") == (500, "poison_request")
+        assert [future.result() for future in bystanders] == [expected] * 6
+    deaths = fragile.output.count("the engine is gone")
+    assert deaths == 3, "two made it a suspect among others; of one it died alone"
+    # Clients like to try again: that costs no engine.
+    assert poison(fragile, "x") == (500, "poison_request")
+    assert fragile.output.count("the engine is gone") == deaths
+
+
+def test_a_request_that_is_alone_when_it_kills_two_engines_is_refused(
+    fragile: ServerProcess,
+) -> None:
+    before = fragile.output.count("the engine is gone")
+    assert poison(fragile, "y") == (500, "poison_request")
+    assert fragile.output.count("the engine is gone") == before + 2
+    assert ask(fragile, {"prompt": "x", "max_tokens": 3})

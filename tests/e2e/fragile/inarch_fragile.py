@@ -1,4 +1,4 @@
-"""A backend that a certain token kills: the whole process, at once, as a fault of a device would."""
+"""A backend that a bias of a certain token kills: the whole process, as a device's fault would."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class FragileBackend(Backend):
         return Probe(1, devices=("fragile",))
 
     def open(self, index: int) -> Any:
+        from inarch.hal.op import Kernel
+        from inarch.hal.ops.sampling import add_bias
         from inarch.hal.reference.device import ReferenceDevice
-        from inarch.hal.reference.executor import EagerExecutor
 
-        class Executor(EagerExecutor):
-            def run(self, step: Any, shape: Any, inputs: Any, kv: Any) -> Any:
-                if (inputs.token_ids == int(os.environ["FRAGILE_TOKEN"])).any():
-                    os.abort()
-                return super().run(step, shape, inputs, kv)
+        def fragile(logits: Any, rows: Any, tokens: Any, values: Any) -> Any:
+            if (tokens == int(os.environ["FRAGILE_TOKEN"])).any():
+                os.abort()
+            return add_bias.reference(logits, rows, tokens, values)
 
         class Device(ReferenceDevice):
-            def executor(self) -> Executor:
-                return Executor(self)
+            def kernels(self) -> Sequence[Kernel]:
+                return [Kernel("add_bias", "fragile", fragile)]
 
         return Device()
 
