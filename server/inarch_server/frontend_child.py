@@ -79,7 +79,7 @@ class FrontEnd:
     async def _listen(self) -> None:
         async for report in self._control.messages():
             match report:
-                case Ready() | Failed():
+                case Ready() | Failed() if not self._ready.done():
                     self._ready.set_result(report)
                 case Draining():
                     self._draining.set_result(report.running)
