@@ -74,7 +74,7 @@ class FrontEnd:
         """End the process by force, if it is there."""
         if self._process.returncode is None:
             self._process.kill()
-        await self.ended
+        await asyncio.shield(self.ended)
 
     async def _listen(self) -> None:
         async for report in self._control.messages():

@@ -83,9 +83,7 @@ class Supervisor:
             banner = await self._start()
             self._stop.starting = None
             click.echo(banner)
-            asked = asyncio.create_task(self._stop.asked.wait())
-            await asyncio.wait({asked, self._failed}, return_when=asyncio.FIRST_COMPLETED)
-            asked.cancel()
+            await self._until_asked()
             await self._drain()
             if self._failed.done():
                 await self._failed
@@ -143,6 +141,13 @@ class Supervisor:
         return one
 
     # ---- go on ----
+
+    async def _until_asked(self) -> None:
+        """Until the user wants the server to stop, or it cannot go on."""
+        asked = asyncio.create_task(self._stop.asked.wait())
+        either: set[asyncio.Future[Any]] = {asked, self._failed}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
 
     def _tend(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

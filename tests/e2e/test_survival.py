@@ -65,7 +65,7 @@ def assert_same(answers: list[Any], expected: list[Any]) -> None:
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
     """Rounding hides in float32, in whatever batch a token is computed."""
-    options = ("--api-workers", "2", "--dtype", "float32", "--engine-timeout", "6")
+    options = ("--api-workers", "2", "--dtype", "float32", "--engine-timeout", "4")
     with ServerProcess(*options) as process:
         yield process
 
