@@ -16,6 +16,7 @@ from inarch.engine.plan import Produced
 from inarch.engine.request import Request, Status
 from inarch.engine.runner import InFlight, Runner, StepResult
 from inarch.engine.scheduler import Scheduler
+from inarch.engine.scoring import prompt_logprobs
 
 MAX_IN_FLIGHT = 2  # launched steps: when there are as many, the oldest is waited for
 
@@ -107,6 +108,8 @@ class EngineCore:
         result = step.wait()
         self._pace.finished(step.plan)
         produced = self.scheduler.commit(step.plan, result.tokens)
+        for span, told in result.prompts:
+            span.request.prompt_logprobs.append(told)
         self._steps += 1
         self._generated_tokens += len(produced)
         for item in produced:
@@ -124,12 +127,20 @@ class EngineCore:
         request, index = item.request, len(output.handles)
         if len(request.output) == 1:
             output.cached[index] = request.cached_tokens
+            if request.params.prompt_logprobs is not None:
+                output.prompts[index] = prompt_logprobs(request)
             self._prompt_tokens += len(request.prompt)
             self._cached_tokens += request.cached_tokens
         wanted = request.params.logprobs
         if wanted is not None:
-            chosen, values, ids = result.logprobs[item.sequence]
-            output.logprobs[index] = (chosen, values[:wanted].tolist(), ids[:wanted].tolist())
+            told = result.logprobs[item.sequence]
+            named = len(request.params.logprob_token_ids)
+            output.logprobs[index] = (
+                float(told.chosen[0]),
+                told.values[0, :wanted].tolist(),
+                told.ids[0, :wanted].tolist(),
+                told.wanted[0, :named].tolist(),
+            )
         if item.finish:
             output.finish[index] = item.finish
             self._requests.pop((request.client, request.handle), None)

@@ -82,18 +82,34 @@ class StartFailed(Message, frozen=True):
     message: str
 
 
+class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probabilities of the N prompt tokens from `start` to the last: little-endian arrays.
+
+    chosen [N] of the tokens themselves, values and ids [N, top] of the most likely ones in their
+    place, wanted [N, W] of those that were named; all float32 but for ids, which are int32.
+    """
+
+    start: int
+    chosen: bytes
+    values: bytes
+    ids: bytes
+    wanted: bytes
+
+
 class TokenOutput(Message, frozen=True):
     """One step's news for one front end: parallel lists, one entry a sample.
 
     finish: index in the lists -> "stop" or "length". cached: index -> prompt tokens found in the
-    cache, with a sample's first token. logprobs: index -> (logprob, top values, top ids).
+    cache, with a sample's first token; prompts: index -> log-probabilities of a prompt, too.
+    logprobs: index -> (logprob, top values, top ids, log-probabilities of the ids that were named).
     """
 
     handles: list[int]
     tokens: list[int]
     finish: dict[int, str] = {}
     cached: dict[int, int] = {}
-    logprobs: dict[int, tuple[float, list[float], list[int]]] = {}
+    logprobs: dict[int, tuple[float, list[float], list[int], list[float]]] = {}
+    prompts: dict[int, PromptLogprobs] = {}
 
 
 class Stats(Message, frozen=True):
