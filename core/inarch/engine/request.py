@@ -43,9 +43,11 @@ class Request:
         "output",
         "params",
         "passed_over",
+        "priority",
         "prompt",
         "prompt_logprobs",
         "retractions",
+        "rid",
         "row",
         "seed",
         "status",
@@ -64,12 +66,16 @@ class Request:
         stop_ids: frozenset[int] = frozenset(),
         seed: int = 0,
         namespace: str = "",
+        priority: int = 0,
+        rid: str = "",
         client: bytes = b"",
     ) -> None:
         self.handle = handle  # the client's number for it
         self.client = client
+        self.rid = rid  # the caller's name for it, which the samples of one request share
         self.prompt = prompt  # int32
         self.params = params
+        self.priority = priority  # higher is sooner
         self.max_tokens = max_tokens  # resolved: at least 1, fits the context
         self.stop_ids = stop_ids  # eos unless ignored, and the caller's own
         self.seed = seed

@@ -41,7 +41,8 @@ class Scheduler:
     """Token-budget scheduling over a paged, prefix-shared KV pool.
 
     Decodes go first, then chunks of prompts that have begun, then new requests: among the oldest
-    waiting ones the one with the longest cached prefix, unless one was passed over too often.
+    waiting ones of the highest priority the one with the longest cached prefix, unless one was
+    passed over too often. No running request is set back for a waiting one of higher priority.
     """
 
     def __init__(
@@ -108,6 +109,11 @@ class Scheduler:
         elif request.status is Status.RUNNING:
             self._leave(request)
         request.status = Status.FINISHED
+
+    def retract_all(self) -> None:
+        """Set all running requests back; they keep their tokens, and their places in line."""
+        for request in [*reversed(self._prefilling), *reversed(self._decoding)]:
+            self._retract(request)
 
     def clear_cache(self) -> int:
         """Forget every prefix that no running request uses; returns how many pages that freed."""
@@ -361,14 +367,18 @@ class Scheduler:
         return self.allocator.free >= pages
 
     def _retract_newest(self) -> None:
-        """Take memory from the request admitted last; it keeps its tokens and goes first in line."""
-        newest = self._prefilling[-1] if self._prefilling else next(reversed(self._decoding))
-        self._leave(newest)
-        newest.status = Status.WAITING
-        newest.retractions += 1
-        self.waiting.return_first(newest)
-        self._retractions += 1
+        """Take memory from the request admitted last, of those of the lowest priority."""
+        newest_first = [*reversed(self._prefilling), *reversed(self._decoding)]
+        self._retract(min(newest_first, key=lambda request: request.priority))
         self._growth.ran_short()
+
+    def _retract(self, request: Request) -> None:
+        """Set a running request back: it keeps its tokens and goes first in line."""
+        self._leave(request)
+        request.status = Status.WAITING
+        request.retractions += 1
+        self.waiting.return_first(request)
+        self._retractions += 1
 
     def _leave(self, request: Request) -> None:
         """Take the row and the pages from a running request; what can be shared becomes cache."""
