@@ -16,6 +16,8 @@ MAX_STOP_CHARACTERS = 1000  # of one stop string
 MAX_STOP_TOKENS = 64
 MAX_LOGPROB_TOKENS = 1024
 MAX_N = 128
+MAX_NAMESPACE_CHARACTERS = 512
+MAX_TIMEOUT_S = 7 * 86400.0
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -111,6 +113,35 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
                     param="logit_bias",
                 )
 
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How a request is to be served; changes nothing of its answer."""
+
+    priority: int = 0  # higher is sooner
+    namespace: str = ""  # of the prefix cache: requests of others share nothing with this one
+    timeout_s: float | None = None  # from when it begins; kept by whoever waits for the answer
+
+    def check(self) -> None:
+        """Raise InvalidRequestError naming the first field that is out of its range."""
+        if not -(2**31) <= self.priority < 2**31:
+            raise InvalidRequestError(
+                f"priority must be a 32-bit integer, got {self.priority}", param="priority"
+            )
+        if len(self.namespace) > MAX_NAMESPACE_CHARACTERS:
+            raise InvalidRequestError(
+                f"the name of a cache namespace has {len(self.namespace)} characters, more than the"
+                f" {MAX_NAMESPACE_CHARACTERS} allowed",
+                param="cache_salt",
+            )
+        if self.timeout_s is not None and not 0 < self.timeout_s <= MAX_TIMEOUT_S:
+            raise InvalidRequestError(
+                f"timeout must be above 0 and at most {MAX_TIMEOUT_S:g} seconds,"
+                f" got {self.timeout_s:g}",
+                param="timeout",
+            )
+
+
+DEFAULT_TERMS = Terms()
 
 # NaN fails every comparison, so it is refused by the ranges too.
 _RANGES: tuple[tuple[str, float, float], ...] = (

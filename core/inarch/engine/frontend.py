@@ -18,8 +18,9 @@ from inarch.engine.messages import ModelInfo, NewRequest, TokenOutput
 from inarch.engine.outputs import FinishReason, RequestOutput, TokenLogprob, prompt_entries
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import InvalidRequestError
-from inarch.sampling import SamplingParams, check_token_ids
+from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms, check_token_ids
 
+SUSPECT = 2  # engines that died while they ran a sample, from which on it may be its fault
 # Seeds of the n samples lie this far apart: neighbouring seeds must not share answers.
 GOLDEN = 0x9E3779B97F4A7C15
 
@@ -35,9 +36,23 @@ class Sample:
     stop_ids: frozenset[int]
     prompt_tokens: int
     detokenizer: Detokenizer
+    message: NewRequest  # what an engine was told of it
     prompt: Sequence[int] = ()  # where its log-probabilities are asked for
     completion_tokens: int = 0
     cached_tokens: int = 0
+    tokens: list[int] = field(default_factory=list)  # so far: what another engine must be told
+    deaths: int = 0  # of engines in a row that ran it, and died before it got any further
+    since_death: int = 0  # tokens that the present engine made of it
+
+    def again(self) -> NewRequest:
+        """What another engine must be told of it: all that this one said, to go on from there."""
+        self.since_death = 0
+        return msgspec.structs.replace(
+            self.message,
+            output=as_bytes(self.tokens),
+            again=True,
+            suspect=self.deaths >= SUSPECT,
+        )
 
 
 @dataclass
@@ -67,7 +82,7 @@ class Frontend:
         params: SamplingParams,
         *,
         request_id: str | None = None,
-        namespace: str = "",
+        terms: Terms = DEFAULT_TERMS,
     ) -> list[NewRequest]:
         """Make the samples of a request. Raises InvalidRequestError."""
         params.check(self.info.vocab_size)
@@ -79,11 +94,21 @@ class Frontend:
         seed = params.seed
         if seed is None:
             seed = int(self._seeds.integers(2**63))
-        ids = np.array(prompt, dtype="<i4").tobytes()
+        ids = as_bytes(prompt)
         messages = []
         for index in range(params.n):
+            message = NewRequest(
+                handle=next(self._handles),
+                prompt=ids,
+                params=params,
+                max_tokens=max_tokens,
+                stop_ids=sorted(stop_ids),
+                seed=(seed + index * GOLDEN) % 2**64,
+                namespace=terms.namespace,
+                priority=terms.priority,
+            )
             sample = Sample(
-                next(self._handles),
+                message.handle,
                 request_id,
                 index,
                 params,
@@ -95,20 +120,11 @@ class Frontend:
                     include_stop=params.include_stop,
                     skip_special_tokens=params.skip_special_tokens,
                 ),
+                message,
                 prompt if params.prompt_logprobs is not None else (),
             )
             self.samples[sample.handle] = sample
-            messages.append(
-                NewRequest(
-                    handle=sample.handle,
-                    prompt=ids,
-                    params=params,
-                    max_tokens=max_tokens,
-                    stop_ids=sorted(stop_ids),
-                    seed=(seed + index * GOLDEN) % 2**64,
-                    namespace=namespace,
-                )
-            )
+            messages.append(message)
         return messages
 
     def receive(self, news: TokenOutput) -> tuple[list[RequestOutput], list[int]]:
@@ -177,6 +193,8 @@ class Frontend:
     ) -> RequestOutput:
         """Add a token to a sample. An eos or stop token is counted but not part of the text."""
         sample.completion_tokens += 1
+        sample.since_death += 1
+        sample.tokens.append(token)
         detokenizer = sample.detokenizer
         is_stop = finish == "stop"
         if is_stop and not sample.params.include_stop:
@@ -216,6 +234,11 @@ class Frontend:
             sample.completion_tokens,
             sample.cached_tokens,
         )
+
+
+def as_bytes(ids: Sequence[int]) -> bytes:
+    """Token ids as messages carry them."""
+    return np.array(ids, dtype="<i4").tobytes()
 
 
 def _logprobs(news: TokenOutput, index: int) -> tuple[TokenLogprob, ...]:
