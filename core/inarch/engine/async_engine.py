@@ -348,7 +348,8 @@ class AsyncEngine:
     def _begin_with(self, info: ModelInfo) -> None:
         if not self._begun:
             self._begun = True
-            self._frontend = Frontend(self.tokenizer, info, self.config.random_seed)
+            seed = self.config.random_seed
+            self._frontend = Frontend(self.tokenizer, info, seed, self._deliver)
         self.info = self._frontend.info = info
         self._ready.set()
         self._resubmit()

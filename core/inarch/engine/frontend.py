@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,7 +17,7 @@ from inarch.engine.detokenizer import Detokenizer
 from inarch.engine.messages import ModelInfo, NewRequest, TokenOutput
 from inarch.engine.outputs import FinishReason, RequestOutput, TokenLogprob, prompt_entries
 from inarch.engine.tokenizer import Tokenizer
-from inarch.errors import InvalidRequestError
+from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms, check_token_ids
 
 SUSPECT = 2  # engines that died while they ran a sample, from which on it may be its fault
@@ -40,6 +40,7 @@ class Sample:
     prompt: Sequence[int] = ()  # where its log-probabilities are asked for
     completion_tokens: int = 0
     cached_tokens: int = 0
+    cumulative_logprob: float = 0.0
     tokens: list[int] = field(default_factory=list)  # so far: what another engine must be told
     deaths: int = 0  # of engines in a row that ran it, and died before it got any further
     since_death: int = 0  # tokens that the present engine made of it
@@ -62,6 +63,7 @@ class Frontend:
     tokenizer: Tokenizer
     info: ModelInfo
     seed: int | None = None  # where the seeds of requests without one are drawn from
+    fail: Callable[[str, InarchError], None] | None = None  # told of requests that cannot go on
     samples: dict[int, Sample] = field(default_factory=dict)
     _handles: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -117,6 +119,7 @@ class Frontend:
                 self.tokenizer.detokenizer(
                     prompt,
                     stop=params.stop,
+                    stop_regex=params.stop_regex,
                     include_stop=params.include_stop,
                     skip_special_tokens=params.skip_special_tokens,
                 ),
@@ -144,11 +147,12 @@ class Frontend:
             if index in first:
                 sample.cached_tokens = first[index]
             finish = news.finish.get(index)
-            if sample.params.max_tokens == 0:  # the engine makes one token at least
-                output = self._ended(sample)
-            else:
-                logprobs = _logprobs(news, index)
-                output = self._advance(sample, news.tokens[index], finish, logprobs)
+            try:
+                output = self._advance(sample, news.tokens[index], finish, _logprobs(news, index))
+            except InvalidRequestError as error:  # a pattern that takes too long to match
+                self._fail(sample, error)
+                cut.append(sample.handle)
+                continue
             if index in news.prompts:
                 told = tuple(prompt_entries(news.prompts[index], sample.prompt, sample.params))
                 output = msgspec.structs.replace(output, prompt_logprobs=told)
@@ -183,18 +187,23 @@ class Frontend:
             )
         return min(room, params.max_tokens or room) if params.max_tokens != 0 else 1
 
-    def _ended(self, sample: Sample) -> RequestOutput:
-        """The only output of a sample that no token was wanted of."""
+    def _fail(self, sample: Sample, error: InarchError) -> None:
         self.close(sample.handle)
-        return self._output(sample, "", (), (), "length", None)
+        if self.fail is not None:
+            self.fail(sample.request_id, error)
 
     def _advance(
         self, sample: Sample, token: int, finish: str | None, logprobs: tuple[TokenLogprob, ...]
     ) -> RequestOutput:
         """Add a token to a sample. An eos or stop token is counted but not part of the text."""
+        if sample.params.max_tokens == 0:  # the engine makes one token at least
+            self.close(sample.handle)
+            return self._output(sample, "", (), (), "length", None)
         sample.completion_tokens += 1
         sample.since_death += 1
         sample.tokens.append(token)
+        if logprobs:
+            sample.cumulative_logprob += logprobs[0].logprob
         detokenizer = sample.detokenizer
         is_stop = finish == "stop"
         if is_stop and not sample.params.include_stop:
@@ -233,6 +242,7 @@ class Frontend:
             sample.prompt_tokens,
             sample.completion_tokens,
             sample.cached_tokens,
+            sample.cumulative_logprob if sample.params.logprobs is not None else None,
         )
 
 
