@@ -56,16 +56,18 @@ class OpenAIEvents:
     def choice(self, piece: Piece) -> dict[str, Any]:
         raise NotImplementedError
 
+    def usage(self) -> dict[str, Any]:
+        return self._answers.usage()
+
     def of(self, piece: Piece) -> bytes:
         choice = self.choice(piece)
         if self._usage_always:
-            usage = self._answers.usage()
-            return encode(self._envelope.wrap(self.kind, [choice], usage=usage))
+            return encode(self._envelope.wrap(self.kind, [choice], usage=self.usage()))
         return b"%b%b%b" % (self._before, encode(choice), self._after)
 
     def end(self) -> Iterable[bytes]:
         if self._usage_at_end:
-            yield encode(self._envelope.wrap(self.kind, [], usage=self._answers.usage()))
+            yield encode(self._envelope.wrap(self.kind, [], usage=self.usage()))
 
 
 def json_response(value: Any, status: int = 200) -> web.Response:

@@ -21,13 +21,14 @@ from inarch.engine.messages import ModelInfo, Stats
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError
+from inarch.formats import Formats
 from inarch.sampling import SamplingParams
 
 CONTEXT = 2048
 EOS = 256
 TEMPLATE = (
     "{% for m in messages %}"
-    "{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+    "{% if m.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
     "{{ m.role }}: {{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
@@ -88,6 +89,7 @@ class StandIn:
             default_sampling=default_sampling or {},
             memory={},
         )
+        self.formats = Formats()
         self.alive = True
         self.delay_s = 0.0  # before every token
         self.fail_after: int | None = None  # tokens, then an error that ends the answer

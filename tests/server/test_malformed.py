@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inarch_server.native_protocol import GenerateRequest
-from inarch_server.protocol import ChatRequest, CompletionRequest
+from inarch_server.chat_protocol import ChatRequest
+from inarch_server.protocol import CompletionRequest
 
 from .harness import Server, messages
 from .standin import StandIn

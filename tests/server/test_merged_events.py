@@ -25,7 +25,8 @@ from inarch_server.openai_chat import ChatEvents
 from inarch_server.openai_common import Envelope
 from inarch_server.openai_completions import CompletionEvents, Wording
 from inarch_server.prompts import Prompt
-from inarch_server.protocol import ChatRequest, CompletionRequest
+from inarch_server.chat_protocol import ChatRequest
+from inarch_server.protocol import CompletionRequest
 from inarch_server.sse import Events
 
 from .standin import EOS, StandIn

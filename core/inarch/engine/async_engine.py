@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from inarch.engine.outputs import RequestOutput
 from inarch.engine.resolve import resolve, set_environment
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError, InvalidRequestError
+from inarch.formats import Formats, choose_formats
+from inarch.parsing import Template
 from inarch.plugins import load_plugins
 from inarch.sampling import SamplingParams
 
@@ -54,6 +57,7 @@ class AsyncEngine:
 
     config: EngineConfig
     tokenizer: Tokenizer
+    formats: Formats  # in which the model writes calls and reasoning
     info: ModelInfo
 
     def __init__(self, config: EngineConfig | None = None) -> None:
@@ -69,13 +73,20 @@ class AsyncEngine:
 
     async def __aenter__(self) -> AsyncEngine:
         """Start the process and wait until it can answer. Raises InarchError."""
-        self.config, backend = resolve(self._given, load_plugins())
+        plugins = load_plugins()
+        self.config, backend = resolve(self._given, plugins)
         set_environment(backend)
         assert self.config.model is not None
         self._child = await EngineChild.start(self.config)
         try:
             self.tokenizer = await asyncio.to_thread(
                 Tokenizer.load, Path(self.config.model), chat_template=self.config.chat_template
+            )
+            self.formats = choose_formats(
+                plugins,
+                _template(Path(self.config.model), self.tokenizer),
+                tool_call_parser=self.config.tool_call_parser,
+                reasoning_parser=self.config.reasoning_parser,
             )
             self.info = await self._child.handshake()
         except BaseException:
@@ -262,3 +273,9 @@ class AsyncEngine:
     def _check_alive(self) -> None:
         if self._dead is not None:
             raise EngineDeadError(f"the engine is gone: {self._dead}")
+
+
+def _template(folder: Path, tokenizer: Tokenizer) -> Template:
+    """What the formats of a model are recognised by."""
+    model_type = json.loads((folder / "config.json").read_bytes()).get("model_type", "")
+    return Template(model_type, tokenizer.chat_template.source, tokenizer.special_texts)
