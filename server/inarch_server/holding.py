@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,8 +14,6 @@ from inarch.grammar import Grammar
 from inarch.parsing import Choice, Tool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from inarch.engine.async_engine import AsyncEngine
     from inarch.engine.tokenizer import Tokenizer
     from inarch_server.conversation import Conversation
@@ -46,20 +46,41 @@ def hold(
 def _with_tools(
     engine: AsyncEngine, asked: Conversation, choice: Choice, answer: Grammar | None
 ) -> Grammar | None:
-    calls = tool_grammar(engine, asked.tools, choice, asked.name("tools"))
-    if answer is None or choice.kind != "auto":
-        return calls  # a call is sure: nothing else will be said
-    raise InvalidRequestError(
-        f"{asked.name('answer')} together with tools that may or may not be called cannot be held to;"
-        " send tool_choice required or none, or leave one of the two out",
-        param=asked.name("answer"),
-    )
+    if answer is None or choice.kind != "auto":  # a call is sure: nothing else will be said
+        return tool_grammar(engine, asked.tools, choice, asked.name("tools"))
+    surely = replace(choice, kind="required")
+    return _either(tool_grammar(engine, asked.tools, surely, asked.name("tools")), answer, asked)
+
+
+def _either(calls: Grammar, answer: Grammar, asked: Conversation) -> Grammar:
+    """Calls, or an answer."""
+    if calls.kind != "structural_tag" or answer.kind not in AS_FORMAT:
+        raise InvalidRequestError(
+            f"{asked.name('answer')} of kind {answer.kind} together with tools that may or may not be"
+            " called cannot be held to; send tool_choice required or none, or leave one of them out",
+            param=asked.name("answer"),
+        )
+    tag = msgspec.json.decode(calls.source)
+    tag["format"] = {"type": "or", "elements": [AS_FORMAT[answer.kind](answer), tag["format"]]}
+    return Grammar(kind="structural_tag", source=msgspec.json.encode(tag).decode())
+
+
+# Each kind of grammar as a part of a structural tag.
+AS_FORMAT: Mapping[str, Callable[[Grammar], dict[str, Any]]] = {
+    "json_object": lambda _: {"type": "json_schema", "json_schema": {"type": "object"}},
+    "json_schema": lambda answer: {
+        "type": "json_schema",
+        "json_schema": msgspec.json.decode(answer.source),
+    },
+    "regex": lambda answer: {"type": "regex", "pattern": answer.source},
+    "ebnf": lambda answer: {"type": "grammar", "grammar": answer.source},
+}
 
 
 def tool_grammar(
     engine: AsyncEngine, tools: Sequence[Tool], choice: Choice, called: str
-) -> Grammar | None:
-    """What holds calls to their schemas; None if there is no engine for it and no call is sure."""
+) -> Grammar:
+    """What holds calls to the schemas of their tools."""
     form = engine.formats.tools
     if form is None:
         raise InvalidRequestError(

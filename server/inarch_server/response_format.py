@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from inarch.errors import InvalidRequestError
 from inarch.grammar import Grammar, Kind
+from inarch.sampling import SamplingParams
 from inarch_server.body import Body, path
 
 
@@ -49,6 +50,17 @@ class ResponseFormat(Body):
             case "structural_tag":
                 tag = self.model_dump(exclude_none=True, exclude={"json_schema"})
                 return Grammar(kind="structural_tag", source=_text(tag))
+
+
+def hold_to(params: SamplingParams, format: ResponseFormat | None) -> SamplingParams:
+    """`params` with the grammar of `format`. Raises InvalidRequestError if they have another one."""
+    grammar = format.grammar() if format is not None else None
+    if grammar is not None and params.grammar is not None:
+        raise InvalidRequestError(
+            f"response_format and {params.grammar.kind} both say what the answer may be: send one",
+            param="response_format",
+        )
+    return params if grammar is None else msgspec.structs.replace(params, grammar=grammar)
 
 
 class Constraints(Body):

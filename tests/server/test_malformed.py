@@ -21,6 +21,15 @@ CHAT, COMPLETIONS, GENERATE = "/v1/chat/completions", "/v1/completions", "/gener
 HI = {"messages": messages("Hi")}
 ONE = {"prompt": "one"}
 TEXT = {"text": "one"}
+JSON = {"type": "json_object"}
+
+
+def tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+TOOL, NAMED_G = tool("f"), tool("g")
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 @pytest.mark.parametrize(
@@ -98,9 +107,27 @@ def test_a_body_that_is_no_json_object_is_refused(
         (CHAT, {**HI, "logit_bias": {"1": 101}}, "logit_bias", "got 101"),
         (CHAT, {**HI, "logit_bias": [1]}, "logit_bias", "got a list of 1"),
         (CHAT, {**HI, "min_tokens": 5, "max_tokens": 4}, "min_tokens", "exceeds"),
-        (CHAT, {**HI, "tools": [{}]}, "tools", "is not supported"),
-        (CHAT, {**HI, "response_format": {"type": "json_object"}}, "response_format", "text"),
+        (CHAT, {**HI, "tools": [{}]}, "tools[0].type", "is required"),
+        (CHAT, {**HI, "tools": [{"type": "web_search"}]}, "tools[0].type", "'function'"),
+        (CHAT, {**HI, "tools": [TOOL, TOOL]}, "tools", "'f' twice"),
+        (CHAT, {**HI, "tools": [tool("f g")]}, "tools[0].function.name", 'got "f g"'),
+        (CHAT, {**HI, "tool_choice": "required"}, "tool_choice", "needs tools"),
+        (CHAT, {**HI, "tool_choice": {"type": "function"}}, "tool_choice", "needs the field"),
+        (CHAT, {**HI, "tools": [TOOL], "tool_choice": NAMED_G}, "tool_choice", "none of the tools"),
+        (CHAT, {**HI, "tools": [TOOL]}, "tools", "--tool-call-parser"),
+        (CHAT, {**HI, "functions": [{"name": "f"}]}, "functions", "tools and tool_choice"),
+        (CHAT, {**HI, "function_call": "auto"}, "function_call", "tools and tool_choice"),
         (CHAT, {**HI, "response_format": "json"}, "response_format", 'got "json"'),
+        (CHAT, {**HI, "response_format": {"type": "xml"}}, "response_format.type", 'got "xml"'),
+        (CHAT, {**HI, "response_format": {"type": "json_schema"}}, "response_format", "needs"),
+        (CHAT, {**HI, "response_format": {"type": "structural_tag"}}, "response_format", "needs"),
+        (CHAT, {**HI, "regex": "a", "ebnf": "b"}, "ebnf", "regex and ebnf"),
+        (CHAT, {**HI, "regex": "a", "response_format": JSON}, "response_format", "and regex both"),
+        (CHAT, {**HI, "guided_json": {}, "guided_regex": "a"}, "guided_regex", "use regex"),
+        (CHAT, {**HI, "reasoning_effort": "lots"}, "reasoning_effort", '"lots"'),
+        (CHAT, {**HI, "reasoning_effort": "high"}, "reasoning_effort", "enable_thinking"),
+        (CHAT, {**HI, "rid": ""}, "rid", 'got ""'),
+        (CHAT, {"messages": [{**HI["messages"][0], "tool_calls": [CALL]}]}, "messages[0]", "user"),
         (CHAT, {**HI, "continue_final_message": True}, "continue_final_message", "assistant"),
         (COMPLETIONS, {}, "prompt", "prompt is required"),
         (COMPLETIONS, {"prompt": None}, "prompt", "got null"),
