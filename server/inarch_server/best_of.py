@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -31,4 +32,6 @@ def best(pieces: Sequence[Piece], n: int) -> list[Piece]:
 
 
 def _mean_logprob(piece: Piece) -> float:
+    if not piece.logprobs:  # it was aborted before its first token
+        return -math.inf
     return sum(entry.logprob for entry in piece.logprobs) / len(piece.logprobs)

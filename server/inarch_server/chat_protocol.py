@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    model_validator,
+)
 
 from inarch.errors import InvalidRequestError
 from inarch.parsing import Choice, Tool
@@ -121,6 +129,17 @@ class ToolChoice(Body):
         return self
 
 
+def text_or_object(value: Any) -> str:
+    """Tells the two forms of a tool_choice apart, so that an error is about the one that was sent."""
+    return "text" if isinstance(value, str) else "object"
+
+
+Mode = Annotated[Literal["none", "auto", "required"], Tag("text")]
+ToolChoiceField = Annotated[
+    Mode | Annotated[ToolChoice, Tag("object")], Discriminator(text_or_object)
+]
+
+
 class ChatRequest(OpenAIBody):
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = None
@@ -128,7 +147,7 @@ class ChatRequest(OpenAIBody):
     top_logprobs: int | None = None
     response_format: ResponseFormat | None = None
     tools: list[FunctionTool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    tool_choice: ToolChoiceField | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Effort | None = None
     separate_reasoning: bool | None = None
@@ -137,8 +156,8 @@ class ChatRequest(OpenAIBody):
     chat_template_kwargs: dict[str, Any] | None = None
     modalities: list[Literal["text"]] | None = None
     audio: Unsupported = None
-    functions: Annotated[Any, BeforeValidator(refused(LEGACY))] = None
-    function_call: Annotated[Any, BeforeValidator(refused(LEGACY))] = None
+    functions: Annotated[Any, refused(LEGACY)] = None
+    function_call: Annotated[Any, refused(LEGACY)] = None
     prediction: Unsupported = None
     web_search_options: Unsupported = None
 

@@ -3,8 +3,9 @@
 Every API that talks in messages uses this, and none of them knows a tokenizer, a chat template, a
 grammar or a parser. A handler does four things:
 
-    asked = Conversation(messages=..., tools=..., choice=..., answer=..., ...)    # its own words
-    turn = await prepare(service, asked, sampling_params(service.engine, body))   # ids, grammar
+    asked = Conversation(messages=..., tools=..., choice=..., effort=..., ...)    # its own words
+    params = hold_to(sampling_params(service.engine, body), response_format)
+    turn = await prepare(service, asked, params)            # prompt, grammar, parser
     with service.answer(request, [id], [turn.prompt], [turn.params]) as answers:
         reader = turn.reader(answers)
         for piece in await answers.all():       # whole: one piece a choice
@@ -27,18 +28,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from inarch.errors import InvalidRequestError
-from inarch.grammar import Grammar
 from inarch.parsing import Choice, Tool
 from inarch.sampling import SamplingParams
-from inarch_server.holding import hold
+from inarch_server.holding import behind_reasoning, hold
 from inarch_server.prompts import INLINE_LENGTH, Prompt, tokenize
 from inarch_server.reading import Reader, Reading, make_reading
 from inarch_server.template import render
 
 if TYPE_CHECKING:
+    from inarch.engine.async_engine import AsyncEngine
     from inarch_server.answers import Answers
     from inarch_server.service import Service
 
+AUTO = Choice()
 PROMPT_END = 256  # characters of a prompt by which a format tells whether reasoning has begun
 
 
@@ -47,14 +49,13 @@ class Conversation:
     """What a client asks for, in the words of no API.
 
     messages: as OpenAI's chat API has them, their content as text. choice: None forbids calls.
-    answer: the language of the answer, where no tool is called. variables: for the chat template.
-    called: what the client calls `messages`, `tools`, `answer` and `effort`, for refusals.
+    variables: for the chat template. called: what the client calls "messages", "tools", "effort" and
+    "answer" (the response format), for refusals.
     """
 
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Tool] = ()
-    choice: Choice | None = Choice()
-    answer: Grammar | None = None
+    choice: Choice | None = AUTO
     effort: str | None = None  # how much to reason: "none", "low", "medium", "high" ...
     separate_reasoning: bool = True
     continue_final: bool = False  # the last message is the beginning of the answer
@@ -80,22 +81,25 @@ class Turn:
 async def prepare(service: Service, asked: Conversation, params: SamplingParams) -> Turn:
     """Render, tokenize, and hold the answer to its grammar. Raises InvalidRequestError.
 
-    `params` may hold a grammar already (regex, ebnf ...): it is then the language of the answer.
+    `params.grammar`, from a response format or the like, is the language of an answer in which no
+    tool is called.
     """
-    length = sum(len(message.get("content") or "") for message in asked.messages)
-    if length <= INLINE_LENGTH:
-        text = _render(service, asked)
-    else:
-        text = await asyncio.to_thread(_render, service, asked)
-    # The template itself writes the tokens that begin a text.
-    (prompt,) = await tokenize(service.engine, {asked.name("messages"): text}, special=False)
-    formats = service.engine.formats
+    engine = service.engine
+    formats = engine.formats
     if not asked.separate_reasoning:
         formats = replace(formats, reasoning=None)
+    length = sum(len(message.get("content") or "") for message in asked.messages)
+    if length <= INLINE_LENGTH:
+        text = _render(engine, asked)
+    else:
+        text = await asyncio.to_thread(_render, engine, asked)
+    grammar = hold(engine, asked, params.grammar)
+    if grammar is not None:
+        text, grammar = behind_reasoning(engine.tokenizer, engine.formats.reasoning, text, grammar)
+    # The template itself writes the tokens that begin a text.
+    (prompt,) = await tokenize(engine, {asked.name("messages"): text}, special=False)
     callable_tools = asked.tools if asked.choice is not None else ()
-    prompt_end = text[-PROMPT_END:]
-    reading = make_reading(service.engine.tokenizer, formats, callable_tools, prompt_end)
-    grammar = hold(service.engine, asked, params.grammar, prompt_end)
+    reading = make_reading(engine.tokenizer, formats, callable_tools, text[-PROMPT_END:])
     params = msgspec.structs.replace(
         params,
         grammar=grammar,
@@ -104,10 +108,10 @@ async def prepare(service: Service, asked: Conversation, params: SamplingParams)
     return Turn(prompt, params, reading)
 
 
-def _render(service: Service, asked: Conversation) -> str:
+def _render(engine: AsyncEngine, asked: Conversation) -> str:
     messages = list(asked.messages)
     begun = _begun_answer(messages) if asked.continue_final else ""
-    return render(service.engine, replace(asked, messages=messages)) + begun
+    return render(engine, replace(asked, messages=messages)) + begun
 
 
 def _begun_answer(messages: list[Mapping[str, Any]]) -> str:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from inarch.errors import InvalidRequestError
-from inarch.formats import Formats
 from inarch.grammar import Grammar
-from inarch.parsing import Choice, Tool
+from inarch.parsing import Choice, ReasoningFormat, Tool
 
 if TYPE_CHECKING:
     from inarch.engine.async_engine import AsyncEngine
@@ -19,36 +18,16 @@ if TYPE_CHECKING:
     from inarch_server.conversation import Conversation
 
 
-def hold(
-    engine: AsyncEngine, asked: Conversation, given: Grammar | None, prompt_end: str
-) -> Grammar | None:
-    """The grammar of an answer. `given`: one that the client spelled out beside all this.
+def hold(engine: AsyncEngine, asked: Conversation, answer: Grammar | None) -> Grammar | None:
+    """The grammar of what the model says next. `answer`: of an answer in which no tool is called.
 
     Raises InvalidRequestError for what contradicts itself, or cannot be held.
     """
-    if given is not None and asked.answer is not None:
-        raise InvalidRequestError(
-            f"{asked.name('answer')} and {given.kind} both say what the answer may be: send one",
-            param=asked.name("answer"),
-        )
-    answer = asked.answer or given
     if not asked.tools or asked.choice is None:
-        grammar = answer
-    else:
-        grammar = _with_tools(engine, asked, asked.choice, answer)
-    if grammar is None:
-        return None
-    return msgspec.structs.replace(
-        grammar, after=reasoning_ahead(engine.tokenizer, engine.formats, prompt_end)
-    )
-
-
-def _with_tools(
-    engine: AsyncEngine, asked: Conversation, choice: Choice, answer: Grammar | None
-) -> Grammar | None:
-    if answer is None or choice.kind != "auto":  # a call is sure: nothing else will be said
-        return tool_grammar(engine, asked.tools, choice, asked.name("tools"))
-    surely = replace(choice, kind="required")
+        return answer
+    if answer is None or asked.choice.kind != "auto":  # a call is sure: nothing else will be said
+        return tool_grammar(engine, asked.tools, asked.choice, asked.name("tools"))
+    surely = replace(asked.choice, kind="required")
     return _either(tool_grammar(engine, asked.tools, surely, asked.name("tools")), answer, asked)
 
 
@@ -91,9 +70,17 @@ def tool_grammar(
     return form.grammar(tools, choice)
 
 
-def reasoning_ahead(tokenizer: Tokenizer, formats: Formats, prompt_end: str) -> tuple[int, ...]:
-    """The tokens that end the reasoning which comes before the answer; () if none comes."""
-    reasoning = formats.reasoning
-    if reasoning is None or prompt_end.rstrip().endswith(reasoning.end):
-        return ()
-    return tuple(tokenizer.encode(reasoning.end, add_special_tokens=False))
+def behind_reasoning(
+    tokenizer: Tokenizer, reasoning: ReasoningFormat | None, prompt: str, grammar: Grammar
+) -> tuple[str, Grammar]:
+    """Hold what comes behind the reasoning alone. The prompt gets the marker that begins it.
+
+    Whether a model reasons would else be its own choice, and an answer without reasoning be free.
+    """
+    end = prompt.rstrip()
+    if reasoning is None or end.endswith(reasoning.end):
+        return prompt, grammar
+    if not end.endswith(reasoning.begin):
+        prompt += reasoning.begin
+    after = tuple(tokenizer.encode(reasoning.end, add_special_tokens=False))
+    return prompt, msgspec.structs.replace(grammar, after=after)

@@ -16,6 +16,7 @@ from inarch_server.chat_protocol import ChatRequest
 from inarch_server.conversation import Conversation, prepare
 from inarch_server.openai_common import Envelope, json_response
 from inarch_server.reading import Message, Reader
+from inarch_server.response_format import hold_to
 from inarch_server.sampling import sampling_params
 from inarch_server.service import SERVICE, Service
 
@@ -47,7 +48,6 @@ def conversation(body: ChatRequest) -> Conversation:
         messages=[message.for_template() for message in body.messages],
         tools=tools,
         choice=choice,
-        answer=body.response_format.grammar() if body.response_format is not None else None,
         effort=body.reasoning_effort,
         separate_reasoning=body.separate_reasoning is not False,
         continue_final=bool(body.continue_final_message),
@@ -61,7 +61,8 @@ def _params(service: Service, body: ChatRequest) -> SamplingParams:
     if body.max_completion_tokens is not None:
         most = ("max_completion_tokens", body.max_completion_tokens)
     top = (body.top_logprobs or 0) if body.logprobs else None
-    return sampling_params(service.engine, body, max_tokens=most, logprobs=("top_logprobs", top))
+    said = sampling_params(service.engine, body, max_tokens=most, logprobs=("top_logprobs", top))
+    return hold_to(said, body.response_format)
 
 
 def _choice(

@@ -6,12 +6,12 @@ The names of sampling fields are those of `SamplingParams`; what OpenAI's own AP
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from inarch.errors import InvalidRequestError
+from inarch.sampling import MAX_N
 from inarch_server.body import Body, shown
 from inarch_server.response_format import Constraints, ResponseFormat
 
@@ -33,20 +33,20 @@ def _token_keys(value: Any) -> Any:
     return {int(key): bias for key, bias in value.items()}
 
 
-def refused(cure: str) -> Callable[[Any], None]:
+def refused(cure: str) -> BeforeValidator:
     """For a field that is not supported: null, false and empty ask for nothing."""
 
     def check(value: Any) -> None:
         if value:
             raise ValueError(f"is not supported by this server; {cure}")
 
-    return check
+    return BeforeValidator(check)
 
 
 Strings = Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)]
 TokenIds = Annotated[tuple[int, ...] | None, BeforeValidator(_as_tuple)]
 LogitBias = Annotated[dict[int, float] | None, BeforeValidator(_token_keys)]
-Unsupported = Annotated[Any, BeforeValidator(refused("leave it out"))]
+Unsupported = Annotated[Any, refused("leave it out")]
 
 
 class SamplingBody(Constraints):
@@ -71,7 +71,6 @@ class SamplingBody(Constraints):
     include_stop: bool | None = Field(default=None, alias="no_stop_trim")
 
 
-
 class StreamOptions(Body):
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
@@ -83,11 +82,11 @@ class OpenAIBody(SamplingBody):
     stream_options: StreamOptions | None = None
     rid: str | None = Field(default=None, min_length=1, max_length=128)
     lora_path: Unsupported = None
-    guided_json: Annotated[Any, BeforeValidator(refused("use response_format, or json_schema"))] = None
-    guided_regex: Annotated[Any, BeforeValidator(refused("use regex"))] = None
-    guided_grammar: Annotated[Any, BeforeValidator(refused("use ebnf"))] = None
-    guided_choice: Annotated[Any, BeforeValidator(refused("use regex: (one|two)"))] = None
-    structured_outputs: Annotated[Any, BeforeValidator(refused("use response_format, json_schema, regex or ebnf"))] = None
+    guided_json: Annotated[Any, refused("use response_format, or json_schema")] = None
+    guided_regex: Annotated[Any, refused("use regex")] = None
+    guided_grammar: Annotated[Any, refused("use ebnf")] = None
+    guided_choice: Annotated[Any, refused("use regex: (one|two)")] = None
+    structured_outputs: Annotated[Any, refused("use response_format, regex or ebnf")] = None
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> OpenAIBody:
@@ -102,8 +101,8 @@ class CompletionRequest(OpenAIBody):
     prompt: Any  # split by prompts.split, whose messages say which of four shapes is wrong where
     logprobs: int | None = None
     echo: bool | None = None
-    suffix: Annotated[Any, BeforeValidator(refused("no model here fills in: put all that comes before into prompt"))] = None
-    best_of: int | None = None
+    suffix: Annotated[Any, refused("this model does not fill in: send a prompt")] = None
+    best_of: int | None = Field(default=None, ge=1, le=MAX_N)
     response_format: ResponseFormat | None = None
 
     @model_validator(mode="after")

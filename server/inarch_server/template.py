@@ -40,8 +40,9 @@ def render(engine: AsyncEngine, asked: Conversation) -> str:
         tools = [described(tool) for tool in given] or None
     else:
         messages = in_plain_text(engine, messages, given, asked.name("tools"))
+    read = variables(engine, asked)
     try:
-        return engine.tokenizer.apply_chat_template(messages, tools=tools, **variables(engine, asked))
+        return engine.tokenizer.apply_chat_template(messages, tools=tools, **read)
     except InvalidRequestError as error:
         raise InvalidRequestError(str(error), param=asked.name("messages")) from None
 

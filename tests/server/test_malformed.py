@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inarch_server.native_protocol import GenerateRequest
 from inarch_server.chat_protocol import ChatRequest
+from inarch_server.native_protocol import GenerateRequest
 from inarch_server.protocol import CompletionRequest
 
 from .harness import Server, messages
@@ -150,10 +150,12 @@ def test_a_body_that_is_no_json_object_is_refused(
         (COMPLETIONS, {"prompt": "x" * (1 << 21)}, "prompt", "2097152 characters"),
         (COMPLETIONS, {"prompt": [[1], 2]}, "prompt[1]", "got 2"),
         (COMPLETIONS, {**ONE, "suffix": "s"}, "suffix", "is not supported"),
-        (COMPLETIONS, {**ONE, "best_of": 3}, "best_of", "other than n (1)"),
+        (COMPLETIONS, {**ONE, "best_of": 2, "n": 3}, "best_of", "at least n (3)"),
+        (COMPLETIONS, {**ONE, "best_of": 129}, "best_of", "got 129"),
+        (COMPLETIONS, {**ONE, "best_of": 2, "stream": True}, "best_of", "send no stream"),
         (COMPLETIONS, {**ONE, "echo": True, "logprobs": 1}, "echo", "echo with logprobs"),
         (COMPLETIONS, {**ONE, "logprobs": True}, "logprobs", "got true"),
-        (COMPLETIONS, {**ONE, "regex": "a*"}, "regex", "is not supported"),
+        (COMPLETIONS, {**ONE, "regex": 3}, "regex", "got 3"),
         (GENERATE, {}, "text", "exactly one of text and input_ids"),
         (GENERATE, {"text": "a", "input_ids": [1]}, "text", "exactly one of"),
         (GENERATE, {"text": [1]}, "text", "must be a text or a list of texts"),

@@ -18,15 +18,16 @@ from inarch.engine.outputs import RequestOutput
 from inarch.errors import InarchError
 from inarch.sampling import SamplingParams
 from inarch_server.answers import Answers
+from inarch_server.chat_events import ChatEvents
+from inarch_server.chat_protocol import ChatRequest
 from inarch_server.metrics import Metrics, Stopwatch
 from inarch_server.native import Results
 from inarch_server.native_protocol import GenerateRequest
-from inarch_server.openai_chat import ChatEvents
 from inarch_server.openai_common import Envelope
 from inarch_server.openai_completions import CompletionEvents, Wording
 from inarch_server.prompts import Prompt
-from inarch_server.chat_protocol import ChatRequest
 from inarch_server.protocol import CompletionRequest
+from inarch_server.reading import Reader, Reading
 from inarch_server.sse import Events
 
 from .standin import EOS, StandIn
@@ -117,7 +118,8 @@ async def events(
 
 
 def chat(answers: Answers, tokenizer: Any) -> Events:
-    return ChatEvents(Envelope("id", "model", 0), answers, CHAT, tokenizer)
+    reader = Reader(Reading(), answers)
+    return ChatEvents(Envelope("id", "model", 0), answers, CHAT, reader, tokenizer)
 
 
 def completion(answers: Answers, tokenizer: Any) -> Events:
