@@ -14,6 +14,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_STOP_STRINGS = 32
 MAX_STOP_CHARACTERS = 1000  # of one stop string
 MAX_STOP_TOKENS = 64
+MAX_LOGPROB_TOKENS = 1024
 MAX_N = 128
 
 
@@ -24,7 +25,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     batch, on a retraction or on a restart. Without a seed one is drawn at admission.
     """
 
-    max_tokens: int | None = None  # None: up to the context length
+    max_tokens: int | None = None  # None: up to the context length; 0: the prompt is only computed
     min_tokens: int = 0  # before this many, neither eos nor stop tokens nor stop strings end it
     temperature: float = 1.0  # 0 = greedy
     top_p: float = 1.0
@@ -40,6 +41,9 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     seed: int | None = None
     n: int = 1
     logprobs: int | None = None  # None = off; k = the chosen token and the k most likely
+    prompt_logprobs: int | None = None  # the same for the tokens of the prompt, but for its first
+    logprob_start: int = 0  # the first token of the prompt for which prompt_logprobs are wanted
+    logprob_token_ids: tuple[int, ...] = ()  # wherever log-probabilities are wanted, of these too
     skip_special_tokens: bool = True
     include_stop: bool = False  # keep the stop string or token in the text
     grammar: Grammar | None = None  # the language that the answer is held to
@@ -65,6 +69,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             )
         self._check_stops(vocab_size)
         self._check_bias(vocab_size)
+        self._check_logprobs(vocab_size)
 
     def _check_stops(self, vocab_size: int) -> None:
         if len(self.stop) > MAX_STOP_STRINGS:
@@ -84,6 +89,19 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             )
         check_token_ids(self.stop_token_ids, vocab_size, param="stop_token_ids")
 
+    def _check_logprobs(self, vocab_size: int) -> None:
+        ids = self.logprob_token_ids
+        if ids and self.logprobs is None and self.prompt_logprobs is None:
+            raise InvalidRequestError(
+                "logprob_token_ids needs logprobs or prompt_logprobs", param="logprob_token_ids"
+            )
+        if len(ids) > MAX_LOGPROB_TOKENS:
+            raise InvalidRequestError(
+                f"at most {MAX_LOGPROB_TOKENS} logprob_token_ids, got {len(ids)}",
+                param="logprob_token_ids",
+            )
+        check_token_ids(ids, vocab_size, param="logprob_token_ids")
+
     def _check_bias(self, vocab_size: int) -> None:
         check_token_ids(self.logit_bias, vocab_size, param="logit_bias")
         for token, bias in self.logit_bias.items():
@@ -96,7 +114,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 # NaN fails every comparison, so it is refused by the ranges too.
 _RANGES: tuple[tuple[str, float, float], ...] = (
-    ("max_tokens", 1, math.inf),
+    ("max_tokens", 0, math.inf),
     ("min_tokens", 0, math.inf),
     ("temperature", 0, 100),
     ("top_p", 0, 1),
@@ -108,6 +126,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("seed", -(2**63), 2**63 - 1),
     ("n", 1, MAX_N),
     ("logprobs", 0, MAX_TOP_LOGPROBS),
+    ("prompt_logprobs", 0, MAX_TOP_LOGPROBS),
+    ("logprob_start", 0, math.inf),
 )
 
 

@@ -35,6 +35,7 @@ class Answer:
     logprobs: tuple[TokenLogprob, ...]
     index: int  # which prompt of the call it answers
     sample: int  # which of its n samples
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Engine:
@@ -189,4 +190,5 @@ def _join(number: int, outputs: Sequence[RequestOutput]) -> Answer:
         logprobs=tuple(item for output in outputs for item in output.logprobs),
         index=number,
         sample=last.index,
+        prompt_logprobs=outputs[0].prompt_logprobs,
     )

@@ -10,11 +10,12 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from inarch.engine.detokenizer import Detokenizer
 from inarch.engine.messages import ModelInfo, NewRequest, TokenOutput
-from inarch.engine.outputs import FinishReason, RequestOutput, TokenLogprob
+from inarch.engine.outputs import FinishReason, RequestOutput, TokenLogprob, prompt_entries
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams, check_token_ids
@@ -34,6 +35,7 @@ class Sample:
     stop_ids: frozenset[int]
     prompt_tokens: int
     detokenizer: Detokenizer
+    prompt: Sequence[int] = ()  # where its log-probabilities are asked for
     completion_tokens: int = 0
     cached_tokens: int = 0
 
@@ -93,6 +95,7 @@ class Frontend:
                     include_stop=params.include_stop,
                     skip_special_tokens=params.skip_special_tokens,
                 ),
+                prompt if params.prompt_logprobs is not None else (),
             )
             self.samples[sample.handle] = sample
             messages.append(
@@ -125,7 +128,14 @@ class Frontend:
             if index in first:
                 sample.cached_tokens = first[index]
             finish = news.finish.get(index)
-            output = self._advance(sample, news.tokens[index], finish, _logprobs(news, index))
+            if sample.params.max_tokens == 0:  # the engine makes one token at least
+                output = self._ended(sample)
+            else:
+                logprobs = _logprobs(news, index)
+                output = self._advance(sample, news.tokens[index], finish, logprobs)
+            if index in news.prompts:
+                told = tuple(prompt_entries(news.prompts[index], sample.prompt, sample.params))
+                output = msgspec.structs.replace(output, prompt_logprobs=told)
             outputs.append(output)
             if finish is None and output.finish_reason is not None:
                 cut.append(sample.handle)
@@ -145,7 +155,7 @@ class Frontend:
                 "the prompt is empty: it needs at least one token", param="prompt"
             )
         room = self.info.max_request_tokens - prompt_tokens
-        if room < 1:
+        if room < (params.max_tokens != 0):
             limit = "context length"
             if self.info.max_request_tokens < self.info.context_length:
                 limit = "KV memory of this server"
@@ -155,7 +165,12 @@ class Frontend:
                 param="prompt",
                 code="context_length_exceeded",
             )
-        return min(room, params.max_tokens or room)
+        return min(room, params.max_tokens or room) if params.max_tokens != 0 else 1
+
+    def _ended(self, sample: Sample) -> RequestOutput:
+        """The only output of a sample that no token was wanted of."""
+        self.close(sample.handle)
+        return self._output(sample, "", (), (), "length", None)
 
     def _advance(
         self, sample: Sample, token: int, finish: str | None, logprobs: tuple[TokenLogprob, ...]
@@ -206,5 +221,6 @@ class Frontend:
 def _logprobs(news: TokenOutput, index: int) -> tuple[TokenLogprob, ...]:
     if index not in news.logprobs:
         return ()
-    chosen, values, ids = news.logprobs[index]
-    return (TokenLogprob(news.tokens[index], chosen, tuple(zip(ids, values, strict=True))),)
+    chosen, values, ids, wanted = news.logprobs[index]
+    top = tuple(zip(ids, values, strict=True))
+    return (TokenLogprob(news.tokens[index], chosen, top, tuple(wanted)),)

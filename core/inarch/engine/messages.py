@@ -6,7 +6,7 @@ handle.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -33,11 +33,23 @@ class NewRequest(Message, frozen=True):
     max_tokens: int
     stop_ids: list[int]
     seed: int
-    namespace: str = ""
+    namespace: str = ""  # of the prefix cache: those of others share nothing with this request
+    priority: int = 0  # higher is sooner
+    rid: str = ""  # the request's id, as its caller knows it
 
 
 class Abort(Message, frozen=True):
     handle: int
+
+
+class AbortAll(Message, frozen=True):
+    """End every sample of a request, whichever front end it came from: `rid`, or `rid`-0, -1 ...
+
+    rid None: of all requests.
+    """
+
+    ticket: int
+    rid: str | None
 
 
 class GetStats(Message, frozen=True):
@@ -45,6 +57,30 @@ class GetStats(Message, frozen=True):
 
 
 class ClearCache(Message, frozen=True):
+    ticket: int
+
+
+class Pause(Message, frozen=True):
+    """Compute nothing until Continue. What runs is ended, set back (it keeps its tokens and gives up
+    its memory), or left where it is."""
+
+    ticket: int
+    mode: Literal["abort", "retract", "in_place"]
+
+
+class Continue(Message, frozen=True):
+    ticket: int
+
+
+class StartProfile(Message, frozen=True):
+    """Record what the engine process does, until StopProfile or for a number of steps."""
+
+    ticket: int
+    path: str  # of the trace file, which must not exist yet
+    steps: int | None = None
+
+
+class StopProfile(Message, frozen=True):
     ticket: int
 
 
@@ -82,18 +118,34 @@ class StartFailed(Message, frozen=True):
     message: str
 
 
+class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probabilities of the N prompt tokens from `start` to the last: little-endian arrays.
+
+    chosen [N] of the tokens themselves, values and ids [N, top] of the most likely ones in their
+    place, wanted [N, W] of those that were named; all float32 but for ids, which are int32.
+    """
+
+    start: int
+    chosen: bytes
+    values: bytes
+    ids: bytes
+    wanted: bytes
+
+
 class TokenOutput(Message, frozen=True):
     """One step's news for one front end: parallel lists, one entry a sample.
 
     finish: index in the lists -> "stop" or "length". cached: index -> prompt tokens found in the
-    cache, with a sample's first token. logprobs: index -> (logprob, top values, top ids).
+    cache, with a sample's first token; prompts: index -> log-probabilities of a prompt, too.
+    logprobs: index -> (logprob, top values, top ids, log-probabilities of the ids that were named).
     """
 
     handles: list[int]
     tokens: list[int]
     finish: dict[int, str] = {}
     cached: dict[int, int] = {}
-    logprobs: dict[int, tuple[float, list[float], list[int]]] = {}
+    logprobs: dict[int, tuple[float, list[float], list[int], list[float]]] = {}
+    prompts: dict[int, PromptLogprobs] = {}
 
 
 class Stats(Message, frozen=True):
@@ -109,11 +161,26 @@ class Stats(Message, frozen=True):
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
+    paused: bool = False
 
 
 class Cleared(Message, frozen=True):
     ticket: int
     pages: int
+
+
+class Done(Message, frozen=True):
+    """An order was carried out, or why not: `error` is for the person who gave it."""
+
+    ticket: int
+    count: int = 0  # requests that it ended
+    error: str = ""
+
+
+class Aborted(Message, frozen=True):
+    """These samples were ended by somebody's order."""
+
+    handles: list[int]
 
 
 class Overloaded(Message, frozen=True):
@@ -123,8 +190,9 @@ class Overloaded(Message, frozen=True):
     waiting: int
 
 
-ToEngine = Hello | NewRequest | Abort | GetStats | ClearCache
-FromEngine = Ready | StartFailed | TokenOutput | Stats | Cleared | Overloaded
+Order = ClearCache | Pause | Continue | AbortAll | StartProfile | StopProfile
+ToEngine = Hello | NewRequest | Abort | GetStats | Order
+FromEngine = Ready | StartFailed | TokenOutput | Stats | Cleared | Done | Aborted | Overloaded
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

@@ -23,11 +23,10 @@ import msgspec
 import zmq
 
 from inarch.config import EngineConfig, from_mapping
+from inarch.engine.control import Control
 from inarch.engine.garbage import settle
 from inarch.engine.messages import (
     Abort,
-    ClearCache,
-    Cleared,
     FromEngine,
     GetStats,
     Hello,
@@ -103,6 +102,7 @@ class Service:
         self._socket = socket
         self._built = build(config, backend, plugins)
         self._core = self._built.core
+        self._control = Control(self._core, self._send)
         self._unprepared = self._prepare_first()
         self._parent = parent
 
@@ -124,6 +124,7 @@ class Service:
             if self._core.has_work and not self._core.spare():
                 for client, output in self._core.step().items():
                     self._send(client, output)
+                self._control.stepped()
 
     def _prepare_first(self) -> bool:
         """Prepare what can be before anyone waits; whether some shapes are left for later."""
@@ -169,9 +170,8 @@ class Service:
                 self._send(client, Ready(info=self._built.info))
             case GetStats():
                 self._send(client, self._core.stats(message.ticket))
-            case ClearCache():
-                pages = self._core.scheduler.clear_cache()
-                self._send(client, Cleared(ticket=message.ticket, pages=pages))
+            case _:
+                self._control.obey(client, message)
 
     def _send(self, client: bytes, message: FromEngine) -> None:
         self._socket.send_multipart([client, encode(message)])
