@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -15,7 +14,7 @@ from inarch_server import logprobs, sse
 from inarch_server.answers import Answers, Piece
 from inarch_server.body import read_body, validate
 from inarch_server.native_protocol import GenerateRequest, NativeSampling
-from inarch_server.openai_common import encode, json_response
+from inarch_server.openai_common import json_response
 from inarch_server.prompts import split, tokenize
 from inarch_server.sampling import sampling_params
 from inarch_server.service import SERVICE, Service
@@ -77,7 +76,7 @@ def _check_count(param: str, count: int, prompts: int) -> None:
         )
 
 
-class Results:
+class Results(sse.DataEvents):
     """The answers so far. Every event of a stream repeats all of its choice, as SGLang's do."""
 
     def __init__(self, body: GenerateRequest, answers: Answers, tokenizer: Tokenizer) -> None:
@@ -104,10 +103,8 @@ class Results:
 
     def of(self, piece: Piece) -> bytes:
         result = self.add(piece)
-        return encode({"index": piece.index, **result} if self.are_many else result)
-
-    def end(self) -> Sequence[bytes]:
-        return ()
+        shown = {"index": piece.index, **result} if self.are_many else result
+        return sse.event(sse.encode(shown))
 
     def _begin(self, piece: Piece) -> dict[str, Any]:
         prompt = self._answers.prompts[piece.prompt]

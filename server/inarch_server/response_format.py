@@ -55,12 +55,19 @@ class ResponseFormat(Body):
 def hold_to(params: SamplingParams, format: ResponseFormat | None) -> SamplingParams:
     """`params` with the grammar of `format`. Raises InvalidRequestError if they have another one."""
     grammar = format.grammar() if format is not None else None
-    if grammar is not None and params.grammar is not None:
+    return hold_grammar(params, grammar, "response_format")
+
+
+def hold_grammar(params: SamplingParams, grammar: Grammar | None, called: str) -> SamplingParams:
+    """The same for a grammar, which is in the field `called` of the request."""
+    if grammar is None:
+        return params
+    if params.grammar is not None:
         raise InvalidRequestError(
-            f"response_format and {params.grammar.kind} both say what the answer may be: send one",
-            param="response_format",
+            f"{called} and {params.grammar.kind} both say what the answer may be: send one of them",
+            param=called,
         )
-    return params if grammar is None else msgspec.structs.replace(params, grammar=grammar)
+    return msgspec.structs.replace(params, grammar=grammar)
 
 
 class Constraints(Body):

@@ -114,7 +114,9 @@ async def events(
                 found += [wording.of(piece) for piece in await answers.take()]
         while pieces := await answers.take():
             found += [wording.of(piece) for piece in pieces]
-        return [json.loads(event) for event in [*found, *wording.end()]]
+        *blocks, done, rest = b"".join([*found, wording.end()]).decode().split("\n\n")
+        assert (done, rest) == ("data: [DONE]", "")
+        return [json.loads(block.removeprefix("data: ")) for block in blocks]
 
 
 def chat(answers: Answers, tokenizer: Any) -> Events:
