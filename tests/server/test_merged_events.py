@@ -74,7 +74,7 @@ class Scripted:
         for index, (sample, token) in enumerate(message):
             news.handles.append(self._handles[sample])
             news.tokens.append(token)
-            news.logprobs[index] = (-0.1 * token, [-0.1 * token], [token])
+            news.logprobs[index] = (-0.1 * token, [-0.1 * token], [token], [])
             if sample not in self._begun:
                 self._begun.add(sample)
                 news.cached[index] = 0
