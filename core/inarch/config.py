@@ -145,6 +145,20 @@ class EngineConfig:
     # ---- Server ----
     host: str = option("127.0.0.1", "Address to listen on.", "Server")
     port: int = option(30000, "Port to listen on.", "Server", minimum=0, maximum=65535)
+    tool_call_parser: str | None = option(
+        None,
+        "How the model writes calls of tools, e.g. hermes; by default told by its chat template; "
+        "none: look for no calls.",
+        "Server",
+        metavar="NAME",
+    )
+    reasoning_parser: str | None = option(
+        None,
+        "How the model sets reasoning apart from the answer, e.g. qwen3; by default told by its "
+        "chat template; none: leave it in the content.",
+        "Server",
+        metavar="NAME",
+    )
     api_key: str | None = option(None, "Key that clients must send as a bearer token.", "Server")
     admin_api_key: str | None = option(
         None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ from inarch.engine.resolve import resolve, set_environment
 from inarch.engine.suspicion import Quarantine, convict
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError, InvalidRequestError
+from inarch.formats import Formats, choose_formats
+from inarch.parsing import Template
 from inarch.plugins import load_plugins
 from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
 
@@ -77,6 +80,7 @@ class AsyncEngine:
 
     config: EngineConfig
     tokenizer: Tokenizer
+    formats: Formats  # in which the model writes calls and reasoning
     info: ModelInfo
     _frontend: Frontend  # from when an engine was ready for the first time
 
@@ -118,6 +122,12 @@ class AsyncEngine:
         assert self.config.model is not None
         self.tokenizer = await asyncio.to_thread(
             Tokenizer.load, Path(self.config.model), chat_template=self.config.chat_template
+        )
+        self.formats = choose_formats(
+            load_plugins(),
+            _template(Path(self.config.model), self.tokenizer),
+            tool_call_parser=self.config.tool_call_parser,
+            reasoning_parser=self.config.reasoning_parser,
         )
         self._loaded.set()
 
@@ -406,3 +416,9 @@ class AsyncEngine:
     def _check_alive(self) -> None:
         if self._over is not None:
             raise EngineDeadError(f"the engine is gone: {self._over}")
+
+
+def _template(folder: Path, tokenizer: Tokenizer) -> Template:
+    """What the formats of a model are recognised by."""
+    model_type = json.loads((folder / "config.json").read_bytes()).get("model_type", "")
+    return Template(model_type, tokenizer.chat_template.source, tokenizer.special_texts)

@@ -38,6 +38,7 @@ class Tokenizer:
         self._chat_template = chat_template
         added = backend.get_added_tokens_decoder().items()
         self.special_ids = frozenset(token_id for token_id, token in added if token.special)
+        self.special_texts = tuple(token.content for _, token in added if token.special)
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.bos_token_id: int | None = _id_of(backend, special_tokens.get("bos_token"))
         self.eos_token_ids = tuple(eos_token_ids)
@@ -109,6 +110,10 @@ class Tokenizer:
     @property
     def has_chat_template(self) -> bool:
         return bool(self._chat_template)
+
+    @property
+    def chat_template(self) -> ChatTemplate:
+        return self._chat_template
 
     def apply_chat_template(
         self,
