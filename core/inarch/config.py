@@ -112,9 +112,9 @@ class EngineConfig:
         minimum=1,
         maximum=65536,
     )
-    max_waiting_requests: int = option(
+    max_queued_requests: int = option(
         8192,
-        "Most requests that wait; more are answered with 503.",
+        "Most requests that wait; more are answered with 503 and Retry-After.",
         "Memory and scheduling",
         minimum=1,
     )
@@ -145,7 +145,39 @@ class EngineConfig:
     # ---- Server ----
     host: str = option("127.0.0.1", "Address to listen on.", "Server")
     port: int = option(30000, "Port to listen on.", "Server", minimum=0, maximum=65535)
+    tool_call_parser: str | None = option(
+        None,
+        "How the model writes calls of tools, e.g. hermes; by default told by its chat template; "
+        "none: look for no calls.",
+        "Server",
+        metavar="NAME",
+    )
+    reasoning_parser: str | None = option(
+        None,
+        "How the model sets reasoning apart from the answer, e.g. qwen3; by default told by its "
+        "chat template; none: leave it in the content.",
+        "Server",
+        metavar="NAME",
+    )
     api_key: str | None = option(None, "Key that clients must send as a bearer token.", "Server")
+    admin_api_key: str | None = option(
+        None,
+        "Key for routes that concern all users (/flush_cache, /pause_generation ...). Without one they "
+        "answer on loopback only.",
+        "Server",
+    )
+    request_timeout: float | None = option(
+        None,
+        "Seconds after which a request that has not finished is ended; never by default.",
+        "Server",
+        minimum=0.001,
+    )
+    profile_dir: str | None = option(
+        None,
+        "Folder for the traces of /start_profile; by default a new one among the temporary files.",
+        "Server",
+        metavar="FOLDER",
+    )
     api_workers: int = option(
         1, "Front-end processes that share the port.", "Server", minimum=1, maximum=256
     )

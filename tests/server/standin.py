@@ -21,13 +21,14 @@ from inarch.engine.messages import ModelInfo, Stats
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError
-from inarch.sampling import SamplingParams
+from inarch.formats import Formats
+from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
 
 CONTEXT = 2048
 EOS = 256
 TEMPLATE = (
     "{% for m in messages %}"
-    "{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+    "{% if m.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
     "{{ m.role }}: {{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
@@ -88,6 +89,7 @@ class StandIn:
             default_sampling=default_sampling or {},
             memory={},
         )
+        self.formats = Formats()
         self.alive = True
         self.delay_s = 0.0  # before every token
         self.fail_after: int | None = None  # tokens, then an error that ends the answer
@@ -97,6 +99,7 @@ class StandIn:
         self.running = self.generated = 0
         self.aborted = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.terms: list[Terms] = []
         self.asked: list[tuple[list[int], SamplingParams]] = []
 
     async def __aenter__(self) -> StandIn:
@@ -130,7 +133,9 @@ class StandIn:
         listener: Callable[[RequestOutput | InarchError], None],
         *,
         request_id: str,
+        terms: Terms = DEFAULT_TERMS,
     ) -> str:
+        self.terms.append(terms)
         self._tasks[request_id] = asyncio.create_task(
             self._tell(listener, self.generate(ids, params, request_id=request_id))
         )
@@ -188,6 +193,7 @@ class StandIn:
         text = self.tokenizer.detokenizer(
             prompt,
             stop=params.stop,
+            stop_regex=params.stop_regex,
             include_stop=params.include_stop,
             skip_special_tokens=params.skip_special_tokens,
         )

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from inarch.config import EngineConfig
 from inarch.engine.frontend import Frontend
@@ -24,12 +26,19 @@ from inarch.engine.messages import (
     AbortByName,
     ClearCache,
     Cleared,
+    Continue,
+    Done,
+    FromEngine,
     GetStats,
     Hello,
     ModelInfo,
+    Order,
     Overloaded,
+    Pause,
     Ready,
+    StartProfile,
     Stats,
+    StopProfile,
     ToEngine,
     TokenOutput,
 )
@@ -38,8 +47,10 @@ from inarch.engine.resolve import resolve, set_environment
 from inarch.engine.suspicion import Quarantine, convict
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError, InvalidRequestError
+from inarch.formats import Formats, choose_formats
+from inarch.parsing import Template
 from inarch.plugins import load_plugins
-from inarch.sampling import SamplingParams
+from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
 
 log = logging.getLogger("inarch.engine")
 
@@ -48,6 +59,7 @@ LONG_TEXT = 20_000  # characters, from which tokenizing moves to a thread
 # taken in one go, so that each stream writes once for all of it: that is how a late one catches up.
 MOST_AT_ONCE = 8
 
+Reply = Stats | Cleared | Done
 Listener = Callable[[RequestOutput | InarchError], None]
 
 
@@ -68,6 +80,7 @@ class AsyncEngine:
 
     config: EngineConfig
     tokenizer: Tokenizer
+    formats: Formats  # in which the model writes calls and reasoning
     info: ModelInfo
     _frontend: Frontend  # from when an engine was ready for the first time
 
@@ -79,7 +92,7 @@ class AsyncEngine:
         self._talk: asyncio.Task[None] | None = None
         self._tickets = itertools.count(1)
         self._requests: dict[str, Ongoing] = {}
-        self._replies: dict[int, asyncio.Future[Stats | Cleared]] = {}
+        self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._quarantine = Quarantine()
         self._loaded = asyncio.Event()  # the tokenizer
         self._begun = False
@@ -109,6 +122,12 @@ class AsyncEngine:
         assert self.config.model is not None
         self.tokenizer = await asyncio.to_thread(
             Tokenizer.load, Path(self.config.model), chat_template=self.config.chat_template
+        )
+        self.formats = choose_formats(
+            load_plugins(),
+            _template(Path(self.config.model), self.tokenizer),
+            tool_call_parser=self.config.tool_call_parser,
+            reasoning_parser=self.config.reasoning_parser,
         )
         self._loaded.set()
 
@@ -140,7 +159,7 @@ class AsyncEngine:
         params: SamplingParams,
         *,
         request_id: str | None = None,
-        namespace: str = "",
+        terms: Terms = DEFAULT_TERMS,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Outputs of a request as they come; samples of n > 1 are interleaved.
 
@@ -153,7 +172,7 @@ class AsyncEngine:
         else:
             ids = self._frontend.encode(prompt)
         queue: asyncio.Queue[RequestOutput | InarchError] = asyncio.Queue()
-        name = self.begin(ids, params, queue.put_nowait, request_id=request_id, namespace=namespace)
+        name = self.begin(ids, params, queue.put_nowait, request_id=request_id, terms=terms)
         try:
             unfinished = params.n
             while unfinished:
@@ -172,7 +191,7 @@ class AsyncEngine:
         listener: Listener,
         *,
         request_id: str | None = None,
-        namespace: str = "",
+        terms: Terms = DEFAULT_TERMS,
     ) -> str:
         """Begin a request and return its id. What `generate` is made of, without a task of its own.
 
@@ -184,7 +203,7 @@ class AsyncEngine:
         if request_id in self._requests:
             raise InvalidRequestError(f"request id {request_id!r} is in use", param="request_id")
         self._quarantine.check(ids, params)
-        samples = self._frontend.open(ids, params, request_id=request_id, namespace=namespace)
+        samples = self._frontend.open(ids, params, request_id=request_id, terms=terms)
         name = self._frontend.samples[samples[0].handle].request_id
         self._requests[name] = Ongoing(listener, [message.handle for message in samples])
         for message in samples:
@@ -208,8 +227,9 @@ class AsyncEngine:
                 self._send(Abort(handle=handle))
                 self._deliver(request_id, self._frontend.aborted(sample))
 
-    def abort_everywhere(self, request_id: str) -> None:
-        """As `abort`, in whichever front end of the server the request is; does not wait."""
+    def abort_everywhere(self, request_id: str | None) -> None:
+        """As `abort`, in whichever front end of the server the request is, of that name and of
+        those of a batch of that name (NAME-0 ...); None: of all. Does not wait."""
         self._send(AbortByName(request_id=request_id))
 
     async def stats(self) -> Stats:
@@ -224,6 +244,21 @@ class AsyncEngine:
         reply = await self._ask(ticket, ClearCache(ticket=ticket))
         assert isinstance(reply, Cleared)
         return reply.pages
+
+    async def pause(self, mode: Literal["abort", "retract", "in_place"]) -> None:
+        """Compute nothing until `proceed`; requests wait meanwhile. See messages.Pause."""
+        await self._order(Pause(ticket=next(self._tickets), mode=mode))
+
+    async def proceed(self) -> None:
+        await self._order(Continue(ticket=next(self._tickets)))
+
+    async def start_profile(self, path: str, steps: int | None = None) -> None:
+        """Record what the engine process does to a trace file, until stopped or for some steps."""
+        await self._order(StartProfile(ticket=next(self._tickets), path=path, steps=steps))
+
+    async def stop_profile(self) -> None:
+        """Returns when the trace is written."""
+        await self._order(StopProfile(ticket=next(self._tickets)))
 
     # ---- the engine comes and goes ----
 
@@ -289,11 +324,18 @@ class AsyncEngine:
         if self._link is not None and self.alive:
             self._link.send(message)
 
-    async def _ask(self, ticket: int, message: GetStats | ClearCache) -> Stats | Cleared:
+    async def _order(self, message: Order) -> None:
+        """Have an order carried out. Raises InvalidRequestError: why it could not be."""
+        reply = await self._ask(message.ticket, message)
+        assert isinstance(reply, Done)
+        if reply.error:
+            raise InvalidRequestError(reply.error)
+
+    async def _ask(self, ticket: int, message: GetStats | Order) -> Reply:
         self._check_alive()
         if not self.alive:
             raise EngineDeadError("the engine is being started again")
-        reply: asyncio.Future[Stats | Cleared] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._replies[ticket] = reply
         try:
             self._send(message)
@@ -316,7 +358,8 @@ class AsyncEngine:
     def _begin_with(self, info: ModelInfo) -> None:
         if not self._begun:
             self._begun = True
-            self._frontend = Frontend(self.tokenizer, info, self.config.random_seed)
+            seed = self.config.random_seed
+            self._frontend = Frontend(self.tokenizer, info, seed, self._deliver)
         self.info = self._frontend.info = info
         self._ready.set()
         self._resubmit()
@@ -325,21 +368,32 @@ class AsyncEngine:
         for count in itertools.count(1):
             if count % MOST_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            match message := await link.receive():
-                case TokenOutput():
-                    outputs, cut = self._frontend.receive(message)
-                    for handle in cut:
-                        self._send(Abort(handle=handle))
-                    for output in outputs:
-                        self._deliver(output.request_id, output)
-                case Stats() | Cleared():
-                    reply = self._replies.get(message.ticket)
-                    if reply is not None and not reply.done():  # who asked may have been cancelled
-                        reply.set_result(message)
-                case Overloaded():
-                    self._refuse(message)
-                case AbortByName():
-                    await self.abort(message.request_id)
+            await self._hear(await link.receive())
+
+    async def _hear(self, message: FromEngine) -> None:
+        match message:
+            case TokenOutput():
+                outputs, cut = self._frontend.receive(message)
+                for handle in cut:
+                    self._send(Abort(handle=handle))
+                for output in outputs:
+                    self._deliver(output.request_id, output)
+            case Stats() | Cleared() | Done():
+                reply = self._replies.get(message.ticket)
+                if reply is not None and not reply.done():  # who asked may have been cancelled
+                    reply.set_result(message)
+            case Overloaded():
+                self._refuse(message)
+            case AbortByName():
+                for name in self._named(message.request_id):
+                    await self.abort(name)
+
+    def _named(self, request_id: str | None) -> list[str]:
+        """Open requests that are meant by a name; None: all."""
+        if request_id is None:
+            return list(self._requests)
+        batch = f"{request_id}-"
+        return [name for name in self._requests if name == request_id or name.startswith(batch)]
 
     def _deliver(self, request_id: str, output: RequestOutput | InarchError) -> None:
         ongoing = self._requests.get(request_id)
@@ -353,7 +407,7 @@ class AsyncEngine:
                 sample.request_id,
                 InvalidRequestError(
                     f"the server is overloaded: {message.waiting} requests are waiting, the limit is "
-                    f"{self.config.max_waiting_requests}; try again later",
+                    f"{self.config.max_queued_requests}; try again later",
                     status=503,
                     code="overloaded",
                 ),
@@ -362,3 +416,9 @@ class AsyncEngine:
     def _check_alive(self) -> None:
         if self._over is not None:
             raise EngineDeadError(f"the engine is gone: {self._over}")
+
+
+def _template(folder: Path, tokenizer: Tokenizer) -> Template:
+    """What the formats of a model are recognised by."""
+    model_type = json.loads((folder / "config.json").read_bytes()).get("model_type", "")
+    return Template(model_type, tokenizer.chat_template.source, tokenizer.special_texts)

@@ -6,7 +6,7 @@ handle.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -37,7 +37,8 @@ class NewRequest(Message, frozen=True):
     max_tokens: int
     stop_ids: list[int]
     seed: int
-    namespace: str = ""
+    namespace: str = ""  # of the prefix cache: those of others share nothing with this request
+    priority: int = 0  # higher is sooner
     output: bytes = b""  # as `prompt`
     again: bool = False
     suspect: bool = False
@@ -48,9 +49,12 @@ class Abort(Message, frozen=True):
 
 
 class AbortByName(Message, frozen=True):
-    """End the requests of that name, whichever front end has them. Front ends hear it from the engine."""
+    """End requests, whichever front end has them: that one, or NAME-0, NAME-1 ... of a batch; None: all.
 
-    request_id: str
+    Front ends hear it from the engine.
+    """
+
+    request_id: str | None
 
 
 class GetStats(Message, frozen=True):
@@ -58,6 +62,30 @@ class GetStats(Message, frozen=True):
 
 
 class ClearCache(Message, frozen=True):
+    ticket: int
+
+
+class Pause(Message, frozen=True):
+    """Compute nothing until Continue. What runs is ended, set back (it keeps its tokens and gives up
+    its memory), or left where it is."""
+
+    ticket: int
+    mode: Literal["abort", "retract", "in_place"]
+
+
+class Continue(Message, frozen=True):
+    ticket: int
+
+
+class StartProfile(Message, frozen=True):
+    """Record what the engine process does, until StopProfile or for a number of steps."""
+
+    ticket: int
+    path: str  # of the trace file, which must not exist yet
+    steps: int | None = None
+
+
+class StopProfile(Message, frozen=True):
     ticket: int
 
 
@@ -90,18 +118,34 @@ class Ready(Message, frozen=True):
     info: ModelInfo
 
 
+class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probabilities of the N prompt tokens from `start` to the last: little-endian arrays.
+
+    chosen [N] of the tokens themselves, values and ids [N, top] of the most likely ones in their
+    place, wanted [N, W] of those that were named; all float32 but for ids, which are int32.
+    """
+
+    start: int
+    chosen: bytes
+    values: bytes
+    ids: bytes
+    wanted: bytes
+
+
 class TokenOutput(Message, frozen=True):
     """One step's news for one front end: parallel lists, one entry a sample.
 
     finish: index in the lists -> "stop" or "length". cached: index -> prompt tokens found in the
-    cache, with a sample's first token. logprobs: index -> (logprob, top values, top ids).
+    cache, with a sample's first token; prompts: index -> log-probabilities of a prompt, too.
+    logprobs: index -> (logprob, top values, top ids, log-probabilities of the ids that were named).
     """
 
     handles: list[int]
     tokens: list[int]
     finish: dict[int, str] = {}
     cached: dict[int, int] = {}
-    logprobs: dict[int, tuple[float, list[float], list[int]]] = {}
+    logprobs: dict[int, tuple[float, list[float], list[int], list[float]]] = {}
+    prompts: dict[int, PromptLogprobs] = {}
 
 
 class Stats(Message, frozen=True):
@@ -117,11 +161,19 @@ class Stats(Message, frozen=True):
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
+    paused: bool = False
 
 
 class Cleared(Message, frozen=True):
     ticket: int
     pages: int
+
+
+class Done(Message, frozen=True):
+    """An order was carried out, or why not: `error` is for the person who gave it."""
+
+    ticket: int
+    error: str = ""
 
 
 class Overloaded(Message, frozen=True):
@@ -131,8 +183,9 @@ class Overloaded(Message, frozen=True):
     waiting: int
 
 
-ToEngine = Hello | NewRequest | Abort | AbortByName | GetStats | ClearCache
-FromEngine = Ready | TokenOutput | Stats | Cleared | Overloaded | AbortByName
+Order = ClearCache | Pause | Continue | StartProfile | StopProfile
+ToEngine = Hello | NewRequest | Abort | AbortByName | GetStats | Order
+FromEngine = Ready | TokenOutput | Stats | Cleared | Done | Overloaded | AbortByName
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

@@ -23,14 +23,13 @@ import msgspec
 import zmq
 
 from inarch.config import EngineConfig, load
+from inarch.engine.control import Control
 from inarch.engine.garbage import settle
 from inarch.engine.journal import Incarnation, Journal
 from inarch.engine.keeper import READY, StartFailed
 from inarch.engine.messages import (
     Abort,
     AbortByName,
-    ClearCache,
-    Cleared,
     FromEngine,
     GetStats,
     Hello,
@@ -107,6 +106,7 @@ class Service:
         self._journal = Journal(journal, table.null_row)
         table.holders = self._journal.holders
         self._trials = Trials(self._journal, self._core.add)
+        self._control = Control(self._core, self._send, self._send_all)
         self._unprepared = self._prepare_first()
         self._parent = parent
 
@@ -131,6 +131,7 @@ class Service:
                     self._journal.count(len(output.tokens))
                     self._trials.heard(client, output)
                     self._send(client, output)
+                self._control.stepped()
 
     def _prepare_first(self) -> bool:
         """Prepare what can be before anyone waits; whether some shapes are left for later."""
@@ -172,16 +173,14 @@ class Service:
                 self._core.abort(message, client)
                 self._trials.leave(client, message.handle)
             case AbortByName():
-                for each in list(self._clients):
-                    self._send(each, message)
+                self._send_all(message)
             case Hello():
                 self._clients.add(client)
                 self._send(client, Ready(info=self._built.info))
             case GetStats():
                 self._send(client, self._core.stats(message.ticket))
-            case ClearCache():
-                pages = self._core.scheduler.clear_cache()
-                self._send(client, Cleared(ticket=message.ticket, pages=pages))
+            case _:
+                self._control.obey(client, message)
 
     def _take(self, message: NewRequest, client: bytes) -> None:
         if message.suspect:
@@ -189,6 +188,10 @@ class Service:
         elif not self._core.add(message, client):
             waiting = len(self._core.scheduler.waiting)
             self._send(client, Overloaded(handle=message.handle, waiting=waiting))
+
+    def _send_all(self, message: FromEngine) -> None:
+        for client in list(self._clients):
+            self._send(client, message)
 
     def _send(self, client: bytes, message: FromEngine) -> None:
         try:

@@ -127,7 +127,7 @@ def test_more_than_may_wait_is_refused_with_503(run: Callable[..., None]) -> Non
         assert all(error.status == 503 for error in refused)
         assert any(isinstance(answer, list) for answer in answers)
 
-    run(program, max_running_requests=1, max_waiting_requests=2)
+    run(program, max_running_requests=1, max_queued_requests=2)
 
 
 def test_the_reason_why_an_engine_cannot_start_arrives(run: Callable[..., None]) -> None:
