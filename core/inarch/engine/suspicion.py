@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from inarch.engine.frontend import SUSPECT, Sample, as_bytes
-from inarch.engine.journal import Holder, Journal
+from inarch.engine.journal import Journal
 from inarch.engine.messages import NewRequest, encode
 from inarch.engine.trials import CLEARED
 from inarch.errors import InvalidRequestError
@@ -23,16 +23,20 @@ def convict(samples: Iterable[Sample], client: bytes, journal: Journal) -> list[
     Those that killed it are returned: the one on trial, or a suspect that was all alone.
     """
     running, on_trial = journal.running(), journal.on_trial
-    guilty = []
-    for sample in samples:
-        holder = Holder(client, sample.handle)
-        if not _was_touched(sample, holder in running or holder == on_trial):
-            continue
+    touched = [
+        sample
+        for sample in samples
+        if _was_touched(sample, (client, sample.handle) in {*running, on_trial})
+    ]
+    for sample in touched:
         sample.deaths = sample.deaths + 1 if sample.since_death < CLEARED else 1
-        tried = sample.deaths > SUSPECT and holder == on_trial
-        if tried or (sample.deaths == SUSPECT and running == {holder}):
-            guilty.append(sample)
-    return guilty
+    alone = len(touched) == 1 and len(running) <= 1
+    return [
+        sample
+        for sample in touched
+        if (sample.deaths > SUSPECT and (client, sample.handle) == on_trial)
+        or (sample.deaths == SUSPECT and alone)
+    ]
 
 
 def _was_touched(sample: Sample, held: bool) -> bool:
