@@ -68,8 +68,8 @@ def test_no_process_that_works_outlives_its_server_either() -> None:
 
 
 def test_an_engine_that_dies_while_a_server_drains_is_replaced_too() -> None:
-    with ServerProcess() as server:
-        connection = server.send("POST", "/v1/completions", {**LONG_STREAM, "max_tokens": 1000})
+    with ServerProcess("--drain-timeout", "600") as server:
+        connection = server.send("POST", "/v1/completions", {**LONG_STREAM, "max_tokens": 500})
         response = connection.getresponse()
         assert response.read(1)
         server.signal(signal.SIGTERM)

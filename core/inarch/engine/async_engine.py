@@ -203,6 +203,8 @@ class AsyncEngine:
         if request_id in self._requests:
             raise InvalidRequestError(f"request id {request_id!r} is in use", param="request_id")
         self._quarantine.check(ids, params)
+        if not self.alive and len(self._frontend.samples) >= self.config.max_queued_requests:
+            raise self._overloaded(len(self._frontend.samples))
         samples = self._frontend.open(ids, params, request_id=request_id, terms=terms)
         name = self._frontend.samples[samples[0].handle].request_id
         self._requests[name] = Ongoing(listener, [message.handle for message in samples])
@@ -403,15 +405,15 @@ class AsyncEngine:
     def _refuse(self, message: Overloaded) -> None:
         sample = self._frontend.samples.get(message.handle)
         if sample is not None:
-            self._deliver(
-                sample.request_id,
-                InvalidRequestError(
-                    f"the server is overloaded: {message.waiting} requests are waiting, the limit is "
-                    f"{self.config.max_queued_requests}; try again later",
-                    status=503,
-                    code="overloaded",
-                ),
-            )
+            self._deliver(sample.request_id, self._overloaded(message.waiting))
+
+    def _overloaded(self, waiting: int) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"the server is overloaded: {waiting} requests are waiting, the limit is "
+            f"{self.config.max_queued_requests}; try again later",
+            status=503,
+            code="overloaded",
+        )
 
     def _check_alive(self) -> None:
         if self._over is not None:
