@@ -121,6 +121,23 @@ def test_requests_outlive_their_engine(run: Callable[..., None]) -> None:
     run(program, dtype="float32")
 
 
+def test_who_waited_for_a_dead_engine_is_taken_by_the_next_one(run: Callable[..., None]) -> None:
+    """However many may wait: nobody is refused who was let in."""
+
+    async def program(engine: AsyncEngine) -> None:
+        crowd = [asyncio.create_task(collect(engine, LONG))]
+        while not (await engine.stats()).running:
+            await asyncio.sleep(0.01)
+        crowd += [asyncio.create_task(collect(engine, LONG)) for _ in range(2)]
+        while (await engine.stats()).waiting < 2:
+            await asyncio.sleep(0.01)
+        assert engine._keeper
+        os.kill(engine._keeper.pid, signal.SIGKILL)
+        assert [len(answer) for answer in await asyncio.gather(*crowd)] == [400] * 3
+
+    run(program, max_running_requests=1, max_queued_requests=2)
+
+
 def test_more_than_may_wait_is_refused_with_503(run: Callable[..., None]) -> None:
     async def program(engine: AsyncEngine) -> None:
         crowd = [collect(engine, SHORT) for _ in range(30)]
