@@ -28,8 +28,6 @@ from inarch_server.tally import Tally
 if TYPE_CHECKING:
     from inarch.engine.messages import ModelInfo, Stats
 
-# Environment: the folder in which the front-end processes of one server count together.
-METRICS_DIR = "INARCH_METRICS_DIR"
 # SGLang's buckets, with finer ones below: a small model's first token takes 10 ms.
 LATENCY_S = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 2, 4, 6, 8, 10, 20,
              40, 60, 80, 100, 200, 400, 600, 1200, 1800, 2400)  # fmt: skip
@@ -179,6 +177,7 @@ class Exposition(Collector):
              self._rates.generated_per_s),
             ("sglang:cache_hit_rate", "Share of prompt tokens found in the prefix cache, of late",
              self._rates.cache_hit_rate),
+            ("inarch:paused", "1: told to compute nothing for now", now.paused),
             ("inarch:kv_pages_total", "KV pages that there are", now.kv_pages_total),
             ("inarch:kv_pages_used", "KV pages of samples that run", now.kv_pages_used),
             ("inarch:kv_pages_cached", "KV pages of the prefix cache", now.kv_pages_cached),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from inarch.errors import InvalidRequestError
-from inarch.sampling import SamplingParams
+from inarch.sampling import SamplingParams, Terms
 from inarch_server.answers import Answers
 from inarch_server.health import Health
 from inarch_server.metrics import Metrics
@@ -58,6 +58,7 @@ class Service:
         ids: Sequence[str],
         prompts: Sequence[Prompt],
         params: Sequence[SamplingParams],
+        terms: Terms | None = None,
     ) -> Answers:
         """Answers to `prompts`, one id and one set of parameters each; enter them to begin."""
         choices = sum(one.n for one in params)
@@ -67,14 +68,12 @@ class Service:
                 " of one request; send several requests",
                 param="n",
             )
+        stopwatch = Stopwatch(self.metrics, request[RECEIVED_S])
+        terms = terms or Terms(timeout_s=self.config.request_timeout)
         request[ANSWERS] = answers = Answers(
-            self.engine,
-            ids,
-            prompts,
-            params,
-            Stopwatch(self.metrics, request[RECEIVED_S]),
+            self.engine, ids, prompts, params, stopwatch, terms,
             keep_text=self.config.log_request_text,
-        )
+        )  # fmt: skip
         return answers
 
 

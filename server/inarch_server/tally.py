@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 from pathlib import Path
 
 # The memory is a row of float64: how many are in use, then for each name a head and its numbers. The
@@ -16,6 +17,9 @@ from pathlib import Path
 SIZE = 1 << 20  # bytes
 NAME = 31 * 8  # bytes
 SUFFIX = ".tally"
+NOTHING = struct.pack("d", 1.0)
+# Environment: the folder in which the front-end processes of one server count together.
+METRICS_DIR = "INARCH_METRICS_DIR"
 
 
 class Tally:
@@ -57,13 +61,18 @@ class Tally:
             return _read(self._memory)
         total: dict[str, list[float]] = {}
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
-            raw = path.read_bytes()
-            if len(raw) != SIZE:
-                continue  # it is only just being made
-            for name, numbers in _read(raw).items():
+            for name, numbers in _read(_used(path)).items():
                 before = total.get(name, [0.0] * len(numbers))
                 total[name] = [a + b for a, b in zip(before, numbers, strict=True)]
         return total
+
+
+def _used(path: Path) -> bytes:
+    """The part of a tally that is in use; of one that is only just being made, none of it."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        used = int(struct.unpack("d", head)[0]) if len(head) == 8 else 0
+        return head + file.read(8 * (used - 1)) if used else NOTHING
 
 
 def _read(memory: bytes | mmap.mmap) -> dict[str, list[float]]:

@@ -22,13 +22,14 @@ from inarch.engine.messages import CacheTree, ModelInfo, OpChoice, Stats, TreeNo
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError
-from inarch.sampling import SamplingParams
+from inarch.formats import Formats
+from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
 
 CONTEXT = 2048
 EOS = 256
 TEMPLATE = (
     "{% for m in messages %}"
-    "{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+    "{% if m.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
     "{{ m.role }}: {{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
@@ -91,6 +92,7 @@ class StandIn:
             reference_ops=("rms_norm",),
             ops=(OpChoice("rms_norm", "reference", 9, "no kernel applies"),),
         )
+        self.formats = Formats()
         self.alive = True
         self.delay_s = 0.0  # before every token
         self.fail_after: int | None = None  # tokens, then an error that ends the answer
@@ -100,6 +102,7 @@ class StandIn:
         self.running = self.generated = 0
         self.aborted = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.terms: list[Terms] = []
         self.asked: list[tuple[list[int], SamplingParams]] = []
 
     async def __aenter__(self) -> StandIn:
@@ -142,7 +145,9 @@ class StandIn:
         listener: Callable[[RequestOutput | InarchError], None],
         *,
         request_id: str,
+        terms: Terms = DEFAULT_TERMS,
     ) -> str:
+        self.terms.append(terms)
         self._tasks[request_id] = asyncio.create_task(
             self._tell(listener, self.generate(ids, params, request_id=request_id))
         )
@@ -200,6 +205,7 @@ class StandIn:
         text = self.tokenizer.detokenizer(
             prompt,
             stop=params.stop,
+            stop_regex=params.stop_regex,
             include_stop=params.include_stop,
             skip_special_tokens=params.skip_special_tokens,
         )

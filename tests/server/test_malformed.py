@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inarch_server.chat_protocol import ChatRequest
 from inarch_server.native_protocol import GenerateRequest
-from inarch_server.protocol import ChatRequest, CompletionRequest
+from inarch_server.protocol import CompletionRequest
 
 from .harness import Server, messages
 from .standin import StandIn
@@ -20,6 +21,15 @@ CHAT, COMPLETIONS, GENERATE = "/v1/chat/completions", "/v1/completions", "/gener
 HI = {"messages": messages("Hi")}
 ONE = {"prompt": "one"}
 TEXT = {"text": "one"}
+JSON = {"type": "json_object"}
+
+
+def tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+TOOL, NAMED_G = tool("f"), tool("g")
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +78,7 @@ def test_a_body_that_is_no_json_object_is_refused(
             'not "image_url"',
         ),
         (CHAT, {**HI, "model": 3}, "model", "got 3"),
-        (CHAT, {**HI, "max_tokens": 10**20}, "max_tokens", "must be between 1 and"),
+        (CHAT, {**HI, "max_tokens": 10**20}, "max_tokens", "must be between 0 and"),
         (CHAT, {**HI, "stream": "yes"}, "stream", 'got "yes"'),
         (CHAT, {**HI, "stream_options": {}}, "stream_options", "only with stream: true"),
         (CHAT, {**HI, "top_logprobs": 2}, "top_logprobs", "only with logprobs: true"),
@@ -98,9 +108,27 @@ def test_a_body_that_is_no_json_object_is_refused(
         (CHAT, {**HI, "logit_bias": {"1": 101}}, "logit_bias", "got 101"),
         (CHAT, {**HI, "logit_bias": [1]}, "logit_bias", "got a list of 1"),
         (CHAT, {**HI, "min_tokens": 5, "max_tokens": 4}, "min_tokens", "exceeds"),
-        (CHAT, {**HI, "tools": [{}]}, "tools", "is not supported"),
-        (CHAT, {**HI, "response_format": {"type": "json_object"}}, "response_format", "text"),
+        (CHAT, {**HI, "tools": [{}]}, "tools[0].type", "is required"),
+        (CHAT, {**HI, "tools": [{"type": "web_search"}]}, "tools[0].type", "'function'"),
+        (CHAT, {**HI, "tools": [TOOL, TOOL]}, "tools", "'f' twice"),
+        (CHAT, {**HI, "tools": [tool("f g")]}, "tools[0].function.name", 'got "f g"'),
+        (CHAT, {**HI, "tool_choice": "required"}, "tool_choice", "needs tools"),
+        (CHAT, {**HI, "tool_choice": {"type": "function"}}, "tool_choice", "needs the field"),
+        (CHAT, {**HI, "tools": [TOOL], "tool_choice": NAMED_G}, "tool_choice", "none of the tools"),
+        (CHAT, {**HI, "tools": [TOOL]}, "tools", "--tool-call-parser"),
+        (CHAT, {**HI, "functions": [{"name": "f"}]}, "functions", "tools and tool_choice"),
+        (CHAT, {**HI, "function_call": "auto"}, "function_call", "tools and tool_choice"),
         (CHAT, {**HI, "response_format": "json"}, "response_format", 'got "json"'),
+        (CHAT, {**HI, "response_format": {"type": "xml"}}, "response_format.type", 'got "xml"'),
+        (CHAT, {**HI, "response_format": {"type": "json_schema"}}, "response_format", "needs"),
+        (CHAT, {**HI, "response_format": {"type": "structural_tag"}}, "response_format", "needs"),
+        (CHAT, {**HI, "regex": "a", "ebnf": "b"}, "ebnf", "regex and ebnf"),
+        (CHAT, {**HI, "regex": "a", "response_format": JSON}, "response_format", "and regex both"),
+        (CHAT, {**HI, "guided_json": {}, "guided_regex": "a"}, "guided_regex", "use regex"),
+        (CHAT, {**HI, "reasoning_effort": "lots"}, "reasoning_effort", '"lots"'),
+        (CHAT, {**HI, "reasoning_effort": "high"}, "reasoning_effort", "enable_thinking"),
+        (CHAT, {**HI, "rid": ""}, "rid", 'got ""'),
+        (CHAT, {"messages": [{**HI["messages"][0], "tool_calls": [CALL]}]}, "messages[0]", "user"),
         (CHAT, {**HI, "continue_final_message": True}, "continue_final_message", "assistant"),
         (COMPLETIONS, {}, "prompt", "prompt is required"),
         (COMPLETIONS, {"prompt": None}, "prompt", "got null"),
@@ -123,10 +151,12 @@ def test_a_body_that_is_no_json_object_is_refused(
         (COMPLETIONS, {"prompt": "x" * (1 << 21)}, "prompt", "2097152 characters"),
         (COMPLETIONS, {"prompt": [[1], 2]}, "prompt[1]", "got 2"),
         (COMPLETIONS, {**ONE, "suffix": "s"}, "suffix", "is not supported"),
-        (COMPLETIONS, {**ONE, "best_of": 3}, "best_of", "other than n (1)"),
+        (COMPLETIONS, {**ONE, "best_of": 2, "n": 3}, "best_of", "at least n (3)"),
+        (COMPLETIONS, {**ONE, "best_of": 129}, "best_of", "got 129"),
+        (COMPLETIONS, {**ONE, "best_of": 2, "stream": True}, "best_of", "send no stream"),
         (COMPLETIONS, {**ONE, "echo": True, "logprobs": 1}, "echo", "echo with logprobs"),
         (COMPLETIONS, {**ONE, "logprobs": True}, "logprobs", "got true"),
-        (COMPLETIONS, {**ONE, "regex": "a*"}, "regex", "is not supported"),
+        (COMPLETIONS, {**ONE, "regex": 3}, "regex", "got 3"),
         (GENERATE, {}, "text", "exactly one of text and input_ids"),
         (GENERATE, {"text": "a", "input_ids": [1]}, "text", "exactly one of"),
         (GENERATE, {"text": [1]}, "text", "must be a text or a list of texts"),
@@ -164,7 +194,7 @@ def test_a_body_that_is_no_json_object_is_refused(
         (GENERATE, {**TEXT, "rid": 7}, "rid", "got 7"),
         (GENERATE, {**TEXT, "rid": [None]}, "rid", "got a list of 1"),
         (GENERATE, {**TEXT, "return_logprob": 1}, "return_logprob", "got 1"),
-        (GENERATE, {**TEXT, "logprob_start_len": 0}, "logprob_start_len", "only -1"),
+        (GENERATE, {**TEXT, "logprob_start_len": -2}, "logprob_start_len", "-2"),
         (GENERATE, {**TEXT, "image_data": "x"}, "image_data", "is not supported"),
     ],
 )

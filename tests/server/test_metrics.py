@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inarch.engine.messages import Stats
-from inarch_server.metrics import HISTOGRAMS, METRICS_DIR, Metrics
+from inarch_server.metrics import HISTOGRAMS, Metrics
 from inarch_server.rates import WINDOW_S, Rates
-from inarch_server.tally import Tally
+from inarch_server.tally import METRICS_DIR, Tally
 
 from .harness import Server
 from .standin import StandIn

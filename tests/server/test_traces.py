@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from inarch.config import EngineConfig
 from inarch.errors import ConfigError
-from inarch_server import observers, traces
+from inarch_server import extras, traces
 
 from .harness import Server, messages
 from .standin import StandIn
@@ -167,7 +167,7 @@ def test_spans_reach_a_collector_before_the_server_has_ended(
 def test_a_missing_package_is_told_before_a_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(observers, "OTLP", ("opentelemetry.no_such_thing",))
-    observers.check(EngineConfig())
+    monkeypatch.setattr(extras, "OTLP", ("opentelemetry.no_such_thing",))
+    extras.check_extras(EngineConfig())
     with pytest.raises(ConfigError, match=r"not installed .*pip install 'inarch\[otel\]'"):
-        observers.check(EngineConfig(otlp_endpoint="http://localhost:4318"))
+        extras.check_extras(EngineConfig(otlp_endpoint="http://localhost:4318"))

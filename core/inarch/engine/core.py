@@ -18,6 +18,7 @@ from inarch.engine.plan import Produced
 from inarch.engine.request import Request, Status
 from inarch.engine.runner import InFlight, Runner, StepResult
 from inarch.engine.scheduler import Scheduler
+from inarch.engine.scoring import prompt_logprobs
 
 TREE_HEAD = 32  # token ids of each node of the prefix tree that are told
 MAX_IN_FLIGHT = 2  # launched steps: when there are as many, the oldest is waited for
@@ -32,16 +33,17 @@ class EngineCore:
         self._max_waiting = max_waiting
         self._flight: deque[InFlight] = deque()
         self._pace = Pace()
+        self._paused = False
         self._requests: dict[tuple[bytes, int], Request] = {}
         self._steps = self._prompt_tokens = self._cached_tokens = self._generated_tokens = 0
 
     @property
     def has_work(self) -> bool:
-        return bool(self._flight) or self.scheduler.has_work
+        return bool(self._flight) or (self.scheduler.has_work and not self._paused)
 
     def add(self, message: NewRequest, client: bytes = b"") -> bool:
         """Queue a sample; False if too many are waiting."""
-        if len(self.scheduler.waiting) >= self._max_waiting:
+        if len(self.scheduler.waiting) >= self._max_waiting and not message.again:
             return False
         request = Request(
             message.handle,
@@ -51,9 +53,11 @@ class EngineCore:
             stop_ids=frozenset(message.stop_ids),
             seed=message.seed,
             namespace=message.namespace,
+            priority=message.priority,
             client=client,
         )
         request.arrived_s = self._pace.now()
+        request.go_on(np.frombuffer(message.output, dtype=np.int32).tolist())
         self._requests[client, message.handle] = request
         self.scheduler.add(request)
         return True
@@ -64,6 +68,19 @@ class EngineCore:
         if request is not None and request.status is not Status.FINISHED:
             self.scheduler.abort(request)
 
+    def handles(self, client: bytes) -> list[int]:
+        """Samples of a client that have not ended."""
+        return [handle for owner, handle in self._requests if owner == client]
+
+    def pause(self, *, retract: bool = False) -> None:
+        """Plan no further step until `proceed`; retract: running requests give up their memory."""
+        self._paused = True
+        if retract:
+            self.scheduler.retract_all()
+
+    def proceed(self) -> None:
+        self._paused = False
+
     def spare(self) -> float:
         """Seconds for which the next step should be held back for newcomers; 0: call `step` now."""
         if len(self._flight) != 1 or self._flight[0].ready():
@@ -73,7 +90,7 @@ class EngineCore:
     def step(self) -> dict[bytes, TokenOutput]:
         """Launch the next step, if there is one, and commit those that are done: news by client."""
         began = self._pace.now()
-        plan = self.scheduler.plan()
+        plan = None if self._paused else self.scheduler.plan()
         if plan is not None:
             self._flight.append(self._runner.launch(plan))
             behind = len(self._flight) > 1 and not self._flight[-2].ready()
@@ -108,6 +125,7 @@ class EngineCore:
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cached_tokens,
             generated_tokens=self._generated_tokens,
+            paused=self._paused,
         )
 
     def cache_tree(self, ticket: int, most: int) -> CacheTree:
@@ -133,6 +151,8 @@ class EngineCore:
         result = step.wait()
         self._pace.finished(step.plan)
         produced = self.scheduler.commit(step.plan, result.tokens)
+        for span, told in result.prompts:
+            span.request.prompt_logprobs.append(told)
         self._steps += 1
         self._generated_tokens += len(produced)
         for item in produced:
@@ -151,12 +171,20 @@ class EngineCore:
         if len(request.output) == 1:
             output.cached[index] = request.cached_tokens
             output.queued[index] = request.queued_s or 0.0
+            if request.params.prompt_logprobs is not None:
+                output.prompts[index] = prompt_logprobs(request)
             self._prompt_tokens += len(request.prompt)
             self._cached_tokens += request.cached_tokens
         wanted = request.params.logprobs
         if wanted is not None:
-            chosen, values, ids = result.logprobs[item.sequence]
-            output.logprobs[index] = (chosen, values[:wanted].tolist(), ids[:wanted].tolist())
+            told = result.logprobs[item.sequence]
+            named = len(request.params.logprob_token_ids)
+            output.logprobs[index] = (
+                float(told.chosen[0]),
+                told.values[0, :wanted].tolist(),
+                told.ids[0, :wanted].tolist(),
+                told.wanted[0, :named].tolist(),
+            )
         if item.finish:
             output.finish[index] = item.finish
             self._requests.pop((request.client, request.handle), None)

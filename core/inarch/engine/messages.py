@@ -6,7 +6,7 @@ handle.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,7 +25,11 @@ class Hello(Message, frozen=True):
 
 
 class NewRequest(Message, frozen=True):
-    """One sample to generate; the front end has validated it against ModelInfo."""
+    """One sample to generate; the front end has validated it against ModelInfo.
+
+    again: an earlier engine had it, so it is taken however many wait. output: its tokens so far.
+    suspect: earlier engines may have died of it, so it is let in as `inarch.engine.trials` says.
+    """
 
     handle: int
     prompt: bytes  # int32 token ids, little endian
@@ -33,11 +37,24 @@ class NewRequest(Message, frozen=True):
     max_tokens: int
     stop_ids: list[int]
     seed: int
-    namespace: str = ""
+    namespace: str = ""  # of the prefix cache: those of others share nothing with this request
+    priority: int = 0  # higher is sooner
+    output: bytes = b""  # as `prompt`
+    again: bool = False
+    suspect: bool = False
 
 
 class Abort(Message, frozen=True):
     handle: int
+
+
+class AbortByName(Message, frozen=True):
+    """End requests, whichever front end has them: that one, or NAME-0, NAME-1 ... of a batch; None: all.
+
+    Front ends hear it from the engine.
+    """
+
+    request_id: str | None
 
 
 class GetStats(Message, frozen=True):
@@ -51,6 +68,30 @@ class ClearCache(Message, frozen=True):
 class GetCacheTree(Message, frozen=True):
     ticket: int
     nodes: int  # most to tell of
+
+
+class Pause(Message, frozen=True):
+    """Compute nothing until Continue. What runs is ended, set back (it keeps its tokens and gives up
+    its memory), or left where it is."""
+
+    ticket: int
+    mode: Literal["abort", "retract", "in_place"]
+
+
+class Continue(Message, frozen=True):
+    ticket: int
+
+
+class StartProfile(Message, frozen=True):
+    """Record what the engine process does, until StopProfile or for a number of steps."""
+
+    ticket: int
+    path: str  # of the trace file, which must not exist yet
+    steps: int | None = None
+
+
+class StopProfile(Message, frozen=True):
+    ticket: int
 
 
 # ---- engine to front end ----
@@ -92,17 +133,27 @@ class Ready(Message, frozen=True):
     info: ModelInfo
 
 
-class StartFailed(Message, frozen=True):
-    error: str  # class name in inarch.errors
-    message: str
+class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probabilities of the N prompt tokens from `start` to the last: little-endian arrays.
+
+    chosen [N] of the tokens themselves, values and ids [N, top] of the most likely ones in their
+    place, wanted [N, W] of those that were named; all float32 but for ids, which are int32.
+    """
+
+    start: int
+    chosen: bytes
+    values: bytes
+    ids: bytes
+    wanted: bytes
 
 
 class TokenOutput(Message, frozen=True):
     """One step's news for one front end: parallel lists, one entry a sample.
 
     finish: index in the lists -> "stop" or "length". With a sample's first token come cached: index
-    -> prompt tokens found in the cache, and queued: index -> seconds until it was begun.
-    logprobs: index -> (logprob, top values, top ids).
+    -> prompt tokens found in the cache; queued: index -> seconds until it was begun; prompts: index
+    -> log-probabilities of a prompt.
+    logprobs: index -> (logprob, top values, top ids, log-probabilities of the ids that were named).
     """
 
     handles: list[int]
@@ -110,7 +161,8 @@ class TokenOutput(Message, frozen=True):
     finish: dict[int, str] = {}
     cached: dict[int, int] = {}
     queued: dict[int, float] = {}
-    logprobs: dict[int, tuple[float, list[float], list[int]]] = {}
+    logprobs: dict[int, tuple[float, list[float], list[int], list[float]]] = {}
+    prompts: dict[int, PromptLogprobs] = {}
 
 
 class Stats(Message, frozen=True):
@@ -126,6 +178,7 @@ class Stats(Message, frozen=True):
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
+    paused: bool = False
 
 
 class Cleared(Message, frozen=True):
@@ -151,6 +204,13 @@ class CacheTree(Message, frozen=True):
     tokens: int  # of the whole tree
 
 
+class Done(Message, frozen=True):
+    """An order was carried out, or why not: `error` is for the person who gave it."""
+
+    ticket: int
+    error: str = ""
+
+
 class Overloaded(Message, frozen=True):
     """The request was not taken: too many are waiting."""
 
@@ -158,8 +218,9 @@ class Overloaded(Message, frozen=True):
     waiting: int
 
 
-ToEngine = Hello | NewRequest | Abort | GetStats | ClearCache | GetCacheTree
-FromEngine = Ready | StartFailed | TokenOutput | Stats | Cleared | CacheTree | Overloaded
+Order = ClearCache | Pause | Continue | StartProfile | StopProfile
+ToEngine = Hello | NewRequest | Abort | AbortByName | GetStats | GetCacheTree | Order
+FromEngine = Ready | TokenOutput | Stats | Cleared | CacheTree | Done | Overloaded | AbortByName
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

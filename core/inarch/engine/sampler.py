@@ -16,6 +16,7 @@ from torch import Tensor
 from inarch.engine.philox import uniforms
 from inarch.engine.plan import StepPlan
 from inarch.engine.request import Request
+from inarch.engine.scoring import of_tokens, padded_ids
 from inarch.hal.device import Device, Transfer
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.ops import sampling as ops
@@ -38,6 +39,7 @@ class SampleInputs:
     penalized: bool
     biased: bool
     logprobs: int | None  # most alternatives that any of them asks for
+    asks: bool = False  # any wants the log-probabilities of certain tokens
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Sampled:
     """Transfers of a step's results; each row is one of SampleInputs.sequences."""
 
     tokens: Transfer
-    logprobs: tuple[Transfer, Transfer, Transfer] | None  # chosen, values, ids
+    logprobs: tuple[Transfer, ...] | None  # chosen, values, ids, wanted
 
 
 class Sampler:
@@ -62,6 +64,7 @@ class Sampler:
         self._penalized = np.zeros(rows, dtype=bool)
         self._biased = np.zeros(rows, dtype=bool)
         self._logprobs = np.full(rows, -1, dtype=np.int32)
+        self._asks = np.zeros(rows, dtype=bool)
         self._seeds = np.zeros(rows, dtype=np.uint64)
         self._uniforms = np.zeros((rows, BLOCK), dtype=np.float32)
         self._block = np.full(rows, -1, dtype=np.int64)  # which block of positions is drawn
@@ -132,6 +135,10 @@ class Sampler:
             biased = biases is not None
             arrays |= biases or {}
         top = int(self._logprobs[rows].max(initial=-1))
+        asks = top >= 0 and bool(self._asks[rows].any())
+        if asks:
+            wanted = [plan.requests[s].params.logprob_token_ids for s in sequences.tolist()]
+            arrays["logprob_ids"] = padded_ids(wanted)
         return SampleInputs(
             sequences,
             rows,
@@ -141,6 +148,7 @@ class Sampler:
             penalized=penalized,
             biased=biased,
             logprobs=top if top >= 0 else None,
+            asks=asks,
         )
 
     def _admit(self, request: Request) -> None:
@@ -154,6 +162,7 @@ class Sampler:
         self._penalized[row] = penalties != (1.0, 0.0, 0.0)
         self._biased[row] = bool(params.logit_bias) or params.min_tokens > 0
         self._logprobs[row] = -1 if params.logprobs is None else params.logprobs
+        self._asks[row] = params.logprobs is not None and bool(params.logprob_token_ids)
         self._seeds[row] = np.uint64(request.seed % 2**64)
         self._block[row] = -1
         if self._penalized[row]:
@@ -226,9 +235,9 @@ class Sampler:
             self._count(self._seen[1], rows, tokens)
         logprobs = None
         if inputs.logprobs is not None:
-            parts = self._logprob(raw, tokens, inputs.logprobs)
-            chosen, values, ids = (self._device.download(part) for part in parts)
-            logprobs = (chosen, values, ids)
+            ids = there["logprob_ids"] if inputs.asks else tokens.new_empty((len(tokens), 0))
+            parts = (*self._logprob(raw, tokens, inputs.logprobs), of_tokens(raw, ids))
+            logprobs = tuple(self._device.download(part) for part in parts)
         return Sampled(self._device.download(tokens), logprobs)
 
     def _apply_penalties(self, logits: Tensor, rows: Tensor, there: Mapping[str, Tensor]) -> Tensor:

@@ -21,8 +21,9 @@ function gauge(name, share, text) {
 }
 
 function show(now) {
-  el("trouble").hidden = now.alive;
-  el("trouble").textContent = now.alive ? "" : "The engine does not answer.";
+  const trouble = !now.alive ? "The engine does not answer." : now.engine.paused ? "The engine is paused." : "";
+  el("trouble").hidden = !trouble;
+  el("trouble").textContent = trouble;
   chart.add({at: performance.now() / 1000, written: now.generated_per_s, read: now.prompt_per_s});
   el("speed").textContent = short(now.generated_per_s);
   el("reading").textContent = short(now.prompt_per_s);

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from inarch.config import EngineConfig
+from inarch.engine import keeper
 from inarch.engine.async_engine import AsyncEngine
 from inarch.engine.outputs import RequestOutput
 from inarch.errors import EngineDeadError, InvalidRequestError, OutOfMemoryError
@@ -20,7 +23,7 @@ from inarch.sampling import SamplingParams
 
 from ..models.oracle import Saved
 
-LONG = SamplingParams(max_tokens=400, ignore_eos=True)
+LONG = SamplingParams(max_tokens=400, ignore_eos=True, seed=3)
 SHORT = SamplingParams(max_tokens=3, ignore_eos=True)
 
 
@@ -140,18 +143,37 @@ def test_a_sample_says_how_long_it_waited_in_the_engine(run: Callable[..., None]
     run(program, max_running_requests=1)
 
 
-def test_a_dead_engine_fails_what_runs_and_what_comes(run: Callable[..., None]) -> None:
+def test_requests_outlive_their_engine(run: Callable[..., None]) -> None:
     async def program(engine: AsyncEngine) -> None:
-        task = asyncio.create_task(collect(engine, LONG))
-        await asyncio.sleep(0.05)
-        os.kill(engine._child.pid, signal.SIGKILL)
-        with pytest.raises(EngineDeadError, match="-9"):
-            await task
-        with pytest.raises(EngineDeadError):
-            await collect(engine, SHORT)
-        assert not engine.alive
+        undisturbed = await collect(engine, LONG)
+        for _ in range(2):
+            task = asyncio.create_task(collect(engine, LONG))
+            await asyncio.sleep(0.1)
+            assert engine._keeper
+            os.kill(engine._keeper.pid, signal.SIGKILL)
+            answer = await task
+            assert [o.token_ids for o in answer] == [o.token_ids for o in undisturbed]
+            assert [o.completion_tokens for o in answer] == list(range(1, 401))
+        assert engine.alive
 
-    run(program)
+    run(program, dtype="float32")
+
+
+def test_who_waited_for_a_dead_engine_is_taken_by_the_next_one(run: Callable[..., None]) -> None:
+    """However many may wait: nobody is refused who was let in."""
+
+    async def program(engine: AsyncEngine) -> None:
+        crowd = [asyncio.create_task(collect(engine, LONG))]
+        while not (await engine.stats()).running:
+            await asyncio.sleep(0.01)
+        crowd += [asyncio.create_task(collect(engine, LONG)) for _ in range(2)]
+        while (await engine.stats()).waiting < 2:
+            await asyncio.sleep(0.01)
+        assert engine._keeper
+        os.kill(engine._keeper.pid, signal.SIGKILL)
+        assert [len(answer) for answer in await asyncio.gather(*crowd)] == [400] * 3
+
+    run(program, max_running_requests=1, max_queued_requests=2)
 
 
 def test_more_than_may_wait_is_refused_with_503(run: Callable[..., None]) -> None:
@@ -163,7 +185,7 @@ def test_more_than_may_wait_is_refused_with_503(run: Callable[..., None]) -> Non
         assert all(error.status == 503 for error in refused)
         assert any(isinstance(answer, list) for answer in answers)
 
-    run(program, max_running_requests=1, max_waiting_requests=2)
+    run(program, max_running_requests=1, max_queued_requests=2)
 
 
 def test_the_reason_why_an_engine_cannot_start_arrives(run: Callable[..., None]) -> None:
@@ -171,3 +193,43 @@ def test_the_reason_why_an_engine_cannot_start_arrives(run: Callable[..., None])
 
     with pytest.raises(OutOfMemoryError, match="--kv-tokens"):
         run(program, kv_tokens=10**13)
+
+
+def test_an_engine_that_cannot_be_started_again_is_given_up(
+    served: Callable[[str], Saved], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "MOST_FAILURES", 2)
+    folder = tmp_path / "model"
+    shutil.copytree(served("llama").folder, folder)
+
+    async def main() -> None:
+        config = EngineConfig(model=str(folder), backend="reference", kv_tokens=4096)
+        async with AsyncEngine(config) as engine:
+            shutil.rmtree(folder)
+            task = asyncio.create_task(collect(engine, LONG))
+            await asyncio.sleep(0.05)
+            assert engine._keeper
+            os.kill(engine._keeper.pid, signal.SIGKILL)
+            with pytest.raises(EngineDeadError, match="2 times in a row"):
+                await task
+            with pytest.raises(EngineDeadError):
+                await collect(engine, SHORT)
+            assert not engine.alive
+
+    asyncio.run(main())
+
+
+def test_while_no_engine_is_there_no_more_wait_than_may(run: Callable[..., None]) -> None:
+    async def program(engine: AsyncEngine) -> None:
+        assert engine._keeper
+        os.kill(engine._keeper.pid, signal.SIGKILL)
+        while engine.alive:
+            await asyncio.sleep(0.01)
+        answers = await asyncio.gather(
+            *(collect(engine, SHORT) for _ in range(5)), return_exceptions=True
+        )
+        refused = [answer for answer in answers if isinstance(answer, InvalidRequestError)]
+        assert [error.status for error in refused] == [503] * 3
+        assert [len(answer) for answer in answers if isinstance(answer, list)] == [3, 3]
+
+    run(program, max_queued_requests=2)

@@ -1,0 +1,29 @@
+"""Offers the formats of widespread model families to the server.
+
+The first format that recognises a model's template is taken, so the more particular ones go first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from inarch.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from inarch.parsing import ReasoningFormat, ToolFormat
+
+INARCH_API = (1, 0)
+
+
+@hookimpl
+def inarch_tool_formats() -> list[ToolFormat]:
+    from inarch_formats.hermes import Hermes
+
+    return [Hermes()]
+
+
+@hookimpl
+def inarch_reasoning_formats() -> list[ReasoningFormat]:
+    from inarch_formats.thinking import REASONING_FORMATS
+
+    return list(REASONING_FORMATS)
