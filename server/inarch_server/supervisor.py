@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 from collections.abc import Coroutine, Iterable
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -134,7 +135,8 @@ class Supervisor:
 
     async def _open(self) -> FrontEnd:
         """A front end that lets clients in. Raises InarchError: why it cannot."""
-        one = await FrontEnd.start(self._config, self._listener)
+        metrics = Path(self._keeper.folder, "metrics")
+        one = await FrontEnd.start(self._config, self._listener, metrics)
         self._front_ends.add(one)
         if self._engine is not None:
             one.tell(EngineBegins(self._engine))

@@ -218,9 +218,8 @@ def fragile() -> Iterator[ServerProcess]:
     """A server whose engine dies of a request that has a bias for the token POISON."""
     paths = (str(FRAGILE), str(FRAGILE / "installed"), os.environ.get("PYTHONPATH", ""))
     environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "FRAGILE_TOKEN": str(POISON)}
-    with ServerProcess(
-        "--backend", "fragile", "--dtype", "float32", environment=environment
-    ) as server:
+    options = ("--backend", "fragile", "--dtype", "float32", "--api-workers", "2")
+    with ServerProcess(*options, environment=environment) as server:
         yield server
 
 
@@ -240,8 +239,9 @@ def test_only_the_request_that_kills_engines_is_refused(fragile: ServerProcess) 
         assert [future.result() for future in bystanders] == [expected] * 6
     deaths = fragile.output.count("the engine is gone")
     assert deaths == 3, "two made it a suspect among others; of one it died alone"
-    # Clients like to try again: that costs no engine.
-    assert poison(fragile, "x") == (500, "poison_request")
+    # Clients like to try again, and may reach another front end: that costs no engine.
+    for _ in range(6):
+        assert poison(fragile, "x") == (500, "poison_request")
     assert fragile.output.count("the engine is gone") == deaths
 
 

@@ -275,6 +275,7 @@ class AsyncEngine:
 
     def engine_begins(self, engine: Incarnation) -> None:
         """An engine is there: say hello, and give it what is open as soon as it answers."""
+        self._quarantine.learn(Path(engine.folder))
         self._link = Link(engine)
         self._talk = asyncio.create_task(self._converse(self._link))
 
@@ -314,11 +315,11 @@ class AsyncEngine:
         """End the samples of which the engine has died."""
         if not self._begun or not link.engine.journal.exists():  # it never got that far
             return
-        journal = Journal(link.engine.journal)
+        journal, folder = Journal(link.engine.journal), Path(link.engine.folder)
         for sample in convict(list(self._frontend.samples.values()), link.name, journal):
             log.error("request %s is refused: the engine died of it", sample.request_id)
             self._frontend.close(sample.handle)
-            self._deliver(sample.request_id, self._quarantine.take(sample.message))
+            self._deliver(sample.request_id, self._quarantine.take(sample.message, folder))
 
     def _resubmit(self) -> None:
         for sample in list(self._frontend.samples.values()):

@@ -172,12 +172,14 @@ def test_suspects_come_in_one_at_a_time_until_each_is_cleared_ended_or_gone(tmp_
     assert len(begun) == 4
 
 
-def test_a_request_like_one_that_killed_engines_is_refused_at_once() -> None:
-    quarantine, params = Quarantine(), SamplingParams(temperature=0.5)
+def test_a_request_like_one_that_killed_engines_is_refused_at_once(tmp_path: Path) -> None:
+    quarantine, another, params = Quarantine(), Quarantine(), SamplingParams(temperature=0.5)
     quarantine.check([1], params)
-    error = quarantine.take(sample(1, params).message)
+    error = quarantine.take(sample(1, params).message, tmp_path)
     assert (error.status, error.code) == (500, "poison_request")
-    with pytest.raises(InvalidRequestError, match="died of this request"):
-        quarantine.check([1], params)
-    quarantine.check([2], params)
-    quarantine.check([1], SamplingParams(temperature=0.6))
+    another.learn(tmp_path)
+    for one in (quarantine, another):
+        with pytest.raises(InvalidRequestError, match="died of this request"):
+            one.check([1], params)
+        one.check([2], params)
+        one.check([1], SamplingParams(temperature=0.6))
