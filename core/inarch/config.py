@@ -152,6 +152,13 @@ class EngineConfig:
         metavar="NAME",
     )
     api_key: str | None = option(None, "Key that clients must send as a bearer token.", "Server")
+    cors_origins: str | None = option(
+        None,
+        "Origins whose web pages may use the server, e.g. https://app.example, several with commas, "
+        "* for any; by default none but its own.",
+        "Server",
+        metavar="ORIGINS",
+    )
     drain_timeout: float = option(
         30.0, "Seconds to let running requests finish at shutdown.", "Server", minimum=0
     )

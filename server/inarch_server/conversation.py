@@ -90,9 +90,9 @@ async def prepare(service: Service, asked: Conversation, params: SamplingParams)
         formats = replace(formats, reasoning=None)
     length = sum(len(message.get("content") or "") for message in asked.messages)
     if length <= INLINE_LENGTH:
-        text = _render(engine, asked)
+        text = rendered(engine, asked)
     else:
-        text = await asyncio.to_thread(_render, engine, asked)
+        text = await asyncio.to_thread(rendered, engine, asked)
     grammar = hold(engine, asked, params.grammar)
     if grammar is not None:
         text, grammar = behind_reasoning(engine.tokenizer, engine.formats.reasoning, text, grammar)
@@ -108,7 +108,7 @@ async def prepare(service: Service, asked: Conversation, params: SamplingParams)
     return Turn(prompt, params, reading)
 
 
-def _render(engine: AsyncEngine, asked: Conversation) -> str:
+def rendered(engine: AsyncEngine, asked: Conversation) -> str:
     messages = list(asked.messages)
     begun = _begun_answer(messages) if asked.continue_final else ""
     return render(engine, replace(asked, messages=messages)) + begun
