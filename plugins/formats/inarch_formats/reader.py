@@ -118,6 +118,12 @@ class Reader:
             self._record.append(text)
         return text
 
+    def unread(self, text: str) -> None:
+        """Put back what was consumed last."""
+        self.rest = text + self.rest
+        if self._record is not None:
+            self._record[:] = ["".join(self._record).removesuffix(text)]
+
     def more(self) -> Steps[None]:
         """Wait for more text."""
         if self.ended:
