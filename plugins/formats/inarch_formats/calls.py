@@ -88,7 +88,11 @@ def read_sections(
     outside = markers(*filter(None, (begin, call)))
     inside = markers(*filter(None, (call, end)))
     stops, whole = outside, False
-    while (marker := (yield from reader.text(Content, stops, begun=whole))) is not None:
+    while True:
+        due = bool(end) and stops is inside
+        marker = yield from reader.text(Content, stops, begun=whole, due=due)
+        if marker is None:
+            return
         if marker == end:
             stops, whole = outside, True
             continue
