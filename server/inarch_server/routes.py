@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
-
-from aiohttp import web
+from collections.abc import Sequence
 
 from inarch_server import decisions, info, responses, tokenizing
-from inarch_server.body import Body
 from inarch_server.chat_protocol import ChatRequest
 from inarch_server.decisions_protocol import DecisionRequest
-from inarch_server.native import generate
-from inarch_server.native_protocol import GenerateRequest
+from inarch_server.native_routes import NATIVE_ROUTES
 from inarch_server.openai_chat import chat_completions
 from inarch_server.openai_completions import completions
 from inarch_server.protocol import CompletionRequest
 from inarch_server.responses_protocol import ResponsesRequest
+from inarch_server.route import Route
 from inarch_server.tokenizing import DetokenizeRequest, TokenizeRequest
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@dataclass(frozen=True)
-class Route:
-    """One path with what is sent to it and what comes back.
-
-    answer: name of the schema of its JSON in openapi_answers, or a media type if it is no JSON.
-    streams: the body's `stream: true` makes it answer with server-sent events. also: further paths
-    and methods that do the same.
-    """
-
-    method: str
-    path: str
-    handler: Handler
-    summary: str
-    answer: str
-    body: type[Body] | None = None
-    streams: bool = False
-    also: Sequence[tuple[str, str]] = ()
-
-    @property
-    def ways(self) -> Iterator[tuple[str, str]]:
-        """Method and path."""
-        yield self.method, self.path
-        yield from self.also
-
 
 ROUTES: Sequence[Route] = (
     Route("GET", "/", info.page, "A page to chat on", "text/html"),
@@ -110,14 +78,5 @@ ROUTES: Sequence[Route] = (
         DetokenizeRequest,
         also=(("POST", "/detokenize"),),
     ),
-    Route(
-        "POST",
-        "/generate",
-        generate,
-        "SGLang's native request",
-        "Generated",
-        GenerateRequest,
-        streams=True,
-        also=(("PUT", "/generate"),),
-    ),
+    *NATIVE_ROUTES,
 )

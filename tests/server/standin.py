@@ -22,7 +22,7 @@ from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError
 from inarch.formats import Formats
-from inarch.sampling import SamplingParams
+from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
 
 CONTEXT = 2048
 EOS = 256
@@ -100,6 +100,7 @@ class StandIn:
         self.running = self.generated = 0
         self.aborted = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.terms: list[Terms] = []
         self.asked: list[tuple[list[int], SamplingParams]] = []
 
     async def __aenter__(self) -> StandIn:
@@ -133,7 +134,9 @@ class StandIn:
         listener: Callable[[RequestOutput | InarchError], None],
         *,
         request_id: str,
+        terms: Terms = DEFAULT_TERMS,
     ) -> str:
+        self.terms.append(terms)
         self._tasks[request_id] = asyncio.create_task(
             self._tell(listener, self.generate(ids, params, request_id=request_id))
         )
@@ -191,6 +194,7 @@ class StandIn:
         text = self.tokenizer.detokenizer(
             prompt,
             stop=params.stop,
+            stop_regex=params.stop_regex,
             include_stop=params.include_stop,
             skip_special_tokens=params.skip_special_tokens,
         )
