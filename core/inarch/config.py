@@ -160,6 +160,13 @@ class EngineConfig:
         metavar="NAME",
     )
     api_key: str | None = option(None, "Key that clients must send as a bearer token.", "Server")
+    cors_origins: str | None = option(
+        None,
+        "Origins whose web pages may use the server, e.g. https://app.example, several with commas, "
+        "* for any; by default none but its own.",
+        "Server",
+        metavar="ORIGINS",
+    )
     admin_api_key: str | None = option(
         None,
         "Key for routes that concern all users (/flush_cache, /pause_generation ...). Without one they "

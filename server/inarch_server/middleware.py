@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from inarch_server.access import check_access
+from inarch_server.cors import answer_preflights
 from inarch_server.refusals import refusal
 from inarch_server.service import CLIENT_GONE, RECEIVED_S, REQUEST_ID, SERVICE
 
@@ -70,4 +71,4 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 # From the outside in.
-MIDDLEWARES = (identify, count, refuse, authenticate)
+MIDDLEWARES = (identify, count, refuse, answer_preflights, authenticate)

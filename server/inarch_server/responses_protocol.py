@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
@@ -31,6 +32,9 @@ def _joined_parts(value: Any) -> Any:
     texts = []
     for i, part in enumerate(value):
         kind = part.get("type") if isinstance(part, dict) else part
+        if kind == "input_json" and isinstance(part.get("data"), dict | list):
+            texts.append(json.dumps(part["data"], ensure_ascii=False))
+            continue
         if not isinstance(kind, str) or kind not in TEXT_PARTS:
             raise ValueError(f"part {i} must be text (all the model reads), not {shown(kind)}")
         if not isinstance(part.get(TEXT_PARTS[kind]), str):
@@ -39,7 +43,12 @@ def _joined_parts(value: Any) -> Any:
     return "\n".join(texts)
 
 
-Text = Annotated[str, BeforeValidator(_joined_parts)]
+class TextPart(Body):
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+
+
+Text = Annotated[str, BeforeValidator(_joined_parts, json_schema_input_type=str | list[TextPart])]
 
 
 class InputMessage(Body):

@@ -96,6 +96,7 @@ class StandIn:
         self.die_after: int | None = None  # tokens, then the process is gone
         self.crash: Exception | None = None  # what generate raises at once
         self.endless = False  # answers never end by themselves
+        self.says: str | None = None  # instead of the prompt
         self.running = self.generated = 0
         self.aborted = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -259,9 +260,10 @@ class StandIn:
             )
 
     def _token(self, prompt: list[int], count: int, params: SamplingParams) -> int:
+        said = prompt if self.says is None else list(self.says.encode())
         if self.endless or params.ignore_eos:
-            return prompt[(count - 1) % len(prompt)]
-        return [*prompt, EOS][count - 1] if count <= len(prompt) + 1 else EOS
+            return said[(count - 1) % len(said)]
+        return [*said, EOS][count - 1] if count <= len(said) + 1 else EOS
 
     def _maybe_die(self, count: int) -> None:
         if self.die_after is not None and count > self.die_after:

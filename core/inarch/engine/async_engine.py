@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
@@ -43,12 +42,12 @@ from inarch.engine.messages import (
     TokenOutput,
 )
 from inarch.engine.outputs import RequestOutput
+from inarch.engine.recognition import recognise_formats
 from inarch.engine.resolve import resolve, set_environment
 from inarch.engine.suspicion import Quarantine, convict
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError, InvalidRequestError
-from inarch.formats import Formats, choose_formats
-from inarch.parsing import Template
+from inarch.formats import Formats
 from inarch.plugins import load_plugins
 from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
 
@@ -123,12 +122,7 @@ class AsyncEngine:
         self.tokenizer = await asyncio.to_thread(
             Tokenizer.load, Path(self.config.model), chat_template=self.config.chat_template
         )
-        self.formats = choose_formats(
-            load_plugins(),
-            _template(Path(self.config.model), self.tokenizer),
-            tool_call_parser=self.config.tool_call_parser,
-            reasoning_parser=self.config.reasoning_parser,
-        )
+        self.formats = recognise_formats(self.config, self.tokenizer)
         self._loaded.set()
 
     async def _start(self) -> None:
@@ -416,9 +410,3 @@ class AsyncEngine:
     def _check_alive(self) -> None:
         if self._over is not None:
             raise EngineDeadError(f"the engine is gone: {self._over}")
-
-
-def _template(folder: Path, tokenizer: Tokenizer) -> Template:
-    """What the formats of a model are recognised by."""
-    model_type = json.loads((folder / "config.json").read_bytes()).get("model_type", "")
-    return Template(model_type, tokenizer.chat_template.source, tokenizer.special_texts)

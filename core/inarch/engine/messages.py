@@ -112,6 +112,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     default_sampling: dict[str, Any]  # from generation_config.json
     memory: dict[str, int]  # where the device's bytes went, by purpose
     reference_ops: tuple[str, ...] = ()  # those that the plain reference runs
+    grammar_kinds: tuple[str, ...] = ()  # of the grammars that answers can be held to
 
 
 class Ready(Message, frozen=True):
