@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from inarch_triton.options import LOG2_E
 from inarch_triton.work import ITEM_FIELDS, JOB_FIELDS
 
-LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 ITEM = tl.constexpr(ITEM_FIELDS)
 JOB = tl.constexpr(JOB_FIELDS)

@@ -24,7 +24,7 @@ from triton.experimental.gluon._runtime import GluonASTSource
 from inarch.hal.attention import AttentionSpec
 from inarch_triton import (
     activation,
-    attention,
+    attention_launch,
     hopper,
     kv,
     linear,
@@ -102,7 +102,7 @@ def attention_source(
     features += [
         n for n, on in {"tree": tree, "window": spec.window, "cap": spec.softcap}.items() if on
     ]
-    constants = attention.attention_constants(
+    constants = attention_launch.attention_constants(
         spec, tile, page_tokens, tree=tree, sinks=spec.sinks, lse=False,
         gathered=shared and long, shared_rows=64 if shared and not long else 0,
         merged_rows=0 if long or tree else tiles.padded(group),
@@ -132,7 +132,7 @@ def small_sources(arch: str) -> Iterator[Source]:
         yield from writing_sources(kept)
     tile = tiles.choose_tile(arch, LLAMA, 16, 16, long=False)
     four = {"num_warps": 4}
-    merge = attention.merge_constants(LLAMA, tile, sinks=False, lse=False)
+    merge = attention_launch.merge_constants(LLAMA, tile, sinks=False, lse=False)
     parts = {"parts": "*fp32", "part_lse": "*fp32", "jobs": "*i32"}
     outputs = {"sinks": None, "out": "*bf16", "lse": None}
     yield Source("merge", merge_kernel, parts | outputs, merge, four)
