@@ -68,6 +68,8 @@ class Launcher:
 
     def _pages(self, layer: int, kv: tuple[Tensor, Tensor], tile: Tile) -> Pages:
         """K and V of a layer as the tile reads them; descriptors take long to make, so they stay."""
+        if tile.pairs:
+            return kv[0].view(torch.int16), kv[1].view(torch.int16)
         if not tile.descriptors:
             return kv
         k_pages, pages = self._descriptors.get((layer, tile), (None, None))
@@ -161,7 +163,7 @@ def attention_constants(
         "KEYS": tile.keys,
         "PAGE": page_tokens,
         "DESCRIPTORS": tile.descriptors,
-        "BOUNCE": tile.bounce and not INTERPRETED,
+        "PAIRS": tile.pairs,
         "WINDOW": spec.window or 0,
         "SOFTCAP": spec.softcap is not None,
         "SINKS": sinks,
@@ -173,6 +175,7 @@ def attention_constants(
         "CHUNKS": max(MERGED // max(merged_rows, 1), 1),
         "UPCAST": INTERPRETED and spec.dtype == torch.bfloat16,
         "EXACT": spec.dtype == torch.float32,
+        "INTERPRETED": INTERPRETED,
     }
 
 

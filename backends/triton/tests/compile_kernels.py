@@ -86,7 +86,9 @@ def attention_source(
     tile = tiles.for_shared_prefixes(tile) if shared and long else tile
     parts = "*fp32" if shared and not long else None
     kind, kept = NAMES[spec.dtype], NAMES[stored or spec.dtype]
-    pages = f"tensordesc<{kept}[{tile.keys}, {spec.key_dim}]>" if tile.descriptors else f"*{kept}"
+    pages = "*i16" if tile.pairs else f"*{kept}"
+    if tile.descriptors:
+        pages = f"tensordesc<{kept}[{tile.keys}, {spec.key_dim}]>"
     types = {
         "q": f"*{kind}", "k_pages": pages, "v_pages": pages, "table": "*i32", "items": "*i32",
         "tree": "*i64" if tree else None, "members": "*i32" if shared and long else None,
