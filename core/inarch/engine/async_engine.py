@@ -197,6 +197,8 @@ class AsyncEngine:
         if request_id in self._requests:
             raise InvalidRequestError(f"request id {request_id!r} is in use", param="request_id")
         self._quarantine.check(ids, params)
+        if not self.alive and len(self._frontend.samples) >= self.config.max_queued_requests:
+            raise self._overloaded(len(self._frontend.samples))
         samples = self._frontend.open(ids, params, request_id=request_id, terms=terms)
         name = self._frontend.samples[samples[0].handle].request_id
         self._requests[name] = Ongoing(listener, [message.handle for message in samples])
@@ -258,6 +260,7 @@ class AsyncEngine:
 
     def engine_begins(self, engine: Incarnation) -> None:
         """An engine is there: say hello, and give it what is open as soon as it answers."""
+        self._quarantine.learn(Path(engine.folder))
         self._link = Link(engine)
         self._talk = asyncio.create_task(self._converse(self._link))
 
@@ -297,11 +300,11 @@ class AsyncEngine:
         """End the samples of which the engine has died."""
         if not self._begun or not link.engine.journal.exists():  # it never got that far
             return
-        journal = Journal(link.engine.journal)
+        journal, folder = Journal(link.engine.journal), Path(link.engine.folder)
         for sample in convict(list(self._frontend.samples.values()), link.name, journal):
             log.error("request %s is refused: the engine died of it", sample.request_id)
             self._frontend.close(sample.handle)
-            self._deliver(sample.request_id, self._quarantine.take(sample.message))
+            self._deliver(sample.request_id, self._quarantine.take(sample.message, folder))
 
     def _resubmit(self) -> None:
         for sample in list(self._frontend.samples.values()):
@@ -397,15 +400,15 @@ class AsyncEngine:
     def _refuse(self, message: Overloaded) -> None:
         sample = self._frontend.samples.get(message.handle)
         if sample is not None:
-            self._deliver(
-                sample.request_id,
-                InvalidRequestError(
-                    f"the server is overloaded: {message.waiting} requests are waiting, the limit is "
-                    f"{self.config.max_queued_requests}; try again later",
-                    status=503,
-                    code="overloaded",
-                ),
-            )
+            self._deliver(sample.request_id, self._overloaded(message.waiting))
+
+    def _overloaded(self, waiting: int) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"the server is overloaded: {waiting} requests are waiting, the limit is "
+            f"{self.config.max_queued_requests}; try again later",
+            status=503,
+            code="overloaded",
+        )
 
     def _check_alive(self) -> None:
         if self._over is not None:
