@@ -212,7 +212,8 @@ class StandIn:
                 reason, matched = "stop", text.matched
             elif count == most:
                 reason = "length"
-            logprob = TokenLogprob(token, -0.5, ((token, -0.5), (10, float("-inf"))))
+            wanted = tuple(-named / 10 for named in params.logprob_token_ids)
+            logprob = TokenLogprob(token, -0.5, ((token, -0.5), (10, float("-inf"))), wanted)
             yield RequestOutput(
                 request_id=request_id,
                 index=index,
