@@ -65,7 +65,9 @@ class Held:
             )
         except InvalidRequestError as error:
             return str(error)
-        except Exception as error:  # a plugin's fault costs the request that needed it, nothing else
+        except (
+            Exception
+        ) as error:  # a plugin's fault costs the request that needed it, nothing else
             log.exception("a grammar could not be compiled")
             return f"the grammar could not be compiled: {type(error).__name__}: {error}"
         return None

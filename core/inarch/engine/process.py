@@ -42,7 +42,9 @@ from inarch.errors import InarchError
 
 log = logging.getLogger("inarch.engine")
 PARENT_CHECK_S = 1.0
-COMPILE_POLL_S = 0.001  # how often to look whether a grammar is compiled, while nothing else is done
+COMPILE_POLL_S = (
+    0.001  # how often to look whether a grammar is compiled, while nothing else is done
+)
 SPARE_POLL_S = 0.001  # how often to look whether the running step has ended earlier than expected
 # Shapes of steps that are prepared before anyone is told that the engine is ready, and for how long
 # more of them are: what is met unprepared, or while another is being prepared, waits longer.

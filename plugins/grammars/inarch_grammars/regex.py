@@ -14,9 +14,7 @@ from typing import Any
 from inarch_grammars.refusal import refuse
 
 PLAIN = frozenset({codes.LITERAL, codes.NOT_LITERAL, codes.RANGE, codes.NEGATE})
-CATEGORIES = frozenset(
-    {codes.CATEGORY_DIGIT, codes.CATEGORY_SPACE, codes.CATEGORY_WORD}
-)
+CATEGORIES = frozenset({codes.CATEGORY_DIGIT, codes.CATEGORY_SPACE, codes.CATEGORY_WORD})
 MOST_REPEATS = 1000
 
 

@@ -19,7 +19,13 @@ Schema = dict[str, Any] | bool
 DEEPEST = 48  # levels of subschemas
 
 # Every keyword that asserts something, with what its value must be.
-COUNT, NUMBER, SCHEMA, SCHEMAS, NAMED = "a count", "a number", "a schema", "schemas", "named schemas"
+COUNT, NUMBER, SCHEMA, SCHEMAS, NAMED = (
+    "a count",
+    "a number",
+    "a schema",
+    "schemas",
+    "named schemas",
+)
 KEYWORDS: dict[str, str] = {
     "type": "a type",
     "const": "anything",
@@ -63,7 +69,9 @@ def reduced(schema: Any) -> Schema:
         if isinstance(node, dict):
             _check_refs(found, node, path)
             if (options := node.get("oneOf")) and (why := overlap(found, options)):
-                raise refuse(_at(path), f"a value may match several options of oneOf: {why}; use anyOf")
+                raise refuse(
+                    _at(path), f"a value may match several options of oneOf: {why}; use anyOf"
+                )
     return found
 
 
@@ -75,11 +83,15 @@ def _reduced(schema: Any, path: str, depth: int) -> Schema:
     if isinstance(schema, bool):
         return schema
     if not isinstance(schema, dict):
-        raise refuse(_at(path), f"a schema is an object or a boolean, not {json.dumps(schema)[:80]}")
+        raise refuse(
+            _at(path), f"a schema is an object or a boolean, not {json.dumps(schema)[:80]}"
+        )
     if depth > DEEPEST:
         raise refuse(_at(path), f"schemas are nested more than {DEEPEST} levels deep")
     if depth and "$id" in schema:
-        raise refuse(_at(path), "$id within a schema, to which references would relate, is not followed")
+        raise refuse(
+            _at(path), "$id within a schema, to which references would relate, is not followed"
+        )
     kept: dict[str, Any] = {}
     for keyword, value in schema.items():
         kind = NAMED if keyword in DEFINITIONS else KEYWORDS.get(keyword)

@@ -81,7 +81,9 @@ class XgrammarCompiler:
         return XgrammarCompiled(self._compile(compiler, grammar), self)
 
     def matcher(self, compiled: xgrammar.CompiledGrammar) -> Matcher:
-        return ForcedMatcher(XgrammarAutomaton(self._library.GrammarMatcher(compiled)), self._forcing)
+        return ForcedMatcher(
+            XgrammarAutomaton(self._library.GrammarMatcher(compiled)), self._forcing
+        )
 
     def _open(self, pieces: Sequence[bytes]) -> xgrammar.GrammarCompiler:
         library = self._library
