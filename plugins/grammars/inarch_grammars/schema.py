@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from inarch_grammars.disjoint import overlap
+from inarch_grammars.endable import endable
 from inarch_grammars.refusal import check_size, refuse
 
 Schema = dict[str, Any] | bool
 DEEPEST = 48  # levels of subschemas
+LARGEST = 2**53  # beyond which a number of JSON need not be what it says
 
 # Every keyword that asserts something, with what its value must be.
 COUNT, NUMBER, SCHEMA, SCHEMAS, NAMED = (
@@ -68,6 +70,10 @@ def reduced(schema: Any) -> Schema:
     for path, node in nodes(found):
         if isinstance(node, dict):
             _check_refs(found, node, path)
+    if not endable(found):
+        raise refuse("the JSON schema", "no value can match it: each would have to contain another")
+    for path, node in nodes(found):
+        if isinstance(node, dict):
             if (options := node.get("oneOf")) and (why := overlap(found, options)):
                 raise refuse(
                     _at(path), f"a value may match several options of oneOf: {why}; use anyOf"
@@ -100,6 +106,8 @@ def _reduced(schema: Any, path: str, depth: int) -> Schema:
         where = f"{path}/{keyword}"
         if not _is(kind, value):
             raise refuse(_at(where), f"{kind} is needed, not {json.dumps(value)[:80]}")
+        if keyword in ("const", "enum") and not _safe(value):
+            raise refuse(_at(where), f"a number is beyond ±{LARGEST}")
         if kind == SCHEMA:
             value = _reduced(value, where, depth + 1)
         elif kind == SCHEMAS:
@@ -112,6 +120,7 @@ def _reduced(schema: Any, path: str, depth: int) -> Schema:
 
 def _is(kind: str, value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = number and abs(value) <= LARGEST
     match kind:
         case "a type":
             many = value if isinstance(value, list) else [value]
@@ -133,6 +142,15 @@ def _is(kind: str, value: Any) -> bool:
         case "named schemas" | "an object":
             return isinstance(value, dict)
     return True
+
+
+def _safe(value: Any) -> bool:
+    """Whether a value's numbers are the same for everyone who reads them."""
+    if isinstance(value, dict):
+        return all(map(_safe, value.values()))
+    if isinstance(value, list):
+        return all(map(_safe, value))
+    return not isinstance(value, int | float) or abs(value) <= LARGEST
 
 
 def nodes(schema: Schema, path: str = "#") -> Iterator[tuple[str, Schema]]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import xgrammar
 
 MOST_VALUES = 1000  # of an enum: they are compiled one by one
-MOST_COUNT = 10_000  # of characters or items that are counted
+MOST_COUNT = 10_000  # of items that are counted
 # The form of a schema, told by one of its keywords or its type -> what else it may have.
 RANGE = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 FORMS: dict[str, set[str]] = {
@@ -36,7 +36,7 @@ FORMS: dict[str, set[str]] = {
     "allOf": set(),
     "null": set(),
     "boolean": set(),
-    "string": {"minLength", "maxLength", "format"},
+    "string": {"format"},  # with lengths, what must be escaped in JSON is not
     "integer": RANGE,
     "number": RANGE,
     "array": {"items", "prefixItems", "minItems", "maxItems"},
@@ -155,9 +155,7 @@ class XgrammarAutomaton:
         self._matcher = matcher
 
     def fill(self, bitmask: np.ndarray) -> None:
-        import torch
-
-        self._matcher.fill_next_token_bitmask(torch.from_numpy(bitmask[None]))
+        self._matcher.fill_next_token_bitmask(bitmask[None])
 
     def accept(self, token: int) -> bool:
         return self._matcher.accept_token(token)
@@ -170,7 +168,12 @@ class XgrammarAutomaton:
         return count
 
     def text(self) -> str:
-        return "" if self._matcher.is_terminated() else self._matcher.find_jump_forward_string()
+        if self._matcher.is_terminated():
+            return ""
+        try:
+            return self._matcher.find_jump_forward_string()
+        except UnicodeDecodeError:  # it begins within a character
+            return ""
 
     @property
     def finished(self) -> bool:
@@ -208,7 +211,7 @@ def _not_enforced(node: dict[str, Any]) -> str:
 
 
 def _detail(form: str, node: dict[str, Any]) -> str:
-    counts = [node[k] for k in ("minLength", "maxLength", "minItems", "maxItems") if k in node]
+    counts = [node[k] for k in ("minItems", "maxItems", "maxProperties") if k in node]
     if counts and max(counts) > MOST_COUNT:
         return f"counts above {MOST_COUNT}"
     match form:
@@ -219,8 +222,8 @@ def _detail(form: str, node: dict[str, Any]) -> str:
         case "allOf" if len(node["allOf"]) > 1:
             return "allOf with several schemas"
         case "string" if "format" in node:
-            if node["format"] not in FORMATS or node.keys() & {"minLength", "maxLength"}:
-                return f"format {node['format']} here"
+            if node["format"] not in FORMATS:
+                return f"format {node['format']}"
         case "object":
             properties = node.get("properties", {})
             if undeclared := [n for n in node.get("required", ()) if n not in properties]:
