@@ -21,6 +21,7 @@ import numpy as np
 from inarch.grammar import Vocabulary
 
 KEPT = 8192  # texts whose tokens are remembered
+LONGEST_TEXT = 2000  # characters that are cut into tokens at once
 LONGEST_TOKEN = 64  # bytes of a token of which the beginning may be forced
 
 
@@ -102,7 +103,7 @@ class ForcedMatcher:
     def forced(self) -> Sequence[int]:
         if self._forced is None:
             text = self._automaton.text()
-            tokens = self._forcing.tokens(text) if text else ()
+            tokens = self._forcing.tokens(text[:LONGEST_TEXT]) if text else ()
             self._forced = tokens[: self._automaton.acceptable(tokens)] if tokens else ()
         return self._forced
 

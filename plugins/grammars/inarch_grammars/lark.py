@@ -18,6 +18,7 @@ JSON_OPTIONS = {
     "key_separator": ": ",
     "coerce_one_of": True,  # reduced schemas have no oneOf whose options overlap
 }
+REPEATED = {"optional": "?", "star": "*", "plus": "+"}
 TEXT = r"/(?s:.*)/"
 
 
@@ -47,7 +48,7 @@ def from_gbnf(source: str) -> str:
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
     try:
-        return "%llguidance {}\n" + gbnf_to_lark(ESCAPED.sub(_character, source))
+        return f"%llguidance {{}}\n{gbnf_to_lark(ESCAPED.sub(_character, source))}"
     except Exception as error:  # the library raises nothing more precise
         raise refuse("the EBNF grammar", str(error)) from None
 
@@ -77,28 +78,31 @@ class TagWriter:
         match item["type"]:
             case "const_string":
                 return self.literal(_string(item, "value", path))
-            case "json_schema" if item.get("style", "json") == "json" and not item.get("any_order"):
-                schema = with_options(reduced(item.get("json_schema")))
-                return self._rule(f"%json {json.dumps(schema)}")
-            case "regex":
-                return self._terminal(_regex(_string(item, "pattern", path)))
-            case "any_text" if last and not item.keys() - {"type"}:
-                return self._terminal(TEXT)
+            case "json_schema" | "regex" | "any_text" as kind:
+                return self._leaf(kind, item, path, last=last)
             case "sequence":
                 return self._sequence(item, path, last=last)
             case "or":
-                options = self._items(item, "elements", path, last=last)
-                return f"({' | '.join(options)})"
+                return f"({' | '.join(self._items(item, 'elements', path, last=last))})"
             case "tag":
                 return self._tag(item, path, last=last)
             case "triggered_tags" if last and not item.get("excludes"):
                 return self._triggered(item, path)
             case "tags_with_separator":
                 return self._separated(item, path)
-            case "optional" | "star" | "plus" as kind:
-                mark = {"optional": "?", "star": "*", "plus": "+"}[kind]
-                return f"({self._content(item, path, last=False)}){mark}"
-        raise refuse(f"the structural tag at {path}", f"llguidance cannot have {item['type']} here")
+            case kind if kind in REPEATED:
+                return f"({self._content(item, path, last=False)}){REPEATED[kind]}"
+        raise _cannot(item, path)
+
+    def _leaf(self, kind: str, item: dict[str, Any], path: str, *, last: bool) -> str:
+        if kind == "regex":
+            return self._terminal(_regex(_string(item, "pattern", path)))
+        if kind == "json_schema" and not item.keys() - {"type", "json_schema"}:
+            schema = with_options(reduced(item.get("json_schema")))
+            return self._rule(f"%json {json.dumps(schema)}")
+        if kind == "any_text" and last and not item.keys() - {"type"}:
+            return self._terminal(TEXT)
+        raise _cannot(item, path)
 
     def literal(self, text: str) -> str:
         """A text as it is, with special tokens in it as tokens."""
@@ -196,6 +200,10 @@ class TagWriter:
         name = f"PART_{len(self.rules)}"
         self.rules.append(f"{name}: {body}")
         return name
+
+
+def _cannot(item: dict[str, Any], path: str) -> Exception:
+    return refuse(f"the structural tag at {path}", f"llguidance cannot have this {item['type']} here")
 
 
 def _string(item: dict[str, Any], name: str, path: str) -> str:

@@ -7,8 +7,8 @@ alone, so that what is not a letter is too much. Everything but these is common 
 from __future__ import annotations
 
 import re
-import re._constants as codes
-import re._parser as parser
+import re._constants as codes  # type: ignore[import-not-found]
+import re._parser as parser  # type: ignore[import-not-found]
 from typing import Any
 
 from inarch_grammars.refusal import refuse
@@ -31,30 +31,36 @@ def check(source: str) -> None:
         items = items[1:]
     if items and items[-1] == (codes.AT, codes.AT_END):
         items = items[:-1]
-    _check(items)
+    _check(items, 1)
 
 
-def _check(items: list[tuple[Any, Any]]) -> None:
+def _check(items: list[tuple[Any, Any]], repeats: int) -> None:
+    """repeats: how often the items may come, at most, by what is around them."""
     for code, value in items:
-        if code in PLAIN:
+        if code in PLAIN or (code == codes.CATEGORY and value in CATEGORIES):
             continue
-        match code:
-            case codes.IN:
-                negated = value[0][0] == codes.NEGATE
-                if negated and any(one == codes.CATEGORY for one, _ in value):
-                    raise refuse("the regex", "xgrammar reads a class within [^...] as ASCII")
-                _check(value)
-            case codes.CATEGORY if value in CATEGORIES:
-                pass
-            case codes.BRANCH:
-                for branch in value[1]:
-                    _check(list(branch))
-            case codes.SUBPATTERN if not value[1] and not value[2]:
-                _check(list(value[3]))
-            case codes.MAX_REPEAT | codes.MIN_REPEAT:
-                low, high, inner = value
-                if max(low, 0 if high is codes.MAXREPEAT else high) > MOST_REPEATS:
-                    raise refuse("the regex", f"more than {MOST_REPEATS} repetitions")
-                _check(list(inner))
-            case _:
-                raise refuse("the regex", f"xgrammar does not enforce {str(code).lower()}")
+        many = repeats
+        if code in (codes.MAX_REPEAT, codes.MIN_REPEAT):
+            low, high, _ = value
+            many *= max(low, 1 if high is codes.MAXREPEAT else high, 1)
+        if many > MOST_REPEATS:
+            raise refuse("the regex", f"more than {MOST_REPEATS} repetitions")
+        for inner in _inside(code, value):
+            _check(inner, many)
+
+
+def _inside(code: Any, value: Any) -> list[list[tuple[Any, Any]]]:
+    """The parts of an expression."""
+    match code:
+        case codes.IN:
+            negated = value[0][0] == codes.NEGATE
+            if negated and any(one == codes.CATEGORY for one, _ in value):
+                raise refuse("the regex", "xgrammar reads a class within [^...] as ASCII")
+            return [value]
+        case codes.BRANCH:
+            return [list(branch) for branch in value[1]]
+        case codes.SUBPATTERN if not value[1] and not value[2]:
+            return [list(value[3])]
+        case codes.MAX_REPEAT | codes.MIN_REPEAT:
+            return [list(value[2])]
+    raise refuse("the regex", f"xgrammar does not enforce {str(code).lower()}")

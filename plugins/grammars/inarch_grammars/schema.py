@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from inarch_grammars.disjoint import overlap
-from inarch_grammars.endable import endable
 from inarch_grammars.refusal import check_size, refuse
+from inarch_grammars.shortest import longest_shortest
 
 Schema = dict[str, Any] | bool
+LONGEST = 20_000  # characters that a value must at least have
 DEEPEST = 48  # levels of subschemas
 LARGEST = 2**53  # beyond which a number of JSON need not be what it says
 
@@ -49,8 +50,8 @@ KEYWORDS: dict[str, str] = {
 DEFINITIONS = ("$defs", "definitions")  # hold schemas, and assert nothing
 TYPES = ("null", "boolean", "object", "array", "number", "integer", "string")
 FORMATS = frozenset(  # of the standard; any other is an annotation
-    "date-time date time duration email idn-email hostname idn-hostname ipv4 ipv6 uri uri-reference"
-    " iri iri-reference uuid uri-template json-pointer relative-json-pointer regex".split()
+    "date-time|date|time|duration|email|idn-email|hostname|idn-hostname|ipv4|ipv6|uri|uri-reference"
+    "|iri|iri-reference|uuid|uri-template|json-pointer|relative-json-pointer|regex".split("|")
 )
 
 
@@ -70,14 +71,11 @@ def reduced(schema: Any) -> Schema:
     for path, node in nodes(found):
         if isinstance(node, dict):
             _check_refs(found, node, path)
-    if not endable(found):
-        raise refuse("the JSON schema", "no value can match it: each would have to contain another")
+    if longest_shortest(found) > LONGEST:
+        raise refuse("the JSON schema", f"no value of fewer than {LONGEST} characters matches it")
     for path, node in nodes(found):
-        if isinstance(node, dict):
-            if (options := node.get("oneOf")) and (why := overlap(found, options)):
-                raise refuse(
-                    _at(path), f"a value may match several options of oneOf: {why}; use anyOf"
-                )
+        if isinstance(node, dict) and (why := overlap(found, node.get("oneOf", ()))):
+            raise refuse(_at(path), f"a value may match several options of oneOf: {why}; use anyOf")
     return found
 
 
@@ -100,7 +98,7 @@ def _reduced(schema: Any, path: str, depth: int) -> Schema:
         )
     kept: dict[str, Any] = {}
     for keyword, value in schema.items():
-        kind = NAMED if keyword in DEFINITIONS else KEYWORDS.get(keyword)
+        kind = _kind(keyword)
         if kind is None or (keyword == "format" and value not in FORMATS):
             continue
         where = f"{path}/{keyword}"
@@ -108,14 +106,23 @@ def _reduced(schema: Any, path: str, depth: int) -> Schema:
             raise refuse(_at(where), f"{kind} is needed, not {json.dumps(value)[:80]}")
         if keyword in ("const", "enum") and not _safe(value):
             raise refuse(_at(where), f"a number is beyond ±{LARGEST}")
-        if kind == SCHEMA:
-            value = _reduced(value, where, depth + 1)
-        elif kind == SCHEMAS:
-            value = [_reduced(one, f"{where}/{i}", depth + 1) for i, one in enumerate(value)]
-        elif kind == NAMED:
-            value = {k: _reduced(v, f"{where}/{k}", depth + 1) for k, v in value.items()}
-        kept[keyword] = value
+        kept[keyword] = _within(kind, value, where, depth + 1)
     return kept
+
+
+def _kind(keyword: str) -> str | None:
+    return NAMED if keyword in DEFINITIONS else KEYWORDS.get(keyword)
+
+
+def _within(kind: str, value: Any, path: str, depth: int) -> Any:
+    """A keyword's value, with the schemas in it reduced."""
+    if kind == SCHEMA:
+        return _reduced(value, path, depth)
+    if kind == SCHEMAS:
+        return [_reduced(one, f"{path}/{i}", depth) for i, one in enumerate(value)]
+    if kind == NAMED:
+        return {name: _reduced(one, f"{path}/{name}", depth) for name, one in value.items()}
+    return value
 
 
 def _is(kind: str, value: Any) -> bool:
@@ -159,7 +166,7 @@ def nodes(schema: Schema, path: str = "#") -> Iterator[tuple[str, Schema]]:
     if isinstance(schema, bool):
         return
     for keyword, value in schema.items():
-        kind = NAMED if keyword in DEFINITIONS else KEYWORDS[keyword]
+        kind = _kind(keyword)
         where = f"{path}/{keyword}"
         if kind == SCHEMA:
             yield from nodes(value, where)

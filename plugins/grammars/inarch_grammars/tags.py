@@ -41,6 +41,18 @@ def parse(source: str) -> Item:
     return tag
 
 
+def kinds(source: str) -> set[str]:
+    """The types of all parts of a structural tag."""
+    found: set[str] = set()
+
+    def note(item: Item, path: str) -> Item:
+        found.add(item["type"])
+        return item
+
+    read(source, note)
+    return found
+
+
 def names_any(source: str, texts: Iterable[str]) -> bool:
     """Whether a structural tag may contain any of some texts, outside of its schemas or in them."""
     literal = json.dumps(parse(source), ensure_ascii=False)

@@ -16,7 +16,7 @@ from inarch.grammar import Compiled, Compiler, Grammar, Kind, Matcher, Vocabular
 from inarch_grammars import lark
 from inarch_grammars.forced import ForcedMatcher, Forcing
 from inarch_grammars.refusal import check_size, refuse
-from inarch_grammars.schema import Schema, read_schema
+from inarch_grammars.schema import read_schema
 
 if TYPE_CHECKING:
     import llguidance
@@ -82,21 +82,24 @@ class LlguidanceCompiler:
         return ForcedMatcher(automaton, self._forcing)
 
     def _grammar(self, grammar: Grammar) -> str:
-        library = self._library.LLMatcher
+        """The grammar as the library takes it."""
+        library: Any = self._library.LLMatcher
+        text: str
         match grammar.kind:
             case "json_object":
-                return library.grammar_from_json_schema({"type": "object"}, dict(lark.JSON_OPTIONS))
+                schema = lark.with_options({"type": "object"})
+                text = library.grammar_from_json_schema(json.dumps(schema))
             case "json_schema":
                 schema = lark.with_options(read_schema(grammar.source))
-                return library.grammar_from_json_schema(json.dumps(schema))
+                text = library.grammar_from_json_schema(json.dumps(schema))
             case "regex":
-                return library.grammar_from_regex(grammar.source)
+                text = library.grammar_from_regex(grammar.source)
             case "ebnf":
-                return library.grammar_from_lark(lark.from_gbnf(grammar.source))
+                text = library.grammar_from_lark(lark.from_gbnf(grammar.source))
             case "structural_tag":
-                return library.grammar_from_lark(
-                    lark.from_tags(grammar.source, self._vocabulary.special)
-                )
+                written = lark.from_tags(grammar.source, self._vocabulary.special)
+                text = library.grammar_from_lark(written)
+        return text
 
 
 class LlguidanceCompiled:
@@ -125,19 +128,19 @@ class LlguidanceAutomaton:
         if token in self._stop_ids:
             self._ended = self._matcher.is_accepting()
             return self._ended
-        return self._matcher.try_consume_tokens([token]) == 1
+        return bool(self._matcher.try_consume_tokens([token]) == 1)
 
     def acceptable(self, tokens: Sequence[int]) -> int:
-        return self._matcher.validate_tokens(list(tokens))
+        return int(self._matcher.validate_tokens(list(tokens)))
 
     def text(self) -> str:
-        forced = self._matcher.compute_ff_bytes()
+        forced: bytes = self._matcher.compute_ff_bytes()
         self._check()
         return forced.decode(errors="ignore")
 
     @property
     def finished(self) -> bool:
-        return self._ended or self._matcher.is_stopped()
+        return self._ended or bool(self._matcher.is_stopped())
 
     def _check(self) -> None:
         if self._matcher.is_error():

@@ -23,6 +23,7 @@ from inarch_grammars.schema import Schema, nodes, read_schema, reduced
 if TYPE_CHECKING:
     import xgrammar
 
+MOST_PROPERTIES = 200  # they are compiled one with another
 MOST_VALUES = 1000  # of an enum: they are compiled one by one
 MOST_COUNT = 10_000  # of items that are counted
 # The form of a schema, told by one of its keywords or its type -> what else it may have.
@@ -78,12 +79,12 @@ class XgrammarCompiler:
             grammar.source, self._vocabulary.special
         ):
             compiler = self._with_special_tokens()
-        return XgrammarCompiled(self._compile(compiler, grammar), self)
+        compiled = self._compile(compiler, grammar)
+        return XgrammarCompiled(compiled, self, bounded=_bounded(grammar))
 
-    def matcher(self, compiled: xgrammar.CompiledGrammar) -> Matcher:
-        return ForcedMatcher(
-            XgrammarAutomaton(self._library.GrammarMatcher(compiled)), self._forcing
-        )
+    def matcher(self, compiled: xgrammar.CompiledGrammar, *, bounded: bool) -> Matcher:
+        automaton = XgrammarAutomaton(self._library.GrammarMatcher(compiled), bounded=bounded)
+        return ForcedMatcher(automaton, self._forcing)
 
     def _open(self, pieces: Sequence[bytes]) -> xgrammar.GrammarCompiler:
         library = self._library
@@ -141,24 +142,27 @@ class XgrammarCompiler:
 
 
 class XgrammarCompiled:
-    def __init__(self, compiled: xgrammar.CompiledGrammar, compiler: XgrammarCompiler) -> None:
-        self._compiled, self._compiler = compiled, compiler
+    def __init__(
+        self, compiled: xgrammar.CompiledGrammar, compiler: XgrammarCompiler, *, bounded: bool
+    ) -> None:
+        self._compiled, self._compiler, self._bounded = compiled, compiler, bounded
 
     def matcher(self) -> Matcher:
-        return self._compiler.matcher(self._compiled)
+        return self._compiler.matcher(self._compiled, bounded=self._bounded)
 
 
 class XgrammarAutomaton:
     """See inarch_grammars.forced.Automaton."""
 
-    def __init__(self, matcher: xgrammar.GrammarMatcher) -> None:
+    def __init__(self, matcher: xgrammar.GrammarMatcher, *, bounded: bool) -> None:
         self._matcher = matcher
+        self._bounded = bounded
 
     def fill(self, bitmask: np.ndarray) -> None:
         self._matcher.fill_next_token_bitmask(bitmask[None])
 
     def accept(self, token: int) -> bool:
-        return self._matcher.accept_token(token)
+        return bool(self._matcher.accept_token(token))
 
     def acceptable(self, tokens: Sequence[int]) -> int:
         count = 0
@@ -168,16 +172,24 @@ class XgrammarAutomaton:
         return count
 
     def text(self) -> str:
-        if self._matcher.is_terminated():
+        if not self._bounded or self._matcher.is_terminated():
             return ""
         try:
-            return self._matcher.find_jump_forward_string()
+            return str(self._matcher.find_jump_forward_string())
         except UnicodeDecodeError:  # it begins within a character
             return ""
 
     @property
     def finished(self) -> bool:
-        return self._matcher.is_terminated()
+        return bool(self._matcher.is_terminated())
+
+
+def _bounded(grammar: Grammar) -> bool:
+    """Whether a text that must come next is surely short: the library seeks its end, for ever if there
+    is none, as in `root ::= "a" root`. Schemas and regular expressions have been checked."""
+    if grammar.kind != "structural_tag":
+        return grammar.kind != "ebnf"
+    return not tags.kinds(grammar.source) & {"grammar", "repeat"}
 
 
 def _message(error: Exception) -> str:
@@ -228,6 +240,8 @@ def _detail(form: str, node: dict[str, Any]) -> str:
             properties = node.get("properties", {})
             if undeclared := [n for n in node.get("required", ()) if n not in properties]:
                 return f"required property {undeclared[0]!r}, which is not among the properties"
+            if len(properties) > MOST_PROPERTIES:
+                return f"an object of more than {MOST_PROPERTIES} properties in time"
             if properties and node.get("additionalProperties", False) is not False:
                 return "additionalProperties beside properties"
     return ""
