@@ -29,7 +29,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bench_host import CONFIG, VOCABULARY
-from null_backend import NullBackend, NullDevice
+from null_backend import LateTransfer, NullBackend, NullDevice, NullExecutor
 
 from inarch.config import EngineConfig
 from inarch.engine.build import build
@@ -37,9 +37,11 @@ from inarch.engine.core import EngineCore
 from inarch.engine.engine import Engine
 from inarch.engine.messages import NewRequest
 from inarch.grammar import Grammar
+from inarch.hal.device import Transfer
+from inarch.hal.executor import Step, StepInputs, StepShape
+from inarch.hal.kv import KVState
 from inarch.hal.op import Kernel
 from inarch.hal.reference.host import cpu_name
-from inarch.hal.support import yes
 from inarch.plugins import load_plugins
 from inarch.sampling import SamplingParams
 
@@ -60,41 +62,53 @@ LIST = {"type": "array", "items": PERSON, "minItems": 200}
 
 
 class ObedientDevice(NullDevice):
-    """A null device whose tokens are allowed by the mask: one of those allowed, as a number says."""
+    """A null device that is busy from a step's forward pass on, and yields tokens that are allowed."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._bitmask: np.ndarray | None = None
-        self._rows = np.empty(0, dtype=np.int64)
-        self._random = np.random.default_rng(0)
+    def __init__(self, vocab_size: int, memory_bytes: int, step_s: float) -> None:
+        super().__init__(vocab_size, memory_bytes, step_s)
+        self._mask: tuple[np.ndarray, np.ndarray] | None = None
 
     def kernels(self) -> Sequence[Kernel]:
         return [
-            *super().kernels(),
-            Kernel("apply_token_mask", "obedient", self._note, lambda _: yes(cost=0.1)),
-            Kernel("greedy", "obedient", self._greedy, lambda _: yes(cost=0.1)),
+            *(kernel for kernel in super().kernels() if kernel.op != "greedy"),
+            Kernel("apply_token_mask", "obedient", self._note),
+            Kernel("greedy", "obedient", self._greedy),
         ]
 
+    def executor(self) -> ObedientExecutor:
+        return ObedientExecutor(self, self._vocab_size)
+
+    def download(self, tensor: Tensor) -> Transfer:
+        return LateTransfer(tensor.numpy(), self._busy_until)
+
+    def forward(self) -> None:
+        """A step's forward pass is given to the device."""
+        self._busy_until = max(self._busy_until, time.monotonic()) + self._step_s
+
     def _note(self, logits: Tensor, bitmask: Tensor, rows: Tensor) -> Tensor:
-        self._bitmask, self._rows = bitmask.numpy().view(np.uint32), rows.numpy()
+        self._mask = bitmask.numpy().view(np.uint32), rows.numpy()
         return logits
 
     def _greedy(self, logits: Tensor) -> Tensor:
+        """The lowest token that is allowed."""
         tokens = np.full(len(logits), 7)
-        if self._bitmask is not None:
-            for row, words in zip(self._rows.tolist(), self._bitmask, strict=True):
-                tokens[row] = allowed(words, self._random)
-        self._bitmask = None
-        self._tokens = tokens
+        if self._mask is not None:
+            words, rows = self._mask
+            place = (words != 0).argmax(1)
+            word = words[np.arange(len(words)), place].astype(np.int64)
+            tokens[rows] = place * 32 + np.log2(word & -word).astype(np.int64)
+        self._mask = None
         return torch.from_numpy(tokens)
 
 
-def allowed(words: np.ndarray, random: np.random.Generator) -> int:
-    """A token that a bitmask allows."""
-    places = np.flatnonzero(words)
-    place = int(places[random.integers(len(places))])
-    bits = [bit for bit in range(32) if int(words[place]) >> bit & 1]
-    return place * 32 + bits[int(random.integers(len(bits)))]
+class ObedientExecutor(NullExecutor):
+    def __init__(self, device: ObedientDevice, vocab_size: int) -> None:
+        super().__init__(device, vocab_size)
+        self._obedient = device
+
+    def run(self, step: Step, shape: StepShape, inputs: StepInputs, kv: KVState) -> Any:
+        self._obedient.forward()
+        return super().run(step, shape, inputs, kv)
 
 
 class ObedientBackend(NullBackend):

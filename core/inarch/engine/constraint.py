@@ -66,8 +66,11 @@ class Constraint:
 
 
 def _forbid(bitmask: np.ndarray, tokens: Collection[int]) -> None:
+    allowed = [token for token in tokens if int(bitmask[token // 32]) >> token % 32 & 1]
+    if not allowed:
+        return
     kept = bitmask.view(np.uint32).copy()
-    for token in tokens:
+    for token in allowed:
         kept[token // 32] &= np.uint32(~(1 << token % 32) & 0xFFFFFFFF)
     if kept.any():
         bitmask[:] = kept.view(np.int32)
