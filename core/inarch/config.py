@@ -7,6 +7,7 @@ docs/configuration.md are all generated from the fields below: an option is writ
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -111,9 +112,9 @@ class EngineConfig:
         minimum=1,
         maximum=65536,
     )
-    max_waiting_requests: int = option(
+    max_queued_requests: int = option(
         8192,
-        "Most requests that wait; more are answered with 503.",
+        "Most requests that wait; more are answered with 503 and Retry-After.",
         "Memory and scheduling",
         minimum=1,
     )
@@ -140,10 +141,59 @@ class EngineConfig:
         "Memory and scheduling",
     )
 
+    engine_timeout: float = option(
+        300.0,
+        "Seconds without a finished step after which the engine counts as hung and is started again.",
+        "Memory and scheduling",
+        minimum=1,
+    )
+
     # ---- Server ----
     host: str = option("127.0.0.1", "Address to listen on.", "Server")
     port: int = option(30000, "Port to listen on.", "Server", minimum=0, maximum=65535)
+    tool_call_parser: str | None = option(
+        None,
+        "How the model writes calls of tools, e.g. hermes; by default told by its chat template; "
+        "none: look for no calls.",
+        "Server",
+        metavar="NAME",
+    )
+    reasoning_parser: str | None = option(
+        None,
+        "How the model sets reasoning apart from the answer, e.g. qwen3; by default told by its "
+        "chat template; none: leave it in the content.",
+        "Server",
+        metavar="NAME",
+    )
     api_key: str | None = option(None, "Key that clients must send as a bearer token.", "Server")
+    cors_origins: str | None = option(
+        None,
+        "Origins whose web pages may use the server, e.g. https://app.example, several with commas, "
+        "* for any; by default none but its own.",
+        "Server",
+        metavar="ORIGINS",
+    )
+    admin_api_key: str | None = option(
+        None,
+        "Key for routes that concern all users (/flush_cache, /pause_generation ...). Without one they "
+        "answer on loopback only.",
+        "Server",
+    )
+    request_timeout: float | None = option(
+        None,
+        "Seconds after which a request that has not finished is ended; never by default.",
+        "Server",
+        minimum=0.001,
+    )
+    profile_dir: str | None = option(
+        None,
+        "Folder for the traces of /start_profile; by default a new one among the temporary files.",
+        "Server",
+        metavar="FOLDER",
+    )
+    api_workers: int = option(
+        1, "Front-end processes that share the port.", "Server", minimum=1, maximum=256
+    )
     drain_timeout: float = option(
         30.0, "Seconds to let running requests finish at shutdown.", "Server", minimum=0
     )
@@ -224,3 +274,13 @@ def from_mapping(values: Mapping[str, Any]) -> EngineConfig:
     if unknown:
         raise ConfigError(f"unknown option {unknown[0]!r}; known are: {', '.join(sorted(known))}")
     return EngineConfig(**named)
+
+
+def dump(config: EngineConfig) -> bytes:
+    """A configuration as it travels to another process."""
+    return json.dumps(dataclasses.asdict(config)).encode()
+
+
+def load(dumped: bytes) -> EngineConfig:
+    """What `dump` was given."""
+    return from_mapping(json.loads(dumped))

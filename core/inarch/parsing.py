@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from inarch.grammar import Grammar
 
@@ -81,11 +81,20 @@ class Template:
     special_tokens: Sequence[str] = ()
 
 
+@runtime_checkable
 class ToolFormat(Protocol):
     """One way to write calls, e.g. "hermes"."""
 
-    name: str
-    special: bool  # its markers are special tokens, which the text must keep then
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def special(self) -> bool:
+        """Whether its markers are special tokens, which the text must keep then."""
+
+    @property
+    def reasons(self) -> bool:
+        """Whether its parser tells reasoning apart itself: no ReasoningFormat goes before it."""
 
     def used_by(self, template: Template) -> bool:
         """Whether a model of this template writes calls so. Names win over this: --tool-call-parser."""
@@ -98,12 +107,23 @@ class ToolFormat(Protocol):
         the answer to calls; for "auto" the text outside of calls is free."""
 
 
+@runtime_checkable
 class ReasoningFormat(Protocol):
     """One way to set reasoning apart from the answer, e.g. "qwen3"."""
 
-    name: str
-    special: bool
-    end: str  # the text that ends reasoning, e.g. "</think>"
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def special(self) -> bool: ...
+
+    @property
+    def begin(self) -> str:
+        """The text that begins reasoning, e.g. "<think>"; "" if every answer passes `end`."""
+
+    @property
+    def end(self) -> str:
+        """The text that ends reasoning, e.g. "</think>"."""
 
     def used_by(self, template: Template) -> bool: ...
 

@@ -35,6 +35,7 @@ from inarch.grammar import GrammarEngine
 from inarch.hal.backend import Backend
 from inarch.hal.op import Kernel
 from inarch.hookspecs import API_VERSION, BundledModel
+from inarch.parsing import ReasoningFormat, ToolFormat
 
 if TYPE_CHECKING:
     import click
@@ -111,6 +112,13 @@ class Plugins:
 
     def bundled_models(self) -> list[BundledModel]:
         return [model for model, _ in self.collect("inarch_bundled_models", BundledModel)]
+
+    def tool_formats(self) -> list[tuple[ToolFormat, PluginRecord]]:
+        """Ways to write calls, with the plugin that gives each. Names may clash: inarch.formats."""
+        return self.collect("inarch_tool_formats", ToolFormat)  # type: ignore[type-abstract]
+
+    def reasoning_formats(self) -> list[tuple[ReasoningFormat, PluginRecord]]:
+        return self.collect("inarch_reasoning_formats", ReasoningFormat)  # type: ignore[type-abstract]
 
     def commands(self) -> list[tuple[click.Command, PluginRecord]]:
         """Commands with the plugin that gives each."""

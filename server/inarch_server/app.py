@@ -1,4 +1,4 @@
-"""The routes of the server, around one engine."""
+"""The application: routes and middleware around one engine."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from inarch_server import info
+from inarch_server import openapi
 from inarch_server.body import MAX_BODY_BYTES
+from inarch_server.cors import ORIGINS, allow_origin, parse_origins
 from inarch_server.health import Health
 from inarch_server.metrics import Metrics
 from inarch_server.middleware import MIDDLEWARES, show_id
-from inarch_server.native import generate
-from inarch_server.openai_chat import chat_completions
-from inarch_server.openai_completions import completions
+from inarch_server.responses_store import RESPONSES, ResponseStore
+from inarch_server.routes import ROUTES
 from inarch_server.service import SERVICE, Service
+from inarch_server.sessions import SESSIONS, Sessions
 from inarch_server.turnstile import TURNSTILE, Turnstile
 
 if TYPE_CHECKING:
@@ -31,19 +32,12 @@ def make_app(engine: AsyncEngine, config: EngineConfig) -> web.Application:
     metrics = Metrics(len(engine.info.reference_ops))
     app[SERVICE] = Service(engine, config, metrics, Health(engine, metrics))
     app[TURNSTILE] = Turnstile()
-    app.on_response_prepare.append(show_id)
-    app.add_routes(
-        [
-            web.get("/", info.page),
-            web.get("/health", info.health),
-            web.get("/health_generate", info.health_generate),
-            web.get("/metrics", info.metrics),
-            web.get("/v1/models", info.models),
-            web.get("/v1/models/{id:.+}", info.model),
-            web.post("/v1/chat/completions", chat_completions),
-            web.post("/v1/completions", completions),
-            web.post("/generate", generate),
-            web.put("/generate", generate),
-        ]
-    )
+    app[RESPONSES] = ResponseStore()
+    app[SESSIONS] = Sessions()
+    app[ORIGINS] = parse_origins(config.cors_origins)
+    app.on_response_prepare.extend((show_id, allow_origin))
+    for route in ROUTES:
+        for method, path in route.ways:
+            app.router.add_route(method, path, route.handler)
+    app.router.add_get("/openapi.json", openapi.document)
     return app

@@ -64,12 +64,23 @@ def validate(value: Any, model: type[BodyT], under: str = "") -> BodyT:
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-    where = path([under, *first["loc"]])
+    where = path([under, *_in_value(value, first["loc"], first["type"] == "missing")])
     if first["type"] == "missing":
         raise InvalidRequestError(f"{where} is required", param=where)
     reason = str(first["msg"]).removeprefix("Value error, ")
     reason = reason[:1].lower() + reason[1:]
     raise InvalidRequestError(f"{where}: {reason}, got {shown(first['input'])}", param=where)
+
+
+def _in_value(value: Any, location: Sequence[str | int], missing: bool) -> list[str | int]:
+    """A location without what stands in no body: the names of the alternatives that were tried."""
+    found: list[str | int] = []
+    for part in location:
+        is_key = part in value if isinstance(value, dict) else isinstance(part, int)
+        if is_key and isinstance(value, dict | list | tuple):
+            found.append(part)
+            value = value[part]  # type: ignore[index]
+    return [*found, location[-1]] if missing else found
 
 
 def path(location: Sequence[str | int]) -> str:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
-from inarch.errors import InvalidRequestError
+from inarch_server.access import check_access
+from inarch_server.cors import answer_preflights
 from inarch_server.refusals import refusal
 from inarch_server.service import CLIENT_GONE, RECEIVED_S, REQUEST_ID, SERVICE
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-OPEN = frozenset({"/health", "/"})  # probes send no key; the page asks its reader for one
 CLIENT_CLOSED_REQUEST = 499
 HEADER = "X-Request-Id"
 _SANE_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
@@ -67,20 +66,9 @@ async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    key = request.app[SERVICE].config.api_key
-    if key is not None and request.path not in OPEN:
-        sent = request.headers.get(hdrs.AUTHORIZATION, "")
-        wanted = f"Bearer {key}"
-        # In constant time: how long a refusal takes must not tell how much of the key was right.
-        if not hmac.compare_digest(sent.encode(errors="surrogateescape"), wanted.encode()):
-            what = "the API key is wrong" if sent else "an API key is needed"
-            raise InvalidRequestError(
-                f"{what}; send it as 'Authorization: Bearer KEY'",
-                status=401,
-                code="invalid_api_key",
-            )
+    check_access(request)
     return await handler(request)
 
 
 # From the outside in.
-MIDDLEWARES = (identify, count, refuse, authenticate)
+MIDDLEWARES = (identify, count, refuse, answer_preflights, authenticate)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import msgspec
 from aiohttp import web
 
 from inarch.version import __version__
+from inarch_server import sse
 from inarch_server.answers import Answers, Piece
 from inarch_server.protocol import StreamOptions
-
-encode = msgspec.json.Encoder().encode
+from inarch_server.sse import encode
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Envelope:
         return {**self.head(kind), "choices": choices, **further}
 
 
-class OpenAIEvents:
+class OpenAIEvents(sse.DataEvents):
     """Events of a stream of choices; `kind` and `choice` are the endpoint's.
 
     There is one for nearly every token, and all of them but the choice is the same: encoded once.
@@ -50,22 +48,27 @@ class OpenAIEvents:
         self._envelope, self._answers = envelope, answers
         self._usage_at_end = bool(options and options.include_usage)
         self._usage_always = bool(options and options.continuous_usage_stats)
-        self._before = encode(envelope.head(self.kind))[:-1] + b',"choices":['
-        self._after = b'],"usage":null}' if self._usage_at_end else b"]}"
+        self._before = b"data: " + encode(envelope.head(self.kind))[:-1] + b',"choices":['
+        self._after = (b'],"usage":null}' if self._usage_at_end else b"]}") + b"\n\n"
 
     def choice(self, piece: Piece) -> dict[str, Any]:
         raise NotImplementedError
 
+    def usage(self) -> dict[str, Any]:
+        return self._answers.usage()
+
     def of(self, piece: Piece) -> bytes:
         choice = self.choice(piece)
         if self._usage_always:
-            usage = self._answers.usage()
-            return encode(self._envelope.wrap(self.kind, [choice], usage=usage))
+            whole = self._envelope.wrap(self.kind, [choice], usage=self.usage())
+            return sse.event(encode(whole))
         return b"%b%b%b" % (self._before, encode(choice), self._after)
 
-    def end(self) -> Iterable[bytes]:
-        if self._usage_at_end:
-            yield encode(self._envelope.wrap(self.kind, [], usage=self._answers.usage()))
+    def end(self) -> bytes:
+        if not self._usage_at_end:
+            return sse.DONE
+        last = self._envelope.wrap(self.kind, [], usage=self.usage())
+        return sse.event(encode(last)) + sse.DONE
 
 
 def json_response(value: Any, status: int = 200) -> web.Response:

@@ -6,12 +6,15 @@ The names of sampling fields are those of `SamplingParams`; what OpenAI's own AP
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema, model_validator
 
 from inarch.errors import InvalidRequestError
+from inarch.sampling import MAX_N
 from inarch_server.body import Body, shown
+from inarch_server.response_format import Constraints, ResponseFormat
+from inarch_server.terms import TermsBody
 
 
 def _as_tuple(value: Any) -> Any:
@@ -31,40 +34,35 @@ def _token_keys(value: Any) -> Any:
     return {int(key): bias for key, bias in value.items()}
 
 
-def _no_value(value: Any) -> Any:
-    if value:  # null, false and empty ask for nothing
-        raise ValueError("is not supported by this server; leave it out")
-    return None
+def refused(cure: str) -> BeforeValidator:
+    """For a field that is not supported: null, false and empty ask for nothing."""
+
+    def check(value: Any) -> None:
+        if value:
+            raise ValueError(f"is not supported by this server; {cure}")
+
+    return BeforeValidator(check, json_schema_input_type=None)
 
 
-def _text_format(value: Any) -> Any:
-    if value is not None and (not isinstance(value, dict) or value.get("type") != "text"):
-        raise ValueError("only the format text is supported by this server")
-    return value
+Strings = Annotated[
+    tuple[str, ...] | None,
+    BeforeValidator(_as_tuple, json_schema_input_type=str | list[str] | None),
+]
+TokenIds = Annotated[
+    tuple[int, ...] | None,
+    BeforeValidator(_as_tuple, json_schema_input_type=int | list[int] | None),
+]
+LogitBias = Annotated[
+    dict[int, float] | None,
+    BeforeValidator(_token_keys, json_schema_input_type=dict[str, float] | None),
+]
+Prompts = Annotated[
+    Any, WithJsonSchema(TypeAdapter(str | list[int] | list[str] | list[list[int]]).json_schema())
+]
+Unsupported = Annotated[Any, refused("leave it out")]
 
 
-def _joined_parts(value: Any) -> Any:
-    """Content given as a list of parts becomes one text."""
-    if not isinstance(value, list):
-        return value
-    for i, part in enumerate(value):
-        if not isinstance(part, dict) or part.get("type") != "text":
-            kind = part.get("type") if isinstance(part, dict) else part
-            raise ValueError(
-                f'part {i} must be of type "text" (all the model reads), not {shown(kind)}'
-            )
-        if not isinstance(part.get("text"), str):
-            raise ValueError(f"part {i} lacks its text")
-    return "\n".join(part["text"] for part in value)
-
-
-Strings = Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)]
-TokenIds = Annotated[tuple[int, ...] | None, BeforeValidator(_as_tuple)]
-LogitBias = Annotated[dict[int, float] | None, BeforeValidator(_token_keys)]
-Unsupported = Annotated[Any, BeforeValidator(_no_value)]
-
-
-class SamplingBody(Body):
+class SamplingBody(Constraints):
     """What both OpenAI endpoints and the native one have in common. None: as the model prefers."""
 
     max_tokens: int | None = None
@@ -78,6 +76,7 @@ class SamplingBody(Body):
     presence_penalty: float | None = None
     logit_bias: LogitBias = None
     stop: Strings = None
+    stop_regex: Strings = None
     stop_token_ids: TokenIds = None
     ignore_eos: bool | None = None
     seed: int | None = None
@@ -85,23 +84,23 @@ class SamplingBody(Body):
     skip_special_tokens: bool | None = None
     include_stop: bool | None = Field(default=None, alias="no_stop_trim")
 
-    regex: Unsupported = None
-    ebnf: Unsupported = None
-    json_schema: Unsupported = None
-    structural_tag: Unsupported = None
-
 
 class StreamOptions(Body):
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
 
 
-class OpenAIBody(SamplingBody):
+class OpenAIBody(SamplingBody, TermsBody):
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    response_format: Annotated[Any, BeforeValidator(_text_format)] = None
+    rid: str | None = Field(default=None, min_length=1, max_length=128)
     lora_path: Unsupported = None
+    guided_json: Annotated[Any, refused("use response_format, or json_schema")] = None
+    guided_regex: Annotated[Any, refused("use regex")] = None
+    guided_grammar: Annotated[Any, refused("use ebnf")] = None
+    guided_choice: Annotated[Any, refused("use regex: (one|two)")] = None
+    structured_outputs: Annotated[Any, refused("use response_format, regex or ebnf")] = None
 
     @model_validator(mode="after")
     def _stream_options_need_a_stream(self) -> OpenAIBody:
@@ -112,59 +111,26 @@ class OpenAIBody(SamplingBody):
         return self
 
 
-class Message(Body):
-    """One message; further fields (name, tool_calls, tool_call_id ...) reach the chat template."""
-
-    model_config = ConfigDict(extra="allow")
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str | None, BeforeValidator(_joined_parts)] = None
-
-    @model_validator(mode="after")
-    def _only_an_assistant_may_be_silent(self) -> Message:
-        if self.content is None and self.role != "assistant":
-            raise ValueError(f"a {self.role} message needs content")
-        return self
-
-
-class ChatRequest(OpenAIBody):
-    messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
-    continue_final_message: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    tools: Unsupported = None
-    functions: Unsupported = None
-    modalities: list[Literal["text"]] | None = None
-    audio: Unsupported = None
-
-    @model_validator(mode="after")
-    def _top_logprobs_need_logprobs(self) -> ChatRequest:
-        if self.top_logprobs is not None and not self.logprobs:
-            raise InvalidRequestError(
-                "top_logprobs is allowed only with logprobs: true", param="top_logprobs"
-            )
-        return self
-
-
 class CompletionRequest(OpenAIBody):
-    prompt: Any  # split by prompts.split, whose messages say which of four shapes is wrong where
+    prompt: (
+        Prompts  # split by prompts.split, whose messages say which of four shapes is wrong where
+    )
     logprobs: int | None = None
     echo: bool | None = None
-    suffix: Unsupported = None
-    best_of: int | None = None
+    suffix: Annotated[Any, refused("this model does not fill in: send a prompt")] = None
+    best_of: int | None = Field(default=None, ge=1, le=MAX_N)
+    response_format: ResponseFormat | None = None
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> CompletionRequest:
-        if self.best_of is not None and self.best_of != (self.n or 1):
+        n = self.n or 1
+        if self.best_of is not None and self.best_of < n:
             raise InvalidRequestError(
-                f"best_of ({self.best_of}) other than n ({self.n or 1}) is not supported",
-                param="best_of",
+                f"best_of ({self.best_of}) must be at least n ({n})", param="best_of"
             )
-        if self.echo and self.logprobs is not None:
+        if self.best_of is not None and self.best_of > n and self.stream:
             raise InvalidRequestError(
-                "echo with logprobs is not supported: log-probabilities of the prompt are not kept",
-                param="echo",
+                "which of best_of answers is best is known when all are there: send no stream: true",
+                param="best_of",
             )
         return self

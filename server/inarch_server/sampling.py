@@ -27,6 +27,7 @@ def sampling_params(
     said = {name: getattr(body, name) for name in SHARED}
     said |= {name: value for name, (_, value) in worked_out.items()}
     given = {name: value for name, value in said.items() if value is not None}
+    given["grammar"] = body.constraint(under)
     params = SamplingParams(**(engine.info.default_sampling | given))
     try:
         params.check(engine.info.vocab_size)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
+import msgspec
 from aiohttp import web
 
 from inarch.errors import InvalidRequestError
 from inarch_server.answers import Answers, Piece
-from inarch_server.openai_common import encode
 from inarch_server.refusals import refusal
 from inarch_server.service import CLIENT_GONE, REQUEST_ID, SERVICE
 
@@ -30,19 +29,49 @@ HEADERS = {
 }
 DONE = b"data: [DONE]\n\n"
 
+encode = msgspec.json.Encoder().encode
+
 
 class Events(Protocol):
-    """How an endpoint words its stream: JSON for the data of each event."""
+    """How an endpoint words its stream: events as they go over the wire, empty for none."""
+
+    def begin(self) -> bytes:
+        """What comes before all else, once it is sure that the request is not refused."""
 
     def of(self, piece: Piece) -> bytes:
         """What is new of one choice."""
 
-    def end(self) -> Iterable[bytes]:
+    def end(self) -> bytes:
         """What comes after the last choice has finished."""
+
+    def error(self, body: dict[str, Any]) -> bytes:
+        """What comes instead if something went wrong; `body` is that of OpenAI's errors."""
+
+
+class DataEvents:
+    """For streams of events without names, ended by [DONE]."""
+
+    def begin(self) -> bytes:
+        return b""
+
+    def end(self) -> bytes:
+        return DONE
+
+    def error(self, body: dict[str, Any]) -> bytes:
+        return event(encode(body)) + DONE
+
+
+def event(data: bytes) -> bytes:
+    """An event without a name. `data` is a line."""
+    return b"data: %b\n\n" % data
+
+
+def named_event(name: str, data: bytes) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
 
 
 async def stream(request: web.Request, answers: Answers, events: Events) -> web.StreamResponse:
-    """Send the answers as events, ended by [DONE].
+    """Send the answers as events.
 
     An error before the first token is raised, and answered with its own status; a later one can
     only be an event of the stream.
@@ -51,6 +80,8 @@ async def stream(request: web.Request, answers: Answers, events: Events) -> web.
     response = web.StreamResponse(headers=HEADERS)
     try:
         await response.prepare(request)
+        if first := events.begin():
+            await _write(request, response, first)
         more = True
         while more:
             lump, more = await _news(request, answers, events)
@@ -58,7 +89,7 @@ async def stream(request: web.Request, answers: Answers, events: Events) -> web.
         await response.write_eof()
     except asyncio.CancelledError:
         if request.app[SERVICE].out_of_patience.is_set() and response.prepared:
-            await _say_goodbye(response, request[REQUEST_ID])
+            await _say_goodbye(response, events, request[REQUEST_ID])
         raise
     except (ConnectionError, TimeoutError) as error:
         log.info("%s: the client %s", request[REQUEST_ID], error or "has stopped reading")
@@ -68,12 +99,12 @@ async def stream(request: web.Request, answers: Answers, events: Events) -> web.
     return response
 
 
-async def _say_goodbye(response: web.StreamResponse, request_id: str) -> None:
+async def _say_goodbye(response: web.StreamResponse, events: Events, request_id: str) -> None:
     """Tell a client whose stream the server cuts short that it is not complete."""
     stopping = InvalidRequestError("the server is stopping", status=503, code="server_stopping")
     with suppress(ConnectionError, TimeoutError):
         async with asyncio.timeout(GOODBYE_S):
-            await response.write(_event(encode(refusal(stopping, request_id).body)) + DONE)
+            await response.write(events.error(refusal(stopping, request_id).body))
             await response.write_eof()
 
 
@@ -81,11 +112,10 @@ async def _news(request: web.Request, answers: Answers, events: Events) -> tuple
     """All events that there are by now, and whether there will be more."""
     try:
         if pieces := await answers.take():
-            return b"".join([_event(events.of(piece)) for piece in pieces]), True
-        last = [_event(event) for event in events.end()]
+            return b"".join([events.of(piece) for piece in pieces]), True
+        return events.end(), False
     except Exception as error:
-        last = [_event(encode(refusal(error, request[REQUEST_ID]).body))]
-    return b"".join([*last, DONE]), False
+        return events.error(refusal(error, request[REQUEST_ID]).body), False
 
 
 async def _write(request: web.Request, response: web.StreamResponse, lump: bytes) -> None:
@@ -96,7 +126,3 @@ async def _write(request: web.Request, response: web.StreamResponse, lump: bytes
         return
     async with asyncio.timeout(STALLED_S):
         await response.write(lump)
-
-
-def _event(data: bytes) -> bytes:
-    return b"data: %b\n\n" % data

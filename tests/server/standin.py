@@ -21,13 +21,14 @@ from inarch.engine.messages import ModelInfo, Stats
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError
-from inarch.sampling import SamplingParams
+from inarch.formats import Formats
+from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
 
 CONTEXT = 2048
 EOS = 256
 TEMPLATE = (
     "{% for m in messages %}"
-    "{% if m.role == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
+    "{% if m.role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
     "{{ m.role }}: {{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
@@ -88,16 +89,42 @@ class StandIn:
             default_sampling=default_sampling or {},
             memory={},
         )
+        self.formats = Formats()
         self.alive = True
         self.delay_s = 0.0  # before every token
         self.fail_after: int | None = None  # tokens, then an error that ends the answer
         self.die_after: int | None = None  # tokens, then the process is gone
         self.crash: Exception | None = None  # what generate raises at once
         self.endless = False  # answers never end by themselves
+        self.says: str | None = None  # instead of the prompt
         self.running = self.generated = 0
         self.aborted = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.terms: list[Terms] = []
+        self.orders: list[tuple[Any, ...]] = []
+        self.paused = False
         self.asked: list[tuple[list[int], SamplingParams]] = []
+
+    # ---- orders, which are only noted ----
+
+    async def clear_cache(self) -> int:
+        self.orders.append(("clear_cache",))
+        return 3
+
+    def abort_everywhere(self, request_id: str | None) -> None:
+        self.orders.append(("abort", request_id))
+
+    async def pause(self, mode: str) -> None:
+        self.orders.append(("pause", mode))
+
+    async def proceed(self) -> None:
+        self.orders.append(("proceed",))
+
+    async def start_profile(self, path: str, steps: int | None = None) -> None:
+        self.orders.append(("start_profile", path, steps))
+
+    async def stop_profile(self) -> None:
+        self.orders.append(("stop_profile",))
 
     async def __aenter__(self) -> StandIn:
         return self
@@ -121,6 +148,7 @@ class StandIn:
             prompt_tokens=sum(len(prompt) for prompt, _ in self.asked),
             cached_tokens=0,
             generated_tokens=self.generated,
+            paused=self.paused,
         )
 
     def begin(
@@ -130,7 +158,9 @@ class StandIn:
         listener: Callable[[RequestOutput | InarchError], None],
         *,
         request_id: str,
+        terms: Terms = DEFAULT_TERMS,
     ) -> str:
+        self.terms.append(terms)
         self._tasks[request_id] = asyncio.create_task(
             self._tell(listener, self.generate(ids, params, request_id=request_id))
         )
@@ -188,11 +218,20 @@ class StandIn:
         text = self.tokenizer.detokenizer(
             prompt,
             stop=params.stop,
+            stop_regex=params.stop_regex,
             include_stop=params.include_stop,
             skip_special_tokens=params.skip_special_tokens,
         )
         room = self.info.context_length - len(prompt)
         most = min(params.max_tokens or room, room)
+        about: tuple[TokenLogprob, ...] = ()
+        if params.prompt_logprobs is not None:
+            about = tuple(_logprob(t, params) for t in prompt[max(params.logprob_start, 1) :])
+        if params.max_tokens == 0:
+            yield RequestOutput(
+                request_id, index, "", (), (), "length", None, len(prompt), 0, 0, None, about
+            )
+            return
         for count in itertools.count(1):
             self._maybe_die(count)
             if self.fail_after is not None and count > self.fail_after:
@@ -205,7 +244,7 @@ class StandIn:
                 reason, matched = "stop", text.matched
             elif count == most:
                 reason = "length"
-            logprob = TokenLogprob(token, -0.5, ((token, -0.5), (10, float("-inf"))))
+            logprob = _logprob(token, params)
             yield RequestOutput(
                 request_id=request_id,
                 index=index,
@@ -217,14 +256,22 @@ class StandIn:
                 prompt_tokens=len(prompt),
                 completion_tokens=count,
                 cached_tokens=0 if index == 0 else len(prompt),
+                prompt_logprobs=about if count == 1 else (),
             )
 
     def _token(self, prompt: list[int], count: int, params: SamplingParams) -> int:
+        said = prompt if self.says is None else list(self.says.encode())
         if self.endless or params.ignore_eos:
-            return prompt[(count - 1) % len(prompt)]
-        return [*prompt, EOS][count - 1] if count <= len(prompt) + 1 else EOS
+            return said[(count - 1) % len(said)]
+        return [*said, EOS][count - 1] if count <= len(said) + 1 else EOS
 
     def _maybe_die(self, count: int) -> None:
         if self.die_after is not None and count > self.die_after:
             self.alive = False
             raise EngineDeadError("the engine process has ended")
+
+
+def _logprob(token: int, params: SamplingParams) -> TokenLogprob:
+    """The same for every token; a named one's is minus its id."""
+    named = tuple(-float(one) for one in params.logprob_token_ids)
+    return TokenLogprob(token, -0.5, ((token, -0.5), (10, float("-inf"))), named)

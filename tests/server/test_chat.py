@@ -172,10 +172,10 @@ def test_the_chat_template_can_be_given_variables(server: Server) -> None:
 
 
 def test_a_refusal_of_the_chat_template_is_the_clients_error(server: Server) -> None:
-    conversation = [*messages("Hi"), {"role": "tool", "content": "4"}]
+    conversation = [{"role": "system", "content": "Be brief."}, *messages("Hi")]
     answer = server.post(CHAT, {"messages": conversation})
     assert (answer.status, answer.error["param"]) == (400, "messages")
-    assert "no tools here" in answer.error["message"]
+    assert "no system here" in answer.error["message"]
 
 
 def test_a_model_without_chat_template_points_to_completions() -> None:

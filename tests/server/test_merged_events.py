@@ -16,16 +16,18 @@ from inarch.engine.frontend import Frontend
 from inarch.engine.messages import TokenOutput
 from inarch.engine.outputs import RequestOutput
 from inarch.errors import InarchError
-from inarch.sampling import SamplingParams
+from inarch.sampling import SamplingParams, Terms
 from inarch_server.answers import Answers
+from inarch_server.chat_events import ChatEvents
+from inarch_server.chat_protocol import ChatRequest
 from inarch_server.metrics import Metrics, Stopwatch
-from inarch_server.native import Results
 from inarch_server.native_protocol import GenerateRequest
-from inarch_server.openai_chat import ChatEvents
+from inarch_server.native_results import Results
 from inarch_server.openai_common import Envelope
 from inarch_server.openai_completions import CompletionEvents, Wording
 from inarch_server.prompts import Prompt
-from inarch_server.protocol import ChatRequest, CompletionRequest
+from inarch_server.protocol import CompletionRequest
+from inarch_server.reading import Reader, Reading
 from inarch_server.sse import Events
 
 from .standin import EOS, StandIn
@@ -58,6 +60,7 @@ class Scripted:
         listener: Callable[[RequestOutput | InarchError], None],
         *,
         request_id: str,
+        terms: Terms,
     ) -> str:
         self._listener = listener
         opened = self._text.open(ids, params, request_id=request_id)
@@ -72,7 +75,7 @@ class Scripted:
         for index, (sample, token) in enumerate(message):
             news.handles.append(self._handles[sample])
             news.tokens.append(token)
-            news.logprobs[index] = (-0.1 * token, [-0.1 * token], [token])
+            news.logprobs[index] = (-0.1 * token, [-0.1 * token], [token], [])
             if sample not in self._begun:
                 self._begun.add(sample)
                 news.cached[index] = 0
@@ -112,11 +115,14 @@ async def events(
                 found += [wording.of(piece) for piece in await answers.take()]
         while pieces := await answers.take():
             found += [wording.of(piece) for piece in pieces]
-        return [json.loads(event) for event in [*found, *wording.end()]]
+        *blocks, done, rest = b"".join([*found, wording.end()]).decode().split("\n\n")
+        assert (done, rest) == ("data: [DONE]", "")
+        return [json.loads(block.removeprefix("data: ")) for block in blocks]
 
 
 def chat(answers: Answers, tokenizer: Any) -> Events:
-    return ChatEvents(Envelope("id", "model", 0), answers, CHAT, tokenizer)
+    reader = Reader(Reading(), answers)
+    return ChatEvents(Envelope("id", "model", 0), answers, CHAT, reader, tokenizer)
 
 
 def completion(answers: Answers, tokenizer: Any) -> Events:
@@ -125,7 +131,7 @@ def completion(answers: Answers, tokenizer: Any) -> Events:
 
 
 def native(answers: Answers, tokenizer: Any) -> Events:
-    return Results(NATIVE, answers, tokenizer)
+    return Results(answers, NATIVE.logprobs(1), tokenizer, listed=False, with_text=False)
 
 
 def whole(found: list[dict[str, Any]], index: int) -> dict[str, Any]:

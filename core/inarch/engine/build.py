@@ -19,6 +19,7 @@ from inarch.engine.messages import ModelInfo
 from inarch.engine.runner import Runner
 from inarch.engine.sampler import Sampler
 from inarch.engine.scheduler import Scheduler
+from inarch.engine.scoring import Scorer
 from inarch.engine.table import RequestTable
 from inarch.engine.tokenizer import Tokenizer
 from inarch.engine.vocabulary import TokenizerVocabulary
@@ -82,6 +83,7 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     loaded = max(device.memory().used - before, 0)
     running = config.max_running_requests or device.running_requests
     sampler = Sampler(running, description.vocab_size, device, dispatcher)
+    scorer = Scorer(device, dispatcher, decoder.logits, running)
     dispatcher.freeze()
     executor = (device.executor() if decoder.capturable else None) or EagerExecutor(device)
     step_tokens = max(config.max_step_tokens or device.step_tokens, running)
@@ -99,9 +101,9 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     )
     kv = store.allocate(memory.pages)
     most = StepShape(step_tokens, running, step_tokens)
-    runner = Runner(decoder, executor, sampler, scheduler.table, kv, most)
+    runner = Runner(decoder, executor, sampler, scorer, scheduler.table, kv, most)
     grammars = _grammars(config, plugins, description.vocab_size, _eos_token_ids(checkpoint))
-    core = EngineCore(scheduler, runner, grammars, max_waiting=config.max_waiting_requests)
+    core = EngineCore(scheduler, runner, grammars, max_waiting=config.max_queued_requests)
     info = _model_info(
         config, checkpoint, description, device, scheduler, memory, dtype, kv_dtype, context
     )

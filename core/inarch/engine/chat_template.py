@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -35,6 +35,17 @@ class ChatTemplate:
 
     def __bool__(self) -> bool:
         return bool(self._sources)
+
+    @property
+    def source(self) -> str:
+        """Jinja source of the template that tools would reach; "" if there is none."""
+        return self._sources.get("tool_use") or self._sources.get("default", "")
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """What that template reads beside what it sets itself: "tools", "enable_thinking" ..."""
+        name = "tool_use" if "tool_use" in self._sources else "default"
+        return self._compile(name).variables if name in self._sources else frozenset()
 
     def render(
         self,
@@ -92,6 +103,7 @@ class ChatTemplate:
 class _Compiled:
     template: jinja2.Template
     takes_parts: bool  # whether it reads message content that is a list of parts
+    variables: frozenset[str]  # that it reads and does not set
 
 
 class _Refusal(jinja2.TemplateError):
@@ -160,7 +172,9 @@ def _compile(source: str) -> _Compiled:
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
-    return _Compiled(environment.from_string(source), _takes_parts(environment.parse(source)))
+    parsed = environment.parse(source)
+    variables = frozenset(meta.find_undeclared_variables(parsed))
+    return _Compiled(environment.from_string(source), _takes_parts(parsed), variables)
 
 
 def _tojson(

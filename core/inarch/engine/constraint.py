@@ -47,6 +47,15 @@ class Constraint:
             return "failed"
         return "stop" if ended else None
 
+    def follow(self, output: Sequence[int]) -> None:
+        """Take note of an answer that was begun elsewhere. Raises RuntimeError if it is not of the
+        grammar."""
+        seen: list[int] = []
+        for token in output:
+            seen.append(token)
+            if self.advance(seen) == "failed":
+                raise RuntimeError("the answer so far is not of the grammar")
+
     def fill(self, bitmask: np.ndarray, banned: Collection[int]) -> None:
         """Write which tokens may come next to `bitmask` [words] int32.
 

@@ -23,6 +23,7 @@ from inarch.engine.request import Request, Status
 from inarch.engine.runner import Forwarded, InFlight, Runner, StepResult
 from inarch.engine.sampler import TokenMask
 from inarch.engine.scheduler import Scheduler
+from inarch.engine.scoring import prompt_logprobs
 
 MAX_IN_FLIGHT = 2  # launched steps: when there are as many, the oldest is waited for
 Outputs = dict[bytes, TokenOutput]  # by client
@@ -40,13 +41,15 @@ class EngineCore:
         self._max_waiting = max_waiting
         self._flight: deque[InFlight] = deque()
         self._pace = Pace()
+        self._paused = False
         self._requests: dict[tuple[bytes, int], Request] = {}
         self._refused: list[tuple[bytes, Refused]] = []
         self._steps = self._prompt_tokens = self._cached_tokens = self._generated_tokens = 0
 
     @property
     def has_work(self) -> bool:
-        return bool(self._flight) or self.scheduler.has_work or self._held.ready
+        planned = self.scheduler.has_work and not self._paused
+        return bool(self._flight) or planned or self._held.ready
 
     @property
     def compiling(self) -> bool:
@@ -59,7 +62,7 @@ class EngineCore:
 
     def add(self, message: NewRequest, client: bytes = b"") -> bool:
         """Queue a sample; False if too many are waiting."""
-        if self.waiting >= self._max_waiting:
+        if self.waiting >= self._max_waiting and not message.again:
             return False
         request = Request(
             message.handle,
@@ -69,8 +72,10 @@ class EngineCore:
             stop_ids=frozenset(message.stop_ids),
             seed=message.seed,
             namespace=message.namespace,
+            priority=message.priority,
             client=client,
         )
+        request.go_on(np.frombuffer(message.output, dtype=np.int32).tolist())
         self._requests[client, message.handle] = request
         if request.params.grammar is None:
             self.scheduler.add(request)
@@ -95,6 +100,19 @@ class EngineCore:
         """Wait until a grammar is compiled; returns at once if none is being."""
         self._held.wait()
 
+    def handles(self, client: bytes) -> list[int]:
+        """Samples of a client that have not ended."""
+        return [handle for owner, handle in self._requests if owner == client]
+
+    def pause(self, *, retract: bool = False) -> None:
+        """Plan no further step until `proceed`; retract: running requests give up their memory."""
+        self._paused = True
+        if retract:
+            self.scheduler.retract_all()
+
+    def proceed(self) -> None:
+        self._paused = False
+
     def spare(self) -> float:
         """Seconds for which the next step should be held back for newcomers; 0: call `step` now."""
         if len(self._flight) != 1 or self._flight[0].ready():
@@ -106,7 +124,7 @@ class EngineCore:
         if self._held.ready:
             self._admit_compiled()
         began = self._pace.now()
-        plan = self.scheduler.plan()
+        plan = None if self._paused else self.scheduler.plan()
         outputs: Outputs = {}
         if plan is not None:
             step = self._runner.forward(plan)
@@ -143,6 +161,7 @@ class EngineCore:
             prompt_tokens=self._prompt_tokens,
             cached_tokens=self._cached_tokens,
             generated_tokens=self._generated_tokens,
+            paused=self._paused,
         )
 
     # ---- grammars ----
@@ -192,6 +211,8 @@ class EngineCore:
     def _commit(self, step: InFlight, outputs: Outputs) -> None:
         result = step.wait()
         self._pace.finished(step.plan)
+        for span, told in result.prompts:
+            span.request.prompt_logprobs.append(told)
         self._steps += 1
         for item in self.scheduler.commit(step.plan, result.tokens):
             self._report(item, result, outputs)
@@ -217,12 +238,20 @@ class EngineCore:
         request, index = item.request, len(output.handles)
         if item.first:
             output.cached[index] = request.cached_tokens
+            if request.params.prompt_logprobs is not None:
+                output.prompts[index] = prompt_logprobs(request)
             self._prompt_tokens += len(request.prompt)
             self._cached_tokens += request.cached_tokens
         wanted = request.params.logprobs
         if wanted is not None and result is not None:
-            chosen, values, ids = result.logprobs[item.sequence]
-            output.logprobs[index] = (chosen, values[:wanted].tolist(), ids[:wanted].tolist())
+            told = result.logprobs[item.sequence]
+            named = len(request.params.logprob_token_ids)
+            output.logprobs[index] = (
+                float(told.chosen[0]),
+                told.values[0, :wanted].tolist(),
+                told.ids[0, :wanted].tolist(),
+                told.wanted[0, :named].tolist(),
+            )
         if item.finish:
             output.finish[index] = item.finish
             self._requests.pop((request.client, request.handle), None)

@@ -35,6 +35,8 @@ class Answer:
     logprobs: tuple[TokenLogprob, ...]
     index: int  # which prompt of the call it answers
     sample: int  # which of its n samples
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    cumulative_logprob: float | None = None  # of its tokens, if logprobs were asked for
 
 
 class Engine:
@@ -58,7 +60,7 @@ class Engine:
         self.tokenizer = Tokenizer.load(Path(config.model), chat_template=config.chat_template)
         self._built = build(config, backend, plugins)
         self._core = self._built.core
-        self._frontend = Frontend(self.tokenizer, self.info, config.random_seed)
+        self._frontend = Frontend(self.tokenizer, self.info, config.random_seed, self._fail)
         self._request_ids = itertools.count()
         self._inboxes: dict[
             str, tuple[Inbox, int]
@@ -161,6 +163,10 @@ class Engine:
             inbox, number = self._inboxes[self._frontend.samples[refused.handle].request_id]
             inbox.append((number, InvalidRequestError(refused.message, status=refused.status)))
 
+    def _fail(self, request_id: str, error: InarchError) -> None:
+        inbox, number = self._inboxes[request_id]
+        inbox.append((number, error))
+
     def _per_prompt(
         self, params: SamplingParams | Sequence[SamplingParams] | None, count: int
     ) -> list[SamplingParams]:
@@ -197,4 +203,6 @@ def _join(number: int, outputs: Sequence[RequestOutput]) -> Answer:
         logprobs=tuple(item for output in outputs for item in output.logprobs),
         index=number,
         sample=last.index,
+        prompt_logprobs=outputs[0].prompt_logprobs,
+        cumulative_logprob=last.cumulative_logprob,
     )

@@ -63,6 +63,7 @@ class Held:
             request.constraint = Constraint(
                 grammar, future.result(), self._grammars.end_ids, ignore_eos=params.ignore_eos
             )
+            request.constraint.follow(request.output)
         except InvalidRequestError as error:
             return str(error)
         except (
@@ -78,10 +79,15 @@ class Held:
     # ---- while it runs ----
 
     def forced(self, request: Request) -> Sequence[int]:
-        """Tokens that come next, whatever the model says. None if its logprobs are asked for."""
-        if request.constraint is None or request.params.logprobs is not None:
+        """Tokens that come next, whatever the model says; none if it is asked how likely they are."""
+        params = request.params
+        told = params.logprobs is not None or params.prompt_logprobs is not None
+        if request.constraint is None or told:
             return ()
-        return request.constraint.forced()
+        try:
+            return request.constraint.forced()
+        except Exception:  # `fill` is about to meet it too
+            return ()
 
     def fill(self, requests: Sequence[Request]) -> tuple[np.ndarray, list[Request]]:
         """A bitmask [requests, words] int32 of what each may yield next, and those that failed."""

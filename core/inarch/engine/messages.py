@@ -6,7 +6,7 @@ handle.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,7 +25,11 @@ class Hello(Message, frozen=True):
 
 
 class NewRequest(Message, frozen=True):
-    """One sample to generate; the front end has validated it against ModelInfo."""
+    """One sample to generate; the front end has validated it against ModelInfo.
+
+    again: an earlier engine had it, so it is taken however many wait. output: its tokens so far.
+    suspect: earlier engines may have died of it, so it is let in as `inarch.engine.trials` says.
+    """
 
     handle: int
     prompt: bytes  # int32 token ids, little endian
@@ -33,11 +37,24 @@ class NewRequest(Message, frozen=True):
     max_tokens: int
     stop_ids: list[int]
     seed: int
-    namespace: str = ""
+    namespace: str = ""  # of the prefix cache: those of others share nothing with this request
+    priority: int = 0  # higher is sooner
+    output: bytes = b""  # as `prompt`
+    again: bool = False
+    suspect: bool = False
 
 
 class Abort(Message, frozen=True):
     handle: int
+
+
+class AbortByName(Message, frozen=True):
+    """End requests, whichever front end has them: that one, or NAME-0, NAME-1 ... of a batch; None: all.
+
+    Front ends hear it from the engine.
+    """
+
+    request_id: str | None
 
 
 class GetStats(Message, frozen=True):
@@ -45,6 +62,30 @@ class GetStats(Message, frozen=True):
 
 
 class ClearCache(Message, frozen=True):
+    ticket: int
+
+
+class Pause(Message, frozen=True):
+    """Compute nothing until Continue. What runs is ended, set back (it keeps its tokens and gives up
+    its memory), or left where it is."""
+
+    ticket: int
+    mode: Literal["abort", "retract", "in_place"]
+
+
+class Continue(Message, frozen=True):
+    ticket: int
+
+
+class StartProfile(Message, frozen=True):
+    """Record what the engine process does, until StopProfile or for a number of steps."""
+
+    ticket: int
+    path: str  # of the trace file, which must not exist yet
+    steps: int | None = None
+
+
+class StopProfile(Message, frozen=True):
     ticket: int
 
 
@@ -71,29 +112,41 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     default_sampling: dict[str, Any]  # from generation_config.json
     memory: dict[str, int]  # where the device's bytes went, by purpose
     reference_ops: tuple[str, ...] = ()  # those that the plain reference runs
+    grammar_kinds: tuple[str, ...] = ()  # of the grammars that answers can be held to
 
 
 class Ready(Message, frozen=True):
     info: ModelInfo
 
 
-class StartFailed(Message, frozen=True):
-    error: str  # class name in inarch.errors
-    message: str
+class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probabilities of the N prompt tokens from `start` to the last: little-endian arrays.
+
+    chosen [N] of the tokens themselves, values and ids [N, top] of the most likely ones in their
+    place, wanted [N, W] of those that were named; all float32 but for ids, which are int32.
+    """
+
+    start: int
+    chosen: bytes
+    values: bytes
+    ids: bytes
+    wanted: bytes
 
 
 class TokenOutput(Message, frozen=True):
     """One step's news for one front end: parallel lists, one entry a sample.
 
     finish: index in the lists -> "stop" or "length". cached: index -> prompt tokens found in the
-    cache, with a sample's first token. logprobs: index -> (logprob, top values, top ids).
+    cache, with a sample's first token; prompts: index -> log-probabilities of a prompt, too.
+    logprobs: index -> (logprob, top values, top ids, log-probabilities of the ids that were named).
     """
 
     handles: list[int]
     tokens: list[int]
     finish: dict[int, str] = {}
     cached: dict[int, int] = {}
-    logprobs: dict[int, tuple[float, list[float], list[int]]] = {}
+    logprobs: dict[int, tuple[float, list[float], list[int], list[float]]] = {}
+    prompts: dict[int, PromptLogprobs] = {}
 
 
 class Stats(Message, frozen=True):
@@ -109,11 +162,19 @@ class Stats(Message, frozen=True):
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
+    paused: bool = False
 
 
 class Cleared(Message, frozen=True):
     ticket: int
     pages: int
+
+
+class Done(Message, frozen=True):
+    """An order was carried out, or why not: `error` is for the person who gave it."""
+
+    ticket: int
+    error: str = ""
 
 
 class Overloaded(Message, frozen=True):
@@ -131,8 +192,9 @@ class Refused(Message, frozen=True):
     status: int = 400
 
 
-ToEngine = Hello | NewRequest | Abort | GetStats | ClearCache
-FromEngine = Ready | StartFailed | TokenOutput | Stats | Cleared | Overloaded | Refused
+Order = ClearCache | Pause | Continue | StartProfile | StopProfile
+ToEngine = Hello | NewRequest | Abort | AbortByName | GetStats | Order
+FromEngine = Ready | TokenOutput | Stats | Cleared | Done | Overloaded | Refused | AbortByName
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

@@ -6,9 +6,14 @@ times as long to make.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
+import numpy as np
+
+from inarch.engine.messages import PromptLogprobs
+from inarch.sampling import SamplingParams
 
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -19,6 +24,7 @@ class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
     token_id: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()  # (token id, logprob) by falling probability
+    wanted: tuple[float, ...] = ()  # of the ids in logprob_token_ids, in their order
 
 
 class RequestOutput(msgspec.Struct, frozen=True, gc=False):
@@ -38,3 +44,21 @@ class RequestOutput(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens: int
     completion_tokens: int  # so far, of this sample
     cached_tokens: int  # of the prompt, that were not computed again
+    cumulative_logprob: float | None = None  # of all tokens so far, if logprobs were asked for
+    # Of the prompt's tokens from max(logprob_start, 1) on, with the first output, if asked for.
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+
+
+def prompt_entries(
+    told: PromptLogprobs, prompt: Sequence[int], params: SamplingParams
+) -> Iterator[TokenLogprob]:
+    """What the engine said of a prompt, one entry for each token that was asked about."""
+    chosen = np.frombuffer(told.chosen, "<f4").tolist()
+    count, top = len(chosen), params.prompt_logprobs or 0
+    values = np.frombuffer(told.values, "<f4").reshape(count, top).tolist()
+    ids = np.frombuffer(told.ids, "<i4").reshape(count, top).tolist()
+    named = len(params.logprob_token_ids)
+    wanted = np.frombuffer(told.wanted, "<f4").reshape(count, named).tolist()
+    for i, token in enumerate(prompt[told.start : told.start + count]):
+        likely = tuple(zip(ids[i], values[i], strict=True))
+        yield TokenLogprob(token, chosen[i], likely, tuple(wanted[i]))

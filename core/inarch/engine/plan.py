@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,10 +27,29 @@ class StepPlan:
     samples: np.ndarray  # bool [S]: ends at the last token, so the step yields the next one
     decodes: int
     shared: SharedPrefixes | None = None  # among the decodes
+    scored: Sequence[Scored] = ()
 
     @property
     def num_tokens(self) -> int:
         return int(self.lengths.sum())
+
+
+class Scored(NamedTuple):
+    """Positions [start, end) of a request's prompt, whose logits are wanted beside the last one's."""
+
+    request: Request
+    sequence: int  # its place in the step
+    start: int
+    end: int
+
+
+class PositionLogprobs(NamedTuple):
+    """Log-probabilities at N consecutive positions, float32; ids are int64."""
+
+    chosen: np.ndarray  # [N] of the token that is there
+    values: np.ndarray  # [N, top] of the most likely ones
+    ids: np.ndarray  # [N, top]
+    wanted: np.ndarray  # [N, W] of `logprob_token_ids`
 
 
 class Produced(NamedTuple):

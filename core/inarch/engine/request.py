@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +13,10 @@ from inarch.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from inarch.cache.radix import Node
+    from inarch.engine.plan import PositionLogprobs
 
 NO_ROW = -1
+NOWHERE = sys.maxsize
 
 
 class Status(enum.Enum):
@@ -43,13 +46,16 @@ class Request:
         "output",
         "params",
         "passed_over",
+        "priority",
         "prompt",
+        "prompt_logprobs",
         "retractions",
         "row",
         "seed",
         "status",
         "stop_ids",
         "tree_pages",
+        "unscored",
     )
 
     def __init__(
@@ -62,12 +68,14 @@ class Request:
         stop_ids: frozenset[int] = frozenset(),
         seed: int = 0,
         namespace: str = "",
+        priority: int = 0,
         client: bytes = b"",
     ) -> None:
         self.handle = handle  # the client's number for it
         self.client = client
         self.prompt = prompt  # int32
         self.params = params
+        self.priority = priority  # higher is sooner
         self.max_tokens = max_tokens  # resolved: at least 1, fits the context
         self.stop_ids = stop_ids  # eos unless ignored, and the caller's own
         self.seed = seed
@@ -83,11 +91,40 @@ class Request:
         self.passed_over = 0  # times a later request was admitted before it
         self.retractions = 0
         self.constraint: Constraint | None = None  # where it is in its grammar
+        # Log-probabilities of prompt tokens, as far as they are there, and the first position whose
+        # logits are still to be computed for them.
+        self.prompt_logprobs: list[PositionLogprobs] = []
+        self.unscored = NOWHERE
+        if params.prompt_logprobs is not None:
+            self.unscored = max(params.logprob_start - 1, 0)
+            self._skip_scored()
 
     @property
     def known(self) -> int:
         """Tokens whose ids the host knows."""
         return len(self.prompt) + len(self.output)
+
+    def go_on(self, output: list[int]) -> None:
+        """Take over tokens that were generated elsewhere; with the first one the prompt was told."""
+        self.output = output
+        if output:
+            self.unscored = NOWHERE
+
+    def score(self, start: int, end: int) -> tuple[int, int] | None:
+        """Of positions [start, end), which are computed now, those whose logits are wanted.
+
+        The logits of a position are about the token after it, so none are wanted of the last one.
+        """
+        first, last = max(start, self.unscored), min(end, len(self.prompt) - 1)
+        if first >= last:
+            return None
+        self.unscored = last
+        self._skip_scored()
+        return first, last
+
+    def _skip_scored(self) -> None:
+        if self.unscored >= len(self.prompt) - 1:
+            self.unscored = NOWHERE
 
     def tokens(self, start: int, end: int) -> np.ndarray:
         """Known tokens [start, end) as int32."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from inarch.engine.philox import uniforms
 from inarch.engine.plan import StepPlan
 from inarch.engine.request import Request
+from inarch.engine.scoring import of_tokens, padded_ids
 from inarch.hal.device import Device, Transfer
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.ops import sampling as ops
@@ -45,6 +46,7 @@ class SampleInputs:
     biased: bool
     constrained: np.ndarray  # int64: which of `sequences` are held to a grammar
     logprobs: int | None  # most alternatives that any of them asks for
+    asks: bool = False  # any wants the log-probabilities of certain tokens
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Sampled:
     """Transfers of a step's results; each row is one of SampleInputs.sequences."""
 
     tokens: Transfer
-    logprobs: tuple[Transfer, Transfer, Transfer] | None  # chosen, values, ids
+    logprobs: tuple[Transfer, ...] | None  # chosen, values, ids, wanted
 
 
 class Sampler:
@@ -78,6 +80,7 @@ class Sampler:
         self._biased = np.zeros(rows, dtype=bool)
         self._constrained = np.zeros(rows, dtype=bool)
         self._logprobs = np.full(rows, -1, dtype=np.int32)
+        self._asks = np.zeros(rows, dtype=bool)
         self._seeds = np.zeros(rows, dtype=np.uint64)
         self._uniforms = np.zeros((rows, BLOCK), dtype=np.float32)
         self._block = np.full(rows, -1, dtype=np.int64)  # which block of positions is drawn
@@ -152,6 +155,10 @@ class Sampler:
             biased = biases is not None
             arrays |= biases or {}
         top = int(self._logprobs[rows].max(initial=-1))
+        asks = top >= 0 and bool(self._asks[rows].any())
+        if asks:
+            wanted = [plan.requests[s].params.logprob_token_ids for s in sequences.tolist()]
+            arrays["logprob_ids"] = padded_ids(wanted)
         return SampleInputs(
             sequences,
             rows,
@@ -162,6 +169,7 @@ class Sampler:
             biased=biased,
             constrained=np.flatnonzero(self._constrained[rows]),
             logprobs=top if top >= 0 else None,
+            asks=asks,
         )
 
     def _admit(self, request: Request) -> None:
@@ -176,6 +184,7 @@ class Sampler:
         self._constrained[row] = request.constraint is not None
         self._biased[row] = bool(params.logit_bias) or params.min_tokens > 0
         self._logprobs[row] = -1 if params.logprobs is None else params.logprobs
+        self._asks[row] = params.logprobs is not None and bool(params.logprob_token_ids)
         self._seeds[row] = np.uint64(request.seed % 2**64)
         self._block[row] = -1
         if self._penalized[row]:
@@ -258,9 +267,9 @@ class Sampler:
             self._count(self._seen[1], rows, tokens)
         logprobs = None
         if inputs.logprobs is not None:
-            parts = self._logprob(raw, tokens, inputs.logprobs)
-            chosen, values, ids = (self._device.download(part) for part in parts)
-            logprobs = (chosen, values, ids)
+            ids = there["logprob_ids"] if inputs.asks else tokens.new_empty((len(tokens), 0))
+            parts = (*self._logprob(raw, tokens, inputs.logprobs), of_tokens(raw, ids))
+            logprobs = tuple(self._device.download(part) for part in parts)
         return Sampled(self._device.download(tokens), logprobs)
 
     def _upload_mask(self, mask: TokenMask) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from inarch.cache.pages import PageAllocator
 from inarch.cache.radix import Match, RadixCache
 from inarch.cache.sharing import shared_prefixes
 from inarch.engine.growth import GrowthEstimate
-from inarch.engine.plan import Produced, StepPlan
+from inarch.engine.plan import Produced, Scored, StepPlan
 from inarch.engine.request import Request, Status
 from inarch.engine.table import RequestTable
 from inarch.engine.waiting import WaitingLine
@@ -41,7 +41,8 @@ class Scheduler:
     """Token-budget scheduling over a paged, prefix-shared KV pool.
 
     Decodes go first, then chunks of prompts that have begun, then new requests: among the oldest
-    waiting ones the one with the longest cached prefix, unless one was passed over too often.
+    waiting ones of the highest priority the one with the longest cached prefix, unless one was
+    passed over too often. No running request is set back for a waiting one of higher priority.
     """
 
     def __init__(
@@ -110,6 +111,11 @@ class Scheduler:
             self._leave(request)
         request.status = Status.FINISHED
 
+    def retract_all(self) -> None:
+        """Set all running requests back; they keep their tokens, and their places in line."""
+        for request in [*reversed(self._prefilling), *reversed(self._decoding)]:
+            self._retract(request)
+
     def clear_cache(self) -> int:
         """Forget every prefix that no running request uses; returns how many pages that freed."""
         pages = self.cache.evict(self.cache.evictable)
@@ -134,15 +140,19 @@ class Scheduler:
         starts = table.computed[rows]
         lengths = np.ones(len(rows), dtype=np.int32)
         samples = np.ones(len(rows), dtype=bool)
+        scored = []
         for s, (request, length) in enumerate(chunks, start=len(decodes)):
             lengths[s] = length
-            samples[s] = starts[s] + length == request.known
+            start = int(starts[s])
+            samples[s] = start + length == request.known
+            if span := request.score(start, start + length):
+                scored.append(Scored(request, s, *span))
         table.computed[rows] += lengths
         for request, sampled in zip(requests, samples.tolist(), strict=True):
             request.in_flight += sampled
         shared = self._shared_by(decodes, decode_rows)
         self._start_decoding([request for request, _ in chunks])
-        return StepPlan(requests, rows, starts, lengths, samples, len(decodes), shared)
+        return StepPlan(requests, rows, starts, lengths, samples, len(decodes), shared, scored)
 
     def publish(self, plan: StepPlan) -> None:
         """After the plan was launched: let others share the prompt pages that it fills."""
@@ -318,8 +328,12 @@ class Scheduler:
         return bool(busy) and self._full_for > 0 and self._room() <= self._full_at
 
     def _match(self, request: Request) -> Match:
-        # The last token is always computed: its logits give the next one.
-        return self.cache.match(request.tokens(0, request.known - 1), request.namespace)
+        return self.cache.match(request.tokens(0, self._cacheable(request)), request.namespace)
+
+    def _cacheable(self, request: Request) -> int:
+        """Tokens that need not be computed: the last one's logits give the next token, and those of
+        others may be wanted too."""
+        return min(request.known - 1, request.unscored)
 
     def _shares_with_prefill(self, request: Request, match: Match) -> bool:
         """Whether a prompt being computed will soon have more of this one's prefix in the tree."""
@@ -330,7 +344,7 @@ class Scheduler:
         return any(
             other.node is match.node
             and other.namespace == request.namespace
-            and end <= min(other.known, request.known - 1)
+            and end <= min(other.known, self._cacheable(request))
             and np.array_equal(other.tokens(start, end), request.tokens(start, end))
             for other in self._prefilling
         )
@@ -377,14 +391,18 @@ class Scheduler:
         return self.allocator.free >= pages
 
     def _retract_newest(self) -> None:
-        """Take memory from the request admitted last; it keeps its tokens and goes first in line."""
-        newest = max((*self._prefilling, *self._decoding), key=lambda request: request.order)
-        self._leave(newest)
-        newest.status = Status.WAITING
-        newest.retractions += 1
-        self.waiting.return_first(newest)
-        self._retractions += 1
+        """Take memory from the request admitted last, of those of the lowest priority."""
+        running = (*self._prefilling, *self._decoding)
+        self._retract(min(running, key=lambda request: (request.priority, -request.order)))
         self._growth.ran_short()
+
+    def _retract(self, request: Request) -> None:
+        """Set a running request back: it keeps its tokens and goes first in line."""
+        self._leave(request)
+        request.status = Status.WAITING
+        request.retractions += 1
+        self.waiting.return_first(request)
+        self._retractions += 1
 
     def _leave(self, request: Request) -> None:
         """Take the row and the pages from a running request; what can be shared becomes cache."""

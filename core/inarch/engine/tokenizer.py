@@ -38,6 +38,7 @@ class Tokenizer:
         self._chat_template = chat_template
         added = backend.get_added_tokens_decoder().items()
         self.special_ids = frozenset(token_id for token_id, token in added if token.special)
+        self.special_texts = tuple(token.content for _, token in added if token.special)
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self.bos_token_id: int | None = _id_of(backend, special_tokens.get("bos_token"))
         self.eos_token_ids = tuple(eos_token_ids)
@@ -115,6 +116,10 @@ class Tokenizer:
     def has_chat_template(self) -> bool:
         return bool(self._chat_template)
 
+    @property
+    def chat_template(self) -> ChatTemplate:
+        return self._chat_template
+
     def apply_chat_template(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -138,12 +143,13 @@ class Tokenizer:
         prompt_ids: Sequence[int] = (),
         *,
         stop: Sequence[str] = (),
+        stop_regex: Sequence[str] = (),
         include_stop: bool = False,
         skip_special_tokens: bool = True,
     ) -> Detokenizer:
         """A new answer's text: what decode(prompt + answer) has after decode(prompt)."""
         source = self._text_source(prompt_ids, skip_special_tokens)
-        return Detokenizer(source, stop, include_stop=include_stop)
+        return Detokenizer(source, stop, patterns=stop_regex, include_stop=include_stop)
 
     def _text_source(self, prompt_ids: Sequence[int], skip_special_tokens: bool) -> TextSource:
         table = self._visible_bytes if skip_special_tokens else self._bytes

@@ -36,7 +36,8 @@ class StepInputs:
 
     token_ids [T] int64; below 0 it is ~row, the token sampled last for that row. positions [T]
     int64. last_token [S] int64: the index in the batch of each sequence's last query token, whose
-    hidden state becomes logits. plans: one attention plan per distinct attention spec of the model.
+    hidden state becomes logits; in a scored step those of further tokens follow. plans: one
+    attention plan per distinct attention spec of the model.
     """
 
     token_ids: Tensor
@@ -45,7 +46,8 @@ class StepInputs:
     plans: tuple[Any, ...]
 
 
-Step = Callable[[StepInputs, KVState], tuple[Tensor, KVState]]  # -> logits [S, V] float32, state
+# -> logits [S, V] float32, or a scored step's hidden states; state
+Step = Callable[[StepInputs, KVState], tuple[Tensor, KVState]]
 
 
 class Executor(Protocol):
@@ -74,7 +76,8 @@ class Executor(Protocol):
     ) -> tuple[Tensor, KVState]:
         """Run `step` on inputs that `upload` brought over for a shape that `bucket` gave.
 
-        The logits are valid until the next run.
+        A scored step, whose prompts are asked for their log-probabilities, is rare: its shape is its
+        own, neither padded nor captured. What is returned is valid until the next run.
         """
         ...
 

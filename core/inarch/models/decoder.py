@@ -69,6 +69,11 @@ class Decoder:
 
     def forward(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         """Logits [S, V] float32 after each sequence's last token, and the new KV state."""
+        x, kv = self.hidden(inputs, kv)
+        return self.logits(x), kv
+
+    def hidden(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
+        """The last hidden states, normed, [len(last_token), hidden], and the new KV state."""
         x = F.embedding(inputs.token_ids, self.embedding)
         residual = None
         for layer in self.layers:
@@ -79,7 +84,11 @@ class Decoder:
             x, residual = layer.feed_forward_norm(x, residual)
             x = layer.feed_forward(x)
         x, _ = self.norm(x, residual)
-        return self.head(x).float(), kv
+        return x, kv
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [N, V] float32 of hidden states [N, hidden]."""
+        return self.head(hidden).float()
 
 
 def kv_spec(description: Description, dtype: torch.dtype) -> KVSpec:

@@ -203,7 +203,9 @@ class TagWriter:
 
 
 def _cannot(item: dict[str, Any], path: str) -> Exception:
-    return refuse(f"the structural tag at {path}", f"llguidance cannot have this {item['type']} here")
+    return refuse(
+        f"the structural tag at {path}", f"llguidance cannot have this {item['type']} here"
+    )
 
 
 def _string(item: dict[str, Any], name: str, path: str) -> str:

@@ -28,16 +28,24 @@ from .test_engine import (
     test_requests_that_share_a_new_prefix_compute_it_once,
     test_the_answer_ends_where_the_context_does,
 )
+from .test_prompt_logprobs import (
+    test_asking_changes_no_token,
+    test_named_tokens_are_told_at_every_place_of_the_answer,
+    test_they_are_those_of_transformers_however_prompts_are_cut_and_batched,
+)
 
 __all__ = [
     "test_a_request_ends_at_a_stop_token_but_not_before_min_tokens",
     "test_a_stop_string_ends_the_text_across_token_borders",
+    "test_asking_changes_no_token",
     "test_leaving_a_stream_early_frees_its_memory",
     "test_logit_bias_forces_and_forbids",
     "test_logprobs_are_those_of_transformers",
+    "test_named_tokens_are_told_at_every_place_of_the_answer",
     "test_repetition_is_penalized_over_prompt_and_output",
     "test_requests_that_share_a_new_prefix_compute_it_once",
     "test_the_answer_ends_where_the_context_does",
+    "test_they_are_those_of_transformers_however_prompts_are_cut_and_batched",
 ]
 
 
