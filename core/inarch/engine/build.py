@@ -108,7 +108,9 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         config, checkpoint, description, device, scheduler, memory, dtype, kv_dtype, context
     )
     on_reference = {choice.op for choice in dispatcher.choices if choice.kernel == REFERENCE}
-    info = msgspec.structs.replace(info, reference_ops=tuple(sorted(on_reference)))
+    info = msgspec.structs.replace(
+        info, reference_ops=tuple(sorted(on_reference)), grammar_kinds=grammars.kinds
+    )
     reasons = {
         "dtype": dtype_reason,
         "page size": page_reason,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from inarch.errors import ConfigError, InvalidRequestError
-from inarch.grammar import Compiled, Compiler, Grammar, GrammarEngine, Vocabulary
+from inarch.grammar import Compiled, Compiler, Grammar, GrammarEngine, Kind, Vocabulary
 
 THREADS = 2
 KEPT = 256  # compiled grammars
@@ -48,6 +48,11 @@ class Grammars:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(key)
         return future
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Kinds of grammars that some engine knows."""
+        return tuple(sorted({kind for engine in self._engines for kind in engine.kinds}))
 
     @property
     def end_ids(self) -> Sequence[int]:

@@ -18,6 +18,7 @@ JSON_OPTIONS = {
     "key_separator": ": ",
     "coerce_one_of": True,  # reduced schemas have no oneOf whose options overlap
 }
+PLAIN_JSON = {"style": "json", "any_order": False, "excludes": []}
 REPEATED = {"optional": "?", "star": "*", "plus": "+"}
 TEXT = r"/(?s:.*)/"
 
@@ -96,8 +97,8 @@ class TagWriter:
 
     def _leaf(self, kind: str, item: dict[str, Any], path: str, *, last: bool) -> str:
         if kind == "regex":
-            return self._terminal(_regex(_string(item, "pattern", path)))
-        if kind == "json_schema" and not item.keys() - {"type", "json_schema"}:
+            return self._terminal(regex(_string(item, "pattern", path)))
+        if kind == "json_schema" and all(item.get(k, v) == v for k, v in PLAIN_JSON.items()):
             schema = with_options(reduced(item.get("json_schema")))
             return self._rule(f"%json {json.dumps(schema)}")
         if kind == "any_text" and last and not item.keys() - {"type"}:
@@ -219,5 +220,8 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _regex(pattern: str) -> str:
-    return "/" + re.sub(r"(\\.)|/", lambda m: m[1] or r"\/", pattern, flags=re.DOTALL) + "/"
+def regex(pattern: str) -> str:
+    """A regular expression as a terminal; digits are those of ASCII."""
+    from llguidance import regex_to_lark
+
+    return f"/{regex_to_lark(pattern, 'd')}/"

@@ -93,7 +93,7 @@ class LlguidanceCompiler:
                 schema = lark.with_options(read_schema(grammar.source))
                 text = library.grammar_from_json_schema(json.dumps(schema))
             case "regex":
-                text = library.grammar_from_regex(grammar.source)
+                text = library.grammar_from_lark(f"start: {lark.regex(grammar.source)}")
             case "ebnf":
                 text = library.grammar_from_lark(lark.from_gbnf(grammar.source))
             case "structural_tag":

@@ -88,7 +88,7 @@ class XgrammarCompiler:
 
     def _open(self, pieces: Sequence[bytes]) -> xgrammar.GrammarCompiler:
         library = self._library
-        info = library.TokenizerInfo(
+        info = library.TokenizerInfo(  # type: ignore[no-untyped-call]
             list(pieces), library.VocabType.RAW,
             vocab_size=self._vocabulary.size, stop_token_ids=list(self._vocabulary.stop_ids),
         )  # fmt: skip
@@ -131,9 +131,11 @@ class XgrammarCompiler:
         """A part of a structural tag, as the library should see it."""
         if item["type"] == "regex":
             regex.check(str(item.get("pattern")))
-        if item["type"] != "json_schema" or item.get("style", "json") != "json":
+        if item["type"] != "json_schema":
             return item
         schema = enforceable(reduced(item.get("json_schema")))
+        if item.get("style", "json") != "json":
+            return item
         try:
             ebnf = self._library.Grammar.from_json_schema(schema, any_whitespace=False)
         except Exception as error:
@@ -226,22 +228,23 @@ def _detail(form: str, node: dict[str, Any]) -> str:
     counts = [node[k] for k in ("minItems", "maxItems", "maxProperties") if k in node]
     if counts and max(counts) > MOST_COUNT:
         return f"counts above {MOST_COUNT}"
-    match form:
-        case "const" | "enum" if "type" in node:
-            return f"type beside {form}"
-        case "enum" if len(node["enum"]) > MOST_VALUES:
-            return f"an enum of more than {MOST_VALUES} values"
-        case "allOf" if len(node["allOf"]) > 1:
-            return "allOf with several schemas"
-        case "string" if "format" in node:
-            if node["format"] not in FORMATS:
-                return f"format {node['format']}"
-        case "object":
-            properties = node.get("properties", {})
-            if undeclared := [n for n in node.get("required", ()) if n not in properties]:
-                return f"required property {undeclared[0]!r}, which is not among the properties"
-            if len(properties) > MOST_PROPERTIES:
-                return f"an object of more than {MOST_PROPERTIES} properties in time"
-            if properties and node.get("additionalProperties", False) is not False:
-                return "additionalProperties beside properties"
+    if form in ("const", "enum") and "type" in node:
+        return f"type beside {form}"
+    if len(node.get("enum", ())) > MOST_VALUES:
+        return f"an enum of more than {MOST_VALUES} values in time"
+    if len(node.get("allOf", ())) > 1:
+        return "allOf with several schemas"
+    if form == "string" and node.get("format", "date") not in FORMATS:
+        return f"format {node['format']}"
+    return _detail_of_object(node) if form == "object" else ""
+
+
+def _detail_of_object(node: dict[str, Any]) -> str:
+    properties = node.get("properties", {})
+    if undeclared := [name for name in node.get("required", ()) if name not in properties]:
+        return f"required property {undeclared[0]!r}, which is not among the properties"
+    if len(properties) > MOST_PROPERTIES:
+        return f"an object of more than {MOST_PROPERTIES} properties in time"
+    if properties and node.get("additionalProperties", False) is not False:
+        return "additionalProperties beside properties"
     return ""
