@@ -79,6 +79,17 @@ def test_a_name_that_is_no_tool_is_content() -> None:
     assert choice["finish_reason"] == "stop"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_might_have_become_a_call_is_content_when_the_answer_ends(stream: bool) -> None:
+    with Server(talker("Look: <tool_c")) as server:
+        answer = server.post(CHAT, {**ASK, "stream": stream})
+    if stream:
+        said = "".join(e["choices"][0]["delta"].get("content", "") for e in answer.events)
+    else:
+        said = answer.json["choices"][0]["message"]["content"]
+    assert said == "Look: <tool_c"
+
+
 def test_a_call_that_max_tokens_cuts_ends_for_length() -> None:
     with Server(talker(call("weather", city="Berlin"))) as server:
         choice = server.post(CHAT, {**ASK, "max_tokens": 55}).json["choices"][0]

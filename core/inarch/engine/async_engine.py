@@ -35,6 +35,7 @@ from inarch.engine.messages import (
     Overloaded,
     Pause,
     Ready,
+    Refused,
     StartProfile,
     Stats,
     StopProfile,
@@ -380,7 +381,10 @@ class AsyncEngine:
                 if reply is not None and not reply.done():  # who asked may have been cancelled
                     reply.set_result(message)
             case Overloaded():
-                self._refuse(message)
+                self._refuse(message.handle, self._overloaded(message.waiting))
+            case Refused():
+                error = InvalidRequestError(message.message, status=message.status)
+                self._refuse(message.handle, error)
             case AbortByName():
                 for name in self._named(message.request_id):
                     await self.abort(name)
@@ -397,10 +401,10 @@ class AsyncEngine:
         if ongoing is not None:
             ongoing.listener(output)
 
-    def _refuse(self, message: Overloaded) -> None:
-        sample = self._frontend.samples.get(message.handle)
+    def _refuse(self, handle: int, error: InvalidRequestError) -> None:
+        sample = self._frontend.samples.get(handle)
         if sample is not None:
-            self._deliver(sample.request_id, self._overloaded(message.waiting))
+            self._deliver(sample.request_id, error)
 
     def _overloaded(self, waiting: int) -> InvalidRequestError:
         return InvalidRequestError(
