@@ -129,6 +129,12 @@ class EngineConfig:
         "Keep the KV of finished requests for prompts that begin alike.",
         "Memory and scheduling",
     )
+    grammar_engine: str | None = option(
+        None,
+        "Engine that holds answers to a grammar; by default, for each grammar, the first one installed "
+        "that can enforce it to the letter.",
+        "Structured output",
+    )
     random_seed: int | None = option(
         None,
         "Where the seeds of requests without one come from; by default not reproducible.",
@@ -160,6 +166,13 @@ class EngineConfig:
         metavar="NAME",
     )
     api_key: str | None = option(None, "Key that clients must send as a bearer token.", "Server")
+    cors_origins: str | None = option(
+        None,
+        "Origins whose web pages may use the server, e.g. https://app.example, several with commas, "
+        "* for any; by default none but its own.",
+        "Server",
+        metavar="ORIGINS",
+    )
     admin_api_key: str | None = option(
         None,
         "Key for routes that concern all users (/flush_cache, /pause_generation ...). Without one they "

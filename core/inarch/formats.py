@@ -90,8 +90,8 @@ def _named(formats: Sequence[tuple[F, PluginRecord]], name: str, option: str) ->
         return None
     found = [(format, plugin) for format, plugin in formats if format.name == name]
     if not found:
-        names = ", ".join(sorted({format.name for format, _ in formats} | {OFF}))
-        raise ConfigError(f"{option} {name}: there is no such format; there are: {names}")
+        names = ", ".join(sorted({format.name for format, _ in formats}))
+        raise ConfigError(f"{option} {name}: there is no such format; there are: {names}, {OFF}")
     if len(found) > 1:
         keys = ", ".join(plugin.key for _, plugin in found)
         raise ConfigError(

@@ -70,8 +70,10 @@ def is_local(request: web.Request) -> bool:
         return False
     if any(name in request.headers for name in FORWARDED):
         return False
-    # A page from elsewhere, open in a browser on this machine, gets this far. The browser names the
-    # page's origin, or (if its name was made to mean this address) asks a host of that name.
+    # A page from elsewhere, open in a browser on this machine, gets this far. The browser says so, or
+    # names the page's origin, or (if that name was made to mean this address) asks a host of that name.
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        return False
     origins = (request.headers.get(hdrs.ORIGIN), f"http://{request.headers.get(hdrs.HOST, '')}")
     return all(_names_this_machine(origin) for origin in origins if origin is not None)
 

@@ -1,4 +1,4 @@
-"""The routes of the server, around one engine."""
+"""The application: routes and middleware around one engine."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from inarch_server import info, live, page, responses
+from inarch_server import openapi
 from inarch_server.body import MAX_BODY_BYTES
+from inarch_server.cors import ORIGINS, allow_origin, parse_origins
 from inarch_server.health import Health
 from inarch_server.live import ERRORS, RecentErrors
 from inarch_server.metrics import Metrics
 from inarch_server.middleware import MIDDLEWARES, show_id
-from inarch_server.native_routes import native_routes
 from inarch_server.observers import asked_for
-from inarch_server.openai_chat import chat_completions
-from inarch_server.openai_completions import completions
 from inarch_server.responses_store import RESPONSES, ResponseStore
+from inarch_server.routes import ROUTES
 from inarch_server.service import SERVICE, Service
 from inarch_server.sessions import SESSIONS, Sessions
 from inarch_server.tally import METRICS_DIR
@@ -44,26 +43,10 @@ def make_app(engine: AsyncEngine, config: EngineConfig) -> web.Application:
     app[TURNSTILE] = Turnstile()
     app[RESPONSES] = ResponseStore()
     app[SESSIONS] = Sessions()
-    app.on_response_prepare.append(show_id)
-    app.add_routes(
-        [
-            web.get("/", page.page),
-            web.get("/static/{name}", page.static),
-            web.get("/live", live.live),
-            web.get("/kernels", live.kernels),
-            web.get("/cache_tree", live.cache_tree),
-            web.get("/health", info.health),
-            web.get("/health_generate", info.health_generate),
-            web.get("/metrics", info.metrics),
-            web.get("/v1/models", info.models),
-            web.get("/v1/models/{id:.+}", info.model),
-            web.post("/v1/chat/completions", chat_completions),
-            web.post("/v1/completions", completions),
-            web.post("/v1/responses", responses.create),
-            web.get("/v1/responses/{id}", responses.retrieve),
-            web.delete("/v1/responses/{id}", responses.delete),
-            web.post("/v1/responses/{id}/cancel", responses.cancel),
-            *native_routes(),
-        ]
-    )
+    app[ORIGINS] = parse_origins(config.cors_origins)
+    app.on_response_prepare.extend((show_id, allow_origin))
+    for route in ROUTES:
+        for method, path in route.ways:
+            app.router.add_route(method, path, route.handler)
+    app.router.add_get("/openapi.json", openapi.document)
     return app

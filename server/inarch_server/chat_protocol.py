@@ -45,6 +45,11 @@ def _joined_parts(value: Any) -> Any:
     return "\n".join(texts)
 
 
+class TextPart(Body):
+    type: Literal["text"]
+    text: str
+
+
 class CalledFunction(Body):
     name: str = Field(min_length=1)
     arguments: str = "{}"  # JSON text
@@ -64,7 +69,10 @@ class Message(Body):
     model_config = ConfigDict(extra="allow")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str | None, BeforeValidator(_joined_parts)] = None
+    content: Annotated[
+        str | None,
+        BeforeValidator(_joined_parts, json_schema_input_type=str | list[TextPart] | None),
+    ] = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
 

@@ -49,8 +49,8 @@ class Conversation:
     """What a client asks for, in the words of no API.
 
     messages: as OpenAI's chat API has them, their content as text. choice: None forbids calls.
-    variables: for the chat template. called: what the client calls "messages", "tools", "effort" and
-    "answer" (the response format), for refusals.
+    variables: for the chat template. called: what the client calls "messages", "tools", "choice",
+    "effort" and "answer" (the response format), for refusals.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -90,15 +90,15 @@ async def prepare(service: Service, asked: Conversation, params: SamplingParams)
         formats = replace(formats, reasoning=None)
     length = sum(len(message.get("content") or "") for message in asked.messages)
     if length <= INLINE_LENGTH:
-        text = _render(engine, asked)
+        text = rendered(engine, asked)
     else:
-        text = await asyncio.to_thread(_render, engine, asked)
+        text = await asyncio.to_thread(rendered, engine, asked)
     grammar = hold(engine, asked, params.grammar)
+    callable_tools = asked.tools if asked.choice is not None else ()
     if grammar is not None:
-        text, grammar = behind_reasoning(engine.tokenizer, engine.formats.reasoning, text, grammar)
+        text, grammar = behind_reasoning(engine, text, grammar, calls=bool(callable_tools))
     # The template itself writes the tokens that begin a text.
     (prompt,) = await tokenize(engine, {asked.name("messages"): text}, special=False)
-    callable_tools = asked.tools if asked.choice is not None else ()
     reading = make_reading(engine.tokenizer, formats, callable_tools, text[-PROMPT_END:])
     params = msgspec.structs.replace(
         params,
@@ -108,7 +108,7 @@ async def prepare(service: Service, asked: Conversation, params: SamplingParams)
     return Turn(prompt, params, reading)
 
 
-def _render(engine: AsyncEngine, asked: Conversation) -> str:
+def rendered(engine: AsyncEngine, asked: Conversation) -> str:
     messages = list(asked.messages)
     begun = _begun_answer(messages) if asked.continue_final else ""
     return render(engine, replace(asked, messages=messages)) + begun

@@ -13,8 +13,7 @@ import inarch.errors
 from inarch.config import EngineConfig, dump
 from inarch.errors import InarchError
 from inarch_server.control import Control, Draining, Failed, Orders, Ready
-
-METRICS_DIR = "INARCH_METRICS_DIR"  # environment of a front end
+from inarch_server.tally import METRICS_DIR
 
 
 class FrontEnd:

@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 
 from inarch_server.access import check_access
 from inarch_server.account import tell
+from inarch_server.cors import answer_preflights
 from inarch_server.refusals import refusal
 from inarch_server.service import CLIENT_GONE, RECEIVED_S, REFUSED, REQUEST_ID, SERVICE
 
@@ -76,4 +77,4 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
 
 
 # From the outside in.
-MIDDLEWARES = (identify, count, refuse, authenticate)
+MIDDLEWARES = (identify, count, refuse, answer_preflights, authenticate)

@@ -23,7 +23,7 @@ from inarch_server.service import SERVICE, Service
 if TYPE_CHECKING:
     from inarch.engine.tokenizer import Tokenizer
 
-CALLED = {"answer": "response_format", "effort": "reasoning_effort"}
+CALLED = {"choice": "tool_choice", "answer": "response_format", "effort": "reasoning_effort"}
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema, model_validator
 
 from inarch.errors import InvalidRequestError
 from inarch.sampling import MAX_N
@@ -41,12 +41,24 @@ def refused(cure: str) -> BeforeValidator:
         if value:
             raise ValueError(f"is not supported by this server; {cure}")
 
-    return BeforeValidator(check)
+    return BeforeValidator(check, json_schema_input_type=None)
 
 
-Strings = Annotated[tuple[str, ...] | None, BeforeValidator(_as_tuple)]
-TokenIds = Annotated[tuple[int, ...] | None, BeforeValidator(_as_tuple)]
-LogitBias = Annotated[dict[int, float] | None, BeforeValidator(_token_keys)]
+Strings = Annotated[
+    tuple[str, ...] | None,
+    BeforeValidator(_as_tuple, json_schema_input_type=str | list[str] | None),
+]
+TokenIds = Annotated[
+    tuple[int, ...] | None,
+    BeforeValidator(_as_tuple, json_schema_input_type=int | list[int] | None),
+]
+LogitBias = Annotated[
+    dict[int, float] | None,
+    BeforeValidator(_token_keys, json_schema_input_type=dict[str, float] | None),
+]
+Prompts = Annotated[
+    Any, WithJsonSchema(TypeAdapter(str | list[int] | list[str] | list[list[int]]).json_schema())
+]
 Unsupported = Annotated[Any, refused("leave it out")]
 
 
@@ -100,7 +112,9 @@ class OpenAIBody(SamplingBody, TermsBody):
 
 
 class CompletionRequest(OpenAIBody):
-    prompt: Any  # split by prompts.split, whose messages say which of four shapes is wrong where
+    prompt: (
+        Prompts  # split by prompts.split, whose messages say which of four shapes is wrong where
+    )
     logprobs: int | None = None
     echo: bool | None = None
     suffix: Annotated[Any, refused("this model does not fill in: send a prompt")] = None
@@ -118,10 +132,5 @@ class CompletionRequest(OpenAIBody):
             raise InvalidRequestError(
                 "which of best_of answers is best is known when all are there: send no stream: true",
                 param="best_of",
-            )
-        if self.echo and self.logprobs is not None:
-            raise InvalidRequestError(
-                "echo with logprobs is not supported: log-probabilities of the prompt are not kept",
-                param="echo",
             )
         return self

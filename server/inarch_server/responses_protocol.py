@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
@@ -20,6 +21,7 @@ from inarch_server.chat_protocol import (
 )
 from inarch_server.protocol import SamplingBody, Unsupported, refused
 from inarch_server.response_format import json_grammar
+from inarch_server.terms import TermsBody
 
 TEXT_PARTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
 
@@ -31,6 +33,9 @@ def _joined_parts(value: Any) -> Any:
     texts = []
     for i, part in enumerate(value):
         kind = part.get("type") if isinstance(part, dict) else part
+        if kind == "input_json" and isinstance(part.get("data"), dict | list):
+            texts.append(json.dumps(part["data"], ensure_ascii=False))
+            continue
         if not isinstance(kind, str) or kind not in TEXT_PARTS:
             raise ValueError(f"part {i} must be text (all the model reads), not {shown(kind)}")
         if not isinstance(part.get(TEXT_PARTS[kind]), str):
@@ -39,7 +44,12 @@ def _joined_parts(value: Any) -> Any:
     return "\n".join(texts)
 
 
-Text = Annotated[str, BeforeValidator(_joined_parts)]
+class TextPart(Body):
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+
+
+Text = Annotated[str, BeforeValidator(_joined_parts, json_schema_input_type=str | list[TextPart])]
 
 
 class InputMessage(Body):
@@ -143,7 +153,7 @@ class Reasoning(Body):
     summary: Literal["auto", "concise", "detailed"] | None = None  # answered in full, in clear
 
 
-class ResponsesRequest(SamplingBody):
+class ResponsesRequest(SamplingBody, TermsBody):
     input: Annotated[
         Annotated[str, Tag("text")] | Annotated[list[Item], Tag("object")],
         Discriminator(text_or_object),

@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import signal
 import socket
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -38,7 +36,6 @@ from inarch_server.extras import check_extras
 from inarch_server.frontend_child import FrontEnd
 from inarch_server.listening import bind
 from inarch_server.stopping import Stop
-from inarch_server.tally import METRICS_DIR
 
 log = logging.getLogger("inarch.server")
 
@@ -61,8 +58,7 @@ async def _run(config: EngineConfig) -> None:
     stop.on_signals(signal.SIGINT, signal.SIGTERM)
     stop.starting = asyncio.current_task()
     # The port is taken before the model is loaded: minutes of loading must not end in "in use".
-    counts = TemporaryDirectory(prefix="inarch-", ignore_cleanup_errors=True)
-    with bind(config.host, config.port) as listener, counts as os.environ[METRICS_DIR]:
+    with bind(config.host, config.port) as listener:
         config, backend = resolve(config, load_plugins())
         set_environment(backend)
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from inarch.engine.messages import (
     Overloaded,
     Pause,
     Ready,
+    Refused,
     StartProfile,
     Stats,
     StopProfile,
@@ -45,12 +45,12 @@ from inarch.engine.messages import (
     TokenOutput,
 )
 from inarch.engine.outputs import RequestOutput
+from inarch.engine.recognition import recognise_formats
 from inarch.engine.resolve import resolve, set_environment
 from inarch.engine.suspicion import Quarantine, convict
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError, InvalidRequestError
-from inarch.formats import Formats, choose_formats
-from inarch.parsing import Template
+from inarch.formats import Formats
 from inarch.plugins import load_plugins
 from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
 
@@ -125,12 +125,7 @@ class AsyncEngine:
         self.tokenizer = await asyncio.to_thread(
             Tokenizer.load, Path(self.config.model), chat_template=self.config.chat_template
         )
-        self.formats = choose_formats(
-            load_plugins(),
-            _template(Path(self.config.model), self.tokenizer),
-            tool_call_parser=self.config.tool_call_parser,
-            reasoning_parser=self.config.reasoning_parser,
-        )
+        self.formats = recognise_formats(self.config, self.tokenizer)
         self._loaded.set()
 
     async def _start(self) -> None:
@@ -395,7 +390,10 @@ class AsyncEngine:
                 if reply is not None and not reply.done():  # who asked may have been cancelled
                     reply.set_result(message)
             case Overloaded():
-                self._refuse(message)
+                self._refuse(message.handle, self._overloaded(message.waiting))
+            case Refused():
+                error = InvalidRequestError(message.message, status=message.status)
+                self._refuse(message.handle, error)
             case AbortByName():
                 for name in self._named(message.request_id):
                     await self.abort(name)
@@ -412,10 +410,10 @@ class AsyncEngine:
         if ongoing is not None:
             ongoing.listener(output)
 
-    def _refuse(self, message: Overloaded) -> None:
-        sample = self._frontend.samples.get(message.handle)
+    def _refuse(self, handle: int, error: InvalidRequestError) -> None:
+        sample = self._frontend.samples.get(handle)
         if sample is not None:
-            self._deliver(sample.request_id, self._overloaded(message.waiting))
+            self._deliver(sample.request_id, error)
 
     def _overloaded(self, waiting: int) -> InvalidRequestError:
         return InvalidRequestError(
@@ -428,9 +426,3 @@ class AsyncEngine:
     def _check_alive(self) -> None:
         if self._over is not None:
             raise EngineDeadError(f"the engine is gone: {self._over}")
-
-
-def _template(folder: Path, tokenizer: Tokenizer) -> Template:
-    """What the formats of a model are recognised by."""
-    model_type = json.loads((folder / "config.json").read_bytes()).get("model_type", "")
-    return Template(model_type, tokenizer.chat_template.source, tokenizer.special_texts)

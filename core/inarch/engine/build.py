@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import torch
 from inarch.config import EngineConfig
 from inarch.engine.batch import build_batch, nothing
 from inarch.engine.core import EngineCore
+from inarch.engine.grammars import Grammars, choose_engines
 from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
 from inarch.engine.messages import ModelInfo, OpChoice
 from inarch.engine.runner import Runner
@@ -19,11 +21,13 @@ from inarch.engine.sampler import Sampler
 from inarch.engine.scheduler import Scheduler
 from inarch.engine.scoring import Scorer
 from inarch.engine.table import RequestTable
+from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.vocabulary import TokenizerVocabulary
 from inarch.errors import ConfigError
 from inarch.hal.backend import Backend
 from inarch.hal.device import Device
 from inarch.hal.dispatch import REFERENCE, Dispatcher, explain
-from inarch.hal.executor import StepInputs, StepShape
+from inarch.hal.executor import Executor, StepInputs, StepShape
 from inarch.hal.kv import KVStore
 from inarch.hal.packing import upload
 from inarch.hal.reference.executor import EagerExecutor
@@ -83,9 +87,10 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     dispatcher.freeze()
     executor = (device.executor() if decoder.capturable else None) or EagerExecutor(device)
     step_tokens = max(config.max_step_tokens or device.step_tokens, running)
+    most = StepShape(step_tokens, running, step_tokens)
     memory = _size_memory(
-        config, device, store, decoder, sampler, weights=loaded, running=running,
-        step_tokens=step_tokens, context=context, vocab_size=description.vocab_size,
+        config, device, store, decoder, executor, sampler, most, weights=loaded, context=context,
+        vocab_size=description.vocab_size,
     )  # fmt: skip
     scheduler = Scheduler(
         pages=memory.pages,
@@ -96,9 +101,9 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         prefix_cache=config.prefix_cache,
     )
     kv = store.allocate(memory.pages)
-    most = StepShape(step_tokens, running, step_tokens)
     runner = Runner(decoder, executor, sampler, scorer, scheduler.table, kv, most)
-    core = EngineCore(scheduler, runner, max_waiting=config.max_queued_requests)
+    grammars = _grammars(config, plugins, description.vocab_size, _eos_token_ids(checkpoint))
+    core = EngineCore(scheduler, runner, grammars, max_waiting=config.max_queued_requests)
     info = _model_info(
         config, checkpoint, description, device, scheduler, memory, dtype, kv_dtype, context
     )
@@ -107,6 +112,7 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         info,
         reference_ops=tuple(sorted(on_reference)),
         ops=tuple(OpChoice(*row) for row in explain(dispatcher.choices)),
+        grammar_kinds=grammars.kinds,
     )
     reasons = {
         "dtype": dtype_reason,
@@ -116,6 +122,18 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         "KV pages": f"limited by {memory.limited_by}",
     }
     return Built(core, info, device, dispatcher, memory, reasons)
+
+
+def _grammars(
+    config: EngineConfig, plugins: Plugins, vocab_size: int, eos_token_ids: Sequence[int]
+) -> Grammars:
+    engines = choose_engines(plugins.grammar_engines(), config.grammar_engine)
+
+    def vocabulary() -> TokenizerVocabulary:
+        tokenizer = Tokenizer.load(Path(str(config.model)))
+        return TokenizerVocabulary(tokenizer, vocab_size, eos_token_ids)
+
+    return Grammars(engines, vocabulary, vocab_size)
 
 
 def _choose_dtype(
@@ -182,29 +200,36 @@ def _size_memory(
     device: Device,
     store: KVStore,
     decoder: Decoder,
+    executor: Executor,
     sampler: Sampler,
+    most: StepShape,
     *,
     weights: int,
-    running: int,
-    step_tokens: int,
     context: int,
     vocab_size: int,
 ) -> MemoryPlan:
-    run_step = _rehearsal(device, store, decoder, sampler, context)
+    sampled = _rehearsal(device, store, decoder, sampler, context)
+    activations = measure_activations(device, sampled, most.tokens, most.seqs)
+    kept = sum(attention.kept_bytes(most) for attention in decoder.attentions)
+    captured = executor.kept(most)
+    if captured is not None:
+        shape, unsampled = captured.shape, _rehearsal(device, store, decoder, None, context)
+        kept += captured.more + measure_activations(device, unsampled, shape.tokens, shape.seqs)
     return plan_memory(
         device,
         store.layout,
         share=config.memory_share or device.memory_share,
         weights=weights,
-        activations=measure_activations(device, run_step, step_tokens, running),
-        sampling=Sampler.penalty_bytes(running, vocab_size),
+        activations=activations,
+        kept=kept,
+        sampling=Sampler.penalty_bytes(most.seqs, vocab_size),
         kv_tokens=config.kv_tokens,
-        most_tokens=context * running * USEFUL_CONTEXTS,
+        most_tokens=context * most.seqs * USEFUL_CONTEXTS,
     )
 
 
 def _rehearsal(
-    device: Device, store: KVStore, decoder: Decoder, sampler: Sampler, context: int
+    device: Device, store: KVStore, decoder: Decoder, sampler: Sampler | None, context: int
 ) -> RunStep:
     """A step of padding; with `prefix` its last sequence's tokens end a whole context."""
 
@@ -218,7 +243,8 @@ def _rehearsal(
         plans = decoder.plan(batch.attention).on(device)
         inputs = StepInputs(**upload(device, batch.inputs), plans=plans)
         logits, _ = decoder.forward(inputs, store.allocate(2))
-        sampler.rehearse(logits)
+        if sampler is not None:
+            sampler.rehearse(logits)
 
     return run_step
 

@@ -127,6 +127,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     memory: dict[str, int]  # where the device's bytes went, by purpose
     reference_ops: tuple[str, ...] = ()  # those that the plain reference runs
     ops: tuple[OpChoice, ...] = ()
+    grammar_kinds: tuple[str, ...] = ()  # of the grammars that answers can be held to
 
 
 class Ready(Message, frozen=True):
@@ -218,9 +219,19 @@ class Overloaded(Message, frozen=True):
     waiting: int
 
 
+class Refused(Message, frozen=True):
+    """The sample ends without an answer: what it asked for cannot be given."""
+
+    handle: int
+    message: str
+    status: int = 400
+
+
 Order = ClearCache | Pause | Continue | StartProfile | StopProfile
 ToEngine = Hello | NewRequest | Abort | AbortByName | GetStats | GetCacheTree | Order
-FromEngine = Ready | TokenOutput | Stats | Cleared | CacheTree | Done | Overloaded | AbortByName
+FromEngine = (
+    Ready | TokenOutput | Stats | Cleared | CacheTree | Done | Overloaded | Refused | AbortByName
+)
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inarch.engine.constraint import Constraint
 from inarch.sampling import SamplingParams
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ class Request:
         "arrived_s",
         "cached_tokens",
         "client",
+        "constraint",
         "handle",
         "in_flight",
         "max_tokens",
         "namespace",
         "node",
+        "order",
         "output",
         "params",
         "passed_over",
@@ -88,8 +91,10 @@ class Request:
         self.cached_tokens = 0  # found in the tree at first admission
         self.arrived_s = 0.0  # on the engine's clock
         self.queued_s: float | None = None  # from then until it was first begun
+        self.order = 0  # of admission: the later the larger
         self.passed_over = 0  # times a later request was admitted before it
         self.retractions = 0
+        self.constraint: Constraint | None = None  # where it is in its grammar
         # Log-probabilities of prompt tokens, as far as they are there, and the first position whose
         # logits are still to be computed for them.
         self.prompt_logprobs: list[PositionLogprobs] = []

@@ -15,7 +15,8 @@ from inarch.grammar import Grammar
 from inarch.parsing import Choice, Parser, Template, Tool
 from inarch_formats.calls import Calls, read_object, read_tagged
 from inarch_formats.reader import GeneratorParser, Reader, Steps
-from inarch_formats.structure import tagged_calls
+from inarch_formats.structure import allowed, grammar_of_calls, json_arguments, tag
+from inarch_formats.values import quoted
 
 BEGIN, END = "<tool_call>", "</tool_call>"
 
@@ -37,11 +38,12 @@ class Hermes:
         return GeneratorParser(read)
 
     def grammar(self, tools: Sequence[Tool], choice: Choice) -> Grammar:
-        return tagged_calls(
-            tools,
-            choice,
-            trigger=BEGIN,
-            begin=f'{BEGIN}\n{{"name": "%s", "arguments": ',
-            end=f"}}\n{END}",
-            separator="\n",
-        )
+        tags = [
+            tag(
+                f'{BEGIN}\n{{"name": {quoted(tool.name)}, "arguments": ',
+                json_arguments(tool),
+                f"}}\n{END}",
+            )
+            for tool in allowed(tools, choice)
+        ]
+        return grammar_of_calls(choice, tags, triggers=[BEGIN], separator="\n")

@@ -17,13 +17,20 @@ INARCH_API = (1, 0)
 
 @hookimpl
 def inarch_tool_formats() -> list[ToolFormat]:
+    from inarch_formats.bare_json import BARE_JSON
+    from inarch_formats.harmony import HarmonyTools
     from inarch_formats.hermes import Hermes
+    from inarch_formats.markup import MARKUPS
+    from inarch_formats.mistral import Mistral
+    from inarch_formats.pythonic import Pythonic
+    from inarch_formats.sections import SECTIONS
 
-    return [Hermes()]
+    return [HarmonyTools(), *SECTIONS, *MARKUPS, Mistral(), Hermes(), Pythonic(), *BARE_JSON]
 
 
 @hookimpl
 def inarch_reasoning_formats() -> list[ReasoningFormat]:
-    from inarch_formats.thinking import REASONING_FORMATS
+    from inarch_formats.harmony import HarmonyReasoning
+    from inarch_formats.thinking import THINKING
 
-    return list(REASONING_FORMATS)
+    return [HarmonyReasoning(), *THINKING]

@@ -9,9 +9,10 @@ White space next to a marker belongs to the marker: it is neither content nor re
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Generator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from inarch.parsing import Arguments, Call, Content, Delta, Reasoning
 
@@ -48,13 +49,17 @@ class Reader:
         self.ended = False
         self.deltas: list[Delta] = []
         self._record: list[str] | None = None  # consumed, but perhaps to be given back as content
+        self._space = ""  # that `text` found before a marker
 
     # ---- to be used by parsers, outside of tentative parts ----
 
-    def text(self, kind: Kind, stops: re.Pattern[str], *, begun: bool = False) -> Steps[str | None]:
+    def text(
+        self, kind: Kind, stops: re.Pattern[str], *, begun: bool = False, due: bool = False
+    ) -> Steps[str | None]:
         """Emit text up to a marker, and consume the marker. None: the text ended without one.
 
         begun: a marker came just before, so white space that comes first belongs to it.
+        due: a marker must come, so if the text ends with the beginning of one, that is no text.
         """
         held: list[str] = []  # white space that belongs to a marker if one follows
         while True:
@@ -72,35 +77,28 @@ class Reader:
                 held.append(before[len(body) :])
             if match is not None and match.group(1) is not None:
                 self.rest = rest[match.end() :]
+                self._space = "".join(held)
                 return match.group(1)
             self.rest = "" if match is None else rest[match.start() :]
             if self.ended:
-                if left := "".join(held) + self.rest:
+                if left := "".join(held) + ("" if due else self.rest):
                     self.emit(kind(left))
                 self.rest = ""
                 return None
             yield
 
     def emit(self, delta: Delta) -> None:
-        """Add a delta; text that follows text of its kind joins it."""
-        last = self.deltas[-1] if self.deltas else None
-        if last is None or type(last) is not type(delta) or isinstance(delta, Call):
-            self.deltas.append(delta)
-        elif isinstance(delta, Arguments) and isinstance(last, Arguments):
-            if last.index == delta.index:
-                self.deltas[-1] = Arguments(last.index, last.text + delta.text)
-            else:
-                self.deltas.append(delta)
-        elif isinstance(delta, Content) and isinstance(last, Content):
-            self.deltas[-1] = Content(last.text + delta.text)
-        elif isinstance(delta, Reasoning) and isinstance(last, Reasoning):
-            self.deltas[-1] = Reasoning(last.text + delta.text)
+        self.deltas.append(delta)
 
     # ---- to be used within calls: these raise MalformedError ----
 
     def begin(self, consumed: str = "") -> None:
-        """From here on what is consumed is remembered, until `keep` or `give_back`."""
-        self._record = [consumed]
+        """From here on what is consumed is remembered, until `keep` or `give_back`.
+
+        consumed: a marker that `text` has just found, if that is to be remembered as well.
+        """
+        self._record = [self._space, consumed]
+        self._space = ""
 
     def keep(self) -> None:
         """What was consumed since `begin` means something, or is part of a marker."""
@@ -117,6 +115,12 @@ class Reader:
         if self._record is not None:
             self._record.append(text)
         return text
+
+    def unread(self, text: str) -> None:
+        """Put back what was consumed last."""
+        self.rest = text + self.rest
+        if self._record is not None:
+            self._record[:] = ["".join(self._record).removesuffix(text)]
 
     def more(self) -> Steps[None]:
         """Wait for more text."""
@@ -193,4 +197,21 @@ class GeneratorParser:
         if not (deltas := self._reader.deltas):
             return []
         self._reader.deltas = []
-        return deltas
+        return deltas if len(deltas) == 1 else _joined(deltas)
+
+
+def _joined(deltas: list[Delta]) -> list[Delta]:
+    """Neighbours that say more of the same become one."""
+    out: list[Delta] = []
+    for (kind, index), group in itertools.groupby(deltas, key=_subject):
+        found = list(group)
+        if kind is Call or len(found) == 1:
+            out += found
+        else:
+            text = "".join(delta.text for delta in found if not isinstance(delta, Call))
+            out.append(Arguments(index, text) if kind is Arguments else kind(text))
+    return out
+
+
+def _subject(delta: Delta) -> tuple[type[Any], int]:
+    return type(delta), delta.index if isinstance(delta, Call | Arguments) else 0

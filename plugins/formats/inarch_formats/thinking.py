@@ -72,8 +72,9 @@ def _skip_spaces(reader: Reader) -> Steps[None]:
     reader.rest = rest
 
 
-REASONING_FORMATS = (
+THINKING = (
     Thinking("kimi", "◁think▷", "◁/think▷"),
+    Thinking("mistral", "[THINK]", "[/THINK]", special=True),
     Thinking("kimi_k2", families=("kimi_k2",), leave=("<|tool_calls_section_begin|>",)),
     Thinking("deepseek_r1", families=("deepseek",)),
     Thinking("qwen3", families=("qwen",)),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from inarch.config import EngineConfig
 from inarch.engine.engine import Answer, Engine
 from inarch.engine.outputs import TokenLogprob
 from inarch.errors import InvalidRequestError
@@ -86,6 +87,15 @@ def test_only_those_who_ask_compute_their_prompt_again(start: Start, served: Ser
         assert other.prompt_logprobs == ()
 
 
+def test_each_of_several_samples_tells_of_the_prompt(start: Start, served: Served) -> None:
+    prompt = random_prompt(30)
+    with start() as engine:
+        answers = engine.generate(prompt, asking(n=3, temperature=1.0, seed=1))
+    assert len({answer.token_ids for answer in answers}) == 3
+    for answer in answers:
+        check_answer(answer, prompt, served("llama"))
+
+
 def test_asking_changes_no_token(start: Start) -> None:
     prompts = [random_prompt(length, length) for length in LENGTHS]
     plain = SamplingParams(max_tokens=20, seed=1, ignore_eos=True)
@@ -135,6 +145,28 @@ def test_a_prompt_as_long_as_the_context_can_be_scored_but_not_continued(
         check_answer(engine.generate(prompt, asking(max_tokens=0))[0], prompt, served("llama"))
         with pytest.raises(InvalidRequestError, match="64 tokens"):
             engine.generate(prompt, asking())
+
+
+def test_the_bundled_model_says_what_transformers_says() -> None:
+    """Real text and a real vocabulary, in float32, with more of it asked for than rows fit a step."""
+    transformers = pytest.importorskip("transformers")
+    config = EngineConfig(
+        dtype="float32", backend="reference", kv_tokens=2048, max_running_requests=4
+    )
+    with Engine(config) as engine:
+        text = "The capital of France is Paris. The days of the week are Monday, Tuesday and so on."
+        prompt = engine.tokenizer.encode(text)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            engine.config.model, dtype=torch.float32
+        )
+        answer = engine.generate(text, asking(top=5, logprobs=5, max_tokens=8))[0]
+    tokens = prompt + list(answer.token_ids)
+    with torch.inference_mode():
+        said = model(torch.tensor([tokens])).logits[0]
+    check(answer.prompt_logprobs, prompt, 1, said, 5)
+    check(answer.logprobs, tokens, len(prompt), said, 5)
+    total = sum(entry.logprob for entry in answer.logprobs)
+    assert answer.cumulative_logprob == pytest.approx(total)
 
 
 @pytest.mark.parametrize(
