@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from pathlib import Path
 
 import inarch.errors
 from inarch.config import EngineConfig, dump
 from inarch.errors import InarchError
 from inarch_server.control import Control, Draining, Failed, Orders, Ready
-
-METRICS_DIR = "INARCH_METRICS_DIR"  # environment of a front end
 
 
 class FrontEnd:
@@ -37,10 +33,9 @@ class FrontEnd:
         ours, theirs = socket.socketpair()
         try:
             descriptors = listener.fileno(), theirs.fileno()
-            environment = {**os.environ, METRICS_DIR: str(metrics)}
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "inarch_server.worker", *map(str, descriptors),
-                stdin=PIPE, pass_fds=descriptors, process_group=0, env=environment,
+                stdin=PIPE, pass_fds=descriptors, process_group=0,
             )  # fmt: skip
         finally:
             theirs.close()

@@ -13,7 +13,7 @@ from inarch.config import EngineConfig
 from inarch.engine.batch import build_batch, nothing
 from inarch.engine.core import EngineCore
 from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
-from inarch.engine.messages import ModelInfo
+from inarch.engine.messages import ModelInfo, OpChoice
 from inarch.engine.runner import Runner
 from inarch.engine.sampler import Sampler
 from inarch.engine.scheduler import Scheduler
@@ -22,7 +22,7 @@ from inarch.engine.table import RequestTable
 from inarch.errors import ConfigError
 from inarch.hal.backend import Backend
 from inarch.hal.device import Device
-from inarch.hal.dispatch import REFERENCE, Dispatcher
+from inarch.hal.dispatch import REFERENCE, Dispatcher, explain
 from inarch.hal.executor import StepInputs, StepShape
 from inarch.hal.kv import KVStore
 from inarch.hal.packing import upload
@@ -103,7 +103,11 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         config, checkpoint, description, device, scheduler, memory, dtype, kv_dtype, context
     )
     on_reference = {choice.op for choice in dispatcher.choices if choice.kernel == REFERENCE}
-    info = msgspec.structs.replace(info, reference_ops=tuple(sorted(on_reference)))
+    info = msgspec.structs.replace(
+        info,
+        reference_ops=tuple(sorted(on_reference)),
+        ops=tuple(OpChoice(*row) for row in explain(dispatcher.choices)),
+    )
     reasons = {
         "dtype": dtype_reason,
         "page size": page_reason,

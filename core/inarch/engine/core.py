@@ -6,11 +6,13 @@ A device that is done when `launch` returns (a CPU) is read at once, so nothing 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 import numpy as np
 
-from inarch.engine.messages import Abort, NewRequest, Stats, TokenOutput
+from inarch.cache.outline import outline
+from inarch.cache.radix import Node
+from inarch.engine.messages import Abort, CacheTree, NewRequest, Stats, TokenOutput, TreeNode
 from inarch.engine.pace import Pace
 from inarch.engine.plan import Produced
 from inarch.engine.request import Request, Status
@@ -18,6 +20,7 @@ from inarch.engine.runner import InFlight, Runner, StepResult
 from inarch.engine.scheduler import Scheduler
 from inarch.engine.scoring import prompt_logprobs
 
+TREE_HEAD = 32  # token ids of each node of the prefix tree that are told
 MAX_IN_FLIGHT = 2  # launched steps: when there are as many, the oldest is waited for
 
 
@@ -53,6 +56,7 @@ class EngineCore:
             priority=message.priority,
             client=client,
         )
+        request.arrived_s = self._pace.now()
         request.go_on(np.frombuffer(message.output, dtype=np.int32).tolist())
         self._requests[client, message.handle] = request
         self.scheduler.add(request)
@@ -92,6 +96,9 @@ class EngineCore:
             behind = len(self._flight) > 1 and not self._flight[-2].ready()
             self._pace.launched(began, behind=behind)
             self.scheduler.publish(plan)
+            for request in plan.requests[plan.decodes :]:
+                if request.queued_s is None:
+                    request.queued_s = began - request.arrived_s
         outputs: dict[bytes, TokenOutput] = {}
         while self._flight and (
             plan is None or len(self._flight) >= MAX_IN_FLIGHT or self._flight[0].ready()
@@ -121,6 +128,25 @@ class EngineCore:
             paused=self._paused,
         )
 
+    def cache_tree(self, ticket: int, most: int) -> CacheTree:
+        """The prefix tree in outline: `most` nodes of it. A node goes by its first page's id."""
+        cache = self.scheduler.cache
+        found = list(outline(cache, most))
+        shown = Counter(node.parent for node, _ in found)
+        nodes = [
+            TreeNode(
+                _page(node),
+                _page(node.parent),
+                len(node.tokens),
+                node.locks,
+                node.last_used,
+                len(node.children) - shown[node],
+                b"" if is_named else node.tokens[:TREE_HEAD].astype("<i4").tobytes(),
+            )
+            for node, is_named in found
+        ]
+        return CacheTree(ticket=ticket, nodes=nodes, tokens=cache.pages * cache.page_tokens)
+
     def _commit(self, step: InFlight, outputs: dict[bytes, TokenOutput]) -> None:
         result = step.wait()
         self._pace.finished(step.plan)
@@ -144,6 +170,7 @@ class EngineCore:
         request, index = item.request, len(output.handles)
         if len(request.output) == 1:
             output.cached[index] = request.cached_tokens
+            output.queued[index] = request.queued_s or 0.0
             if request.params.prompt_logprobs is not None:
                 output.prompts[index] = prompt_logprobs(request)
             self._prompt_tokens += len(request.prompt)
@@ -161,3 +188,8 @@ class EngineCore:
         if item.finish:
             output.finish[index] = item.finish
             self._requests.pop((request.client, request.handle), None)
+
+
+def _page(node: Node | None) -> int:
+    """The first page of a node, which no other node has; 0, the null page, for the root."""
+    return int(node.pages[0]) if node is not None and node.parent is not None else 0

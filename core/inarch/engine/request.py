@@ -33,6 +33,7 @@ class Request:
     """
 
     __slots__ = (
+        "arrived_s",
         "cached_tokens",
         "client",
         "handle",
@@ -46,6 +47,7 @@ class Request:
         "priority",
         "prompt",
         "prompt_logprobs",
+        "queued_s",
         "retractions",
         "row",
         "seed",
@@ -84,6 +86,8 @@ class Request:
         self.node: Node | None = None  # lock in the prefix tree
         self.tree_pages = 0  # of its pages, how many the tree owns: the first ones
         self.cached_tokens = 0  # found in the tree at first admission
+        self.arrived_s = 0.0  # on the engine's clock
+        self.queued_s: float | None = None  # from then until it was first begun
         self.passed_over = 0  # times a later request was admitted before it
         self.retractions = 0
         # Log-probabilities of prompt tokens, as far as they are there, and the first position whose
