@@ -25,11 +25,8 @@ class FrontEnd:
         self.retired = False  # it is meant to end
 
     @classmethod
-    async def start(cls, config: EngineConfig, listener: socket.socket, metrics: Path) -> FrontEnd:
-        """Start a process for a resolved configuration, on a bound socket.
-
-        metrics: a folder in which the front ends of a server count together.
-        """
+    async def start(cls, config: EngineConfig, listener: socket.socket) -> FrontEnd:
+        """Start a process for a resolved configuration, on a bound socket."""
         ours, theirs = socket.socketpair()
         try:
             descriptors = listener.fileno(), theirs.fileno()
