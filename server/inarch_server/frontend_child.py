@@ -87,4 +87,5 @@ class FrontEnd:
             self._ready.set_result(None)
         if not self._draining.done():
             self._draining.set_result(0)
+        await self._control.close()
         await self.wait()
