@@ -118,6 +118,10 @@ class ReasoningFormat(Protocol):
     def special(self) -> bool: ...
 
     @property
+    def begin(self) -> str:
+        """The text that begins reasoning, e.g. "<think>"; "" if every answer passes `end`."""
+
+    @property
     def end(self) -> str:
         """The text that ends reasoning, e.g. "</think>"."""
 

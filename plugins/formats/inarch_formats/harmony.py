@@ -17,7 +17,15 @@ from inarch.parsing import Choice, Content, Parser, Reasoning, Template, Tool
 from inarch_formats.calls import EMPTY, Calls, Outcome
 from inarch_formats.json_text import copy_value
 from inarch_formats.reader import GeneratorParser, Reader, Steps, markers
-from inarch_formats.structure import Format, allowed, json_arguments, structural_tag, tag
+from inarch_formats.structure import (
+    Format,
+    allowed,
+    const,
+    json_arguments,
+    sequence,
+    structural_tag,
+    tag,
+)
 
 CHANNEL, MESSAGE, START, CALL = "<|channel|>", "<|message|>", "<|start|>", "<|call|>"
 END, RETURN = "<|end|>", "<|return|>"
@@ -38,6 +46,7 @@ class _Harmony:
 
 
 class HarmonyReasoning(_Harmony):
+    begin = ""  # every answer begins with a channel of the model's choice
     end = FINAL
 
     def parser(self, prompt_end: str) -> Parser:
@@ -60,10 +69,8 @@ class HarmonyTools(_Harmony):
         }
         last = [_call_format(tool) for tool in allowed(tools, choice)]
         if choice.kind == "auto":
-            last.append(tag(FINAL, _any(), ""))
-        return structural_tag(
-            {"type": "sequence", "elements": [before, {"type": "or", "elements": last}]}
-        )
+            last.append(sequence([const(FINAL), _any()]))
+        return structural_tag(sequence([before, {"type": "or", "elements": last}]))
 
 
 def _any() -> Format:
@@ -72,7 +79,7 @@ def _any() -> Format:
 
 def _call_format(tool: Tool) -> Format:
     head = f"{CHANNEL}commentary to=functions.{tool.name} <|constrain|>json{MESSAGE}"
-    return tag(head, json_arguments(tool), "")
+    return sequence([const(head), json_arguments(tool)])
 
 
 def _read(reader: Reader, calls: Calls) -> Steps[None]:

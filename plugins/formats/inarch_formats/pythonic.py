@@ -12,9 +12,11 @@ from inarch_formats.reader import GeneratorParser, MalformedError, Reader, Steps
 from inarch_formats.structure import (
     Format,
     allowed,
+    const,
     grammar_of_calls,
     grammar_of_sections,
     keyword_arguments,
+    sequence,
     tag,
 )
 from inarch_formats.values import quoted
@@ -38,22 +40,14 @@ class Pythonic:
         calls = [tag(f"{tool.name}(", keyword_arguments(tool), ")") for tool in tools]
         if choice.kind != "auto":
             return grammar_of_sections(choice, calls, begin="[", end="]", separator=", ")
-        others: Format = {"type": "tags_with_separator", "tags": calls, "separator": ", "}
-        more: Format = {
-            "type": "optional",
-            "content": tag(", ", {**others, "at_least_one": True}, ""),
-        }
+        next_call = sequence([const(", "), {"type": "or", "elements": calls}])
+        more: Format = {"type": "star", "content": next_call}
         tags = [
             tag(
                 f"[{tool.name}(",
-                {
-                    "type": "sequence",
-                    "elements": [
-                        keyword_arguments(tool),
-                        {"type": "const_string", "value": ")"},
-                        *([more] if choice.parallel else []),
-                    ],
-                },
+                sequence(
+                    [keyword_arguments(tool), const(")"), *([more] if choice.parallel else [])]
+                ),
                 "]",
             )
             for tool in tools

@@ -17,12 +17,22 @@ PLAIN = {
     *("type", "properties", "required", "additionalProperties", "title", "description"),
     *("$schema", "$id", "$comment", "default", "examples", *SHARED),
 }
+# Before calls that must come: a model that has just ended its reasoning may be used to it.
+LINES: Format = {"type": "regex", "pattern": r"\n{0,2}"}
 PYTHON_WORDS = {"boolean": ("True", "False"), "null": ("None",)}
 
 
 def structural_tag(format: Format) -> Grammar:
     source = json.dumps({"type": "structural_tag", "format": format}, ensure_ascii=False)
     return Grammar(kind="structural_tag", source=source)
+
+
+def const(text: str) -> Format:
+    return {"type": "const_string", "value": text}
+
+
+def sequence(elements: Sequence[Format]) -> Format:
+    return {"type": "sequence", "elements": list(elements)}
 
 
 def tag(begin: str, content: Format, end: str) -> Format:
@@ -62,7 +72,7 @@ def grammar_of_calls(
                 "stop_after_first": one,
             }
         )
-    return structural_tag(_separated(tags, separator, one))
+    return structural_tag(sequence([LINES, _separated(tags, separator, one)]))
 
 
 def grammar_of_sections(
@@ -72,7 +82,7 @@ def grammar_of_sections(
     one = not choice.parallel or choice.kind == "named"
     section = tag(begin, _separated(tags, separator, one), end)
     if choice.kind != "auto":
-        return structural_tag(section)
+        return structural_tag(sequence([LINES, section]))
     return structural_tag(
         {
             "type": "triggered_tags",
@@ -113,11 +123,11 @@ def keyword_arguments(tool: Tool) -> Format:
     beginnings = []  # one for each property that may come first
     for first, (item, needed) in enumerate(items):
         rest = [_further(*other) for other in items[first + 1 :]]
-        beginnings.append(_sequence([item, *rest]))
+        beginnings.append(sequence([item, *rest]))
         if needed:
             break
     else:
-        beginnings.append(_const(""))
+        beginnings.append(const(""))
     return {"type": "or", "elements": beginnings}
 
 
@@ -128,22 +138,14 @@ def _missing(schema: Mapping[str, Any]) -> list[str]:
 def _keyword(key: str, schema: Any, shared: Mapping[str, Any]) -> Format:
     if isinstance(schema, Mapping) and schema.get("type") in PYTHON_WORDS:
         words: Sequence[str] = PYTHON_WORDS[schema["type"]]
-        return _sequence([_const(f"{key}="), {"type": "or", "elements": [*map(_const, words)]}])
+        return sequence([const(f"{key}="), {"type": "or", "elements": [*map(const, words)]}])
     if isinstance(schema, Mapping):
         schema = {**shared, **schema}
     value = {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": MOST_SPACES}
-    return _sequence([_const(f"{key}="), value])
+    return sequence([const(f"{key}="), value])
 
 
 def _further(item: Format, required: bool) -> Format:
     """An argument that comes after another."""
-    further = _sequence([_const(", "), item])
+    further = sequence([const(", "), item])
     return further if required else {"type": "optional", "content": further}
-
-
-def _const(text: str) -> Format:
-    return {"type": "const_string", "value": text}
-
-
-def _sequence(elements: Sequence[Format]) -> Format:
-    return {"type": "sequence", "elements": list(elements)}
