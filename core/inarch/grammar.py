@@ -7,7 +7,7 @@ model, device or request: the core asks it which tokens may come next, and tells
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -20,8 +20,9 @@ Kind = Literal["json_object", "json_schema", "regex", "ebnf", "structural_tag"]
 class Grammar(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A language to which an answer is held.
 
-    source: a JSON schema or a structural tag as JSON text, a regular expression, or an EBNF grammar
-    in GBNF's notation with the start symbol `root`; "" for json_object, which is any JSON object.
+    source: a JSON schema or a structural tag as JSON text, a regular expression which the whole
+    answer matches, or an EBNF grammar in GBNF's notation with the start symbol `root`; "" for
+    json_object, which is any JSON object.
     after: the answer is free until these tokens have come, one after the other (the end of a
     model's reasoning), and held to the language behind them; () holds it from its first token.
     """
@@ -50,15 +51,23 @@ class Vocabulary(Protocol):
     def stop_ids(self) -> Sequence[int]:
         """Tokens that end an answer: allowed where the grammar may end."""
 
+    def encode(self, text: str) -> Sequence[int]:
+        """How the model's own tokenizer cuts a text in the midst of an answer; special tokens in it
+        become their ids. () if its tokens do not spell the text exactly."""
 
+
+@runtime_checkable
 class GrammarEngine(Protocol):
     """Compiles grammars. Made once; `open` is called in the engine process alone."""
 
     name: str
     kinds: frozenset[Kind]
 
+    def missing(self) -> str:
+        """What must be installed before it can be opened, "" if nothing; answers at once."""
+
     def open(self, vocabulary: Vocabulary) -> Compiler:
-        """Prepare for a vocabulary; may take a second. Raises ImportError if a library is missing."""
+        """Prepare for a vocabulary; may take a second."""
 
 
 class Compiler(Protocol):
@@ -83,13 +92,9 @@ class Matcher(Protocol):
     def accept(self, token: int) -> bool:
         """Go on by a token; False, and nothing changes, if the grammar forbids it."""
 
-    def forced(self) -> list[int]:
-        """Tokens that must come next, whatever the model says: tokenized as the model's own
-        tokenizer would, so that nothing but the wait for them is skipped. [] if there is a choice."""
-
-    def rollback(self, tokens: int) -> None:
-        """Take back the last accepted tokens."""
+    def forced(self) -> Sequence[int]:
+        """Tokens of which `fill` would allow each as the only one, one after the other."""
 
     @property
     def finished(self) -> bool:
-        """Whether nothing but the end may follow."""
+        """Whether nothing but the end may follow, or it has come."""

@@ -22,6 +22,7 @@ SAMPLING = {  # op -> its place in this package
     "penalize": "penalties:penalize",
     "count_tokens": "penalties:count_tokens",
     "add_bias": "penalties:add_bias",
+    "apply_token_mask": "token_mask:apply_token_mask",
 }
 COST = 0.5  # better than anything that does not say otherwise
 NARROW = torch.float8_e4m3fn  # of pages, besides the dtype computed in

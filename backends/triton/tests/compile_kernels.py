@@ -38,6 +38,7 @@ from inarch_triton import (
     sampling_kernel,
     survey,
     tiles,
+    token_mask,
 )
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.hopper_kernel import SWIZZLED, hopper_attention_kernel
@@ -166,10 +167,10 @@ def linear_sources(arch: str) -> Iterator[Source]:
 TABLES = {  # the arguments of the sampling kernels
     "*fp32": "logits temperature uniform top_p min_p total least masses facts mass_above chosen values"
     " repetition frequency presence table",
-    "*i32": "top_k edges counts bounds found many count_above",
+    "*i32": "top_k edges counts bounds found many count_above bitmask",
     "*i64": "best drawn tokens ids rows",
     "*i1": "prompt",
-    "i32": "chunks row_stride filters top places",
+    "i32": "chunks row_stride filters top places words",
 }
 SAMPLED = {name: kind for kind, names in TABLES.items() for name in names.split()}
 
@@ -197,6 +198,11 @@ def sampling_sources() -> Iterator[Source]:
                 penalties.penalize_kernel,
                 penalties.WARPS,
                 {"VOCAB": vocab, "BLOCK": penalties.BLOCK},
+            ),
+            (
+                token_mask.token_mask_kernel,
+                token_mask.WARPS,
+                {"VOCAB": vocab, "BLOCK": token_mask.BLOCK},
             ),
             (penalties.add_at_kernel, penalties.WARPS, {"PLACES": penalties.PLACES}),
         ]

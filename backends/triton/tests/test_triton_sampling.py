@@ -315,3 +315,24 @@ def test_counts_and_biases_add_up_where_a_place_comes_twice(device) -> None:
     logits, values = random_logits(11, 2, 4), torch.tensor([1.0, -torch.inf, 0.5])
     args = (logits, rows[:3], tokens[:3], values)
     torch.testing.assert_close(run("add_bias", device, *args), OPS["add_bias"](*args))
+
+
+@pytest.mark.parametrize("vocabulary", [*VOCABULARIES, 4099])
+def test_a_token_mask_forbids_what_it_does_not_allow_in_its_rows_alone(
+    vocabulary: int, device
+) -> None:
+    logits = random_logits(12, 4, vocabulary)
+    logits[2, 0] = -torch.inf
+    words = -(-vocabulary // 32)
+    random = np.random.default_rng(vocabulary).integers(-(2**31), 2**31, (3, words))
+    bitmask = torch.from_numpy(random.astype(np.int32))
+    bitmask[1] = -1
+    args = (logits, bitmask, torch.tensor([3, 0, 2]))
+    got = run("apply_token_mask", device, *args)
+    assert torch.equal(got, OPS["apply_token_mask"](*args))
+    assert torch.equal(got[[0, 1]], logits[[0, 1]]), "all is allowed, or nothing is said"
+    for token in {0, vocabulary // 2, vocabulary - 1}:
+        allowed = int(random[0, token // 32]) >> token % 32 & 1
+        assert got[3, token] == (logits[3, token] if allowed else -torch.inf)
+    none = run("apply_token_mask", device, logits, bitmask[:0], args[2][:0])
+    assert torch.equal(none, logits)

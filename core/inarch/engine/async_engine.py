@@ -20,6 +20,7 @@ from inarch.engine.messages import (
     GetStats,
     ModelInfo,
     Overloaded,
+    Refused,
     Stats,
     ToEngine,
     TokenOutput,
@@ -223,25 +224,27 @@ class AsyncEngine:
                     if reply is not None and not reply.done():  # who asked may have been cancelled
                         reply.set_result(message)
                 case Overloaded():
-                    self._refuse(message)
+                    waiting, limit = message.waiting, self.config.max_waiting_requests
+                    self._refuse(
+                        message.handle,
+                        f"the server is overloaded: {waiting} requests are waiting, the limit is "
+                        f"{limit}; try again later",
+                        status=503,
+                        code="overloaded",
+                    )
+                case Refused():
+                    self._refuse(message.handle, message.message, status=message.status)
 
     def _deliver(self, request_id: str, output: RequestOutput | InarchError) -> None:
         ongoing = self._requests.get(request_id)
         if ongoing is not None:
             ongoing.listener(output)
 
-    def _refuse(self, message: Overloaded) -> None:
-        sample = self._frontend.samples.get(message.handle)
+    def _refuse(self, handle: int, why: str, *, status: int, code: str | None = None) -> None:
+        sample = self._frontend.samples.get(handle)
         if sample is not None:
-            self._deliver(
-                sample.request_id,
-                InvalidRequestError(
-                    f"the server is overloaded: {message.waiting} requests are waiting, the limit is "
-                    f"{self.config.max_waiting_requests}; try again later",
-                    status=503,
-                    code="overloaded",
-                ),
-            )
+            error = InvalidRequestError(why, status=status, code=code)
+            self._deliver(sample.request_id, error)
 
     # ---- the end ----
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,12 +13,15 @@ import torch
 from inarch.config import EngineConfig
 from inarch.engine.batch import build_batch, nothing
 from inarch.engine.core import EngineCore
+from inarch.engine.grammars import Grammars, choose_engines
 from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
 from inarch.engine.messages import ModelInfo
 from inarch.engine.runner import Runner
 from inarch.engine.sampler import Sampler
 from inarch.engine.scheduler import Scheduler
 from inarch.engine.table import RequestTable
+from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.vocabulary import TokenizerVocabulary
 from inarch.errors import ConfigError
 from inarch.hal.backend import Backend
 from inarch.hal.device import Device
@@ -96,7 +100,8 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     kv = store.allocate(memory.pages)
     most = StepShape(step_tokens, running, step_tokens)
     runner = Runner(decoder, executor, sampler, scheduler.table, kv, most)
-    core = EngineCore(scheduler, runner, max_waiting=config.max_waiting_requests)
+    grammars = _grammars(config, plugins, description.vocab_size, _eos_token_ids(checkpoint))
+    core = EngineCore(scheduler, runner, grammars, max_waiting=config.max_waiting_requests)
     info = _model_info(
         config, checkpoint, description, device, scheduler, memory, dtype, kv_dtype, context
     )
@@ -110,6 +115,18 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         "KV pages": f"limited by {memory.limited_by}",
     }
     return Built(core, info, device, dispatcher, memory, reasons)
+
+
+def _grammars(
+    config: EngineConfig, plugins: Plugins, vocab_size: int, eos_token_ids: Sequence[int]
+) -> Grammars:
+    engines = choose_engines(plugins.grammar_engines(), config.grammar_engine)
+
+    def vocabulary() -> TokenizerVocabulary:
+        tokenizer = Tokenizer.load(Path(str(config.model)))
+        return TokenizerVocabulary(tokenizer, vocab_size, eos_token_ids)
+
+    return Grammars(engines, vocabulary, vocab_size)
 
 
 def _choose_dtype(

@@ -16,11 +16,11 @@ from inarch.engine.frontend import Frontend
 from inarch.engine.messages import Abort, ModelInfo, NewRequest, Stats
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
-from inarch.errors import InvalidRequestError
+from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import SamplingParams
 
 Prompt = str | Sequence[int]
-Inbox = deque[tuple[int, RequestOutput]]  # (number of the prompt, output)
+Inbox = deque[tuple[int, RequestOutput | InarchError]]  # (number of the prompt, output)
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,8 @@ class Engine:
                     self._step()
                 while inbox:
                     number, output = inbox.popleft()
+                    if isinstance(output, InarchError):
+                        raise output
                     unfinished -= output.finish_reason is not None
                     yield number, output
         finally:
@@ -130,6 +132,7 @@ class Engine:
 
     def close(self) -> None:
         """Give the device back. The engine cannot be used afterwards."""
+        self._core.close()
         self._built.device.close()
 
     def __enter__(self) -> Engine:
@@ -145,6 +148,8 @@ class Engine:
 
     def _step(self) -> None:
         """One step of the core; its outputs go to the streams that wait for them."""
+        if not self._core.has_work:
+            self._core.await_grammar()
         for tokens in self._core.step().values():
             outputs, cut = self._frontend.receive(tokens)
             for handle in cut:
@@ -152,6 +157,9 @@ class Engine:
             for output in outputs:
                 inbox, number = self._inboxes[output.request_id]
                 inbox.append((number, output))
+        for _, refused in self._core.take_refused():
+            inbox, number = self._inboxes[self._frontend.samples[refused.handle].request_id]
+            inbox.append((number, InvalidRequestError(refused.message, status=refused.status)))
 
     def _per_prompt(
         self, params: SamplingParams | Sequence[SamplingParams] | None, count: int

@@ -123,8 +123,16 @@ class Overloaded(Message, frozen=True):
     waiting: int
 
 
+class Refused(Message, frozen=True):
+    """The sample ends without an answer: what it asked for cannot be given."""
+
+    handle: int
+    message: str
+    status: int = 400
+
+
 ToEngine = Hello | NewRequest | Abort | GetStats | ClearCache
-FromEngine = Ready | StartFailed | TokenOutput | Stats | Cleared | Overloaded
+FromEngine = Ready | StartFailed | TokenOutput | Stats | Cleared | Overloaded | Refused
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

@@ -1,6 +1,7 @@
 """Run a step plan on the device: batch, attention plan, forward pass, sampling.
 
-`launch` returns as soon as the work is given to the device; results are read from what it returns.
+`forward` and `sample` return as soon as the work is given to the device; results are read from what
+`sample` returns. Between the two the host may wait for an earlier step, to say what may be sampled.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from inarch.engine.batch import HostBatch, build_batch, nothing, step_shape
 from inarch.engine.plan import StepPlan
-from inarch.engine.sampler import Sampled, SampleInputs, Sampler
+from inarch.engine.sampler import Sampled, SampleInputs, Sampler, TokenMask
 from inarch.engine.table import RequestTable
 from inarch.hal.executor import Executor, StepInputs, StepShape
 from inarch.hal.kv import KVState
@@ -30,6 +31,16 @@ class StepResult:
 
     tokens: list[int]
     logprobs: dict[int, tuple[float, np.ndarray, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """A step whose forward pass is launched, but not its sampling."""
+
+    plan: StepPlan
+    inputs: SampleInputs
+    logits: Tensor
+    there: Mapping[str, Tensor]
 
 
 class InFlight:
@@ -84,14 +95,19 @@ class Runner:
         self._step = self._forward  # one object, by which an executor knows what it captured
 
     @torch.inference_mode()
-    def launch(self, plan: StepPlan) -> InFlight:
+    def forward(self, plan: StepPlan) -> Forwarded:
         """Give a step to the device. Steps run in the order in which they are launched."""
         shape = self._executor.bucket(step_shape(plan))
         batch = build_batch(plan, self._table, shape)
         sample_inputs = self._sampler.prepare(plan)
         logits, there = self._run(batch, sample_inputs.arrays)
-        sampled = self._sampler.sample(logits[: len(plan.requests)], sample_inputs, there)
-        return InFlight(plan, sample_inputs, sampled)
+        return Forwarded(plan, sample_inputs, logits[: len(plan.requests)], there)
+
+    @torch.inference_mode()
+    def sample(self, step: Forwarded, mask: TokenMask | None) -> InFlight:
+        """Give the rest of a step to the device, before another step's forward pass."""
+        sampled = self._sampler.sample(step.logits, step.inputs, step.there, mask)
+        return InFlight(step.plan, step.inputs, sampled)
 
     @torch.inference_mode()
     def prepare(self) -> bool:

@@ -111,6 +111,18 @@ def add_bias(logits: Tensor, rows: Tensor, tokens: Tensor, values: Tensor) -> Te
 
 
 @op()
+def apply_token_mask(logits: Tensor, bitmask: Tensor, rows: Tensor) -> Tensor:
+    """Forbid tokens: logits [S, V] become -inf where the bitmask has a 0. Logits are dead afterwards.
+
+    bitmask [N, ceil(V / 32)] int32: bit i % 32 of word i // 32 allows token i. rows [N] int64: the
+    row of logits that each row of the bitmask is for, none twice; the others stay as they are.
+    """
+    bits = torch.arange(32, dtype=torch.int32, device=logits.device)
+    allowed = (bitmask[:, :, None] >> bits & 1).flatten(1)[:, : logits.shape[1]].bool()
+    return logits.index_copy(0, rows, logits[rows].masked_fill(~allowed, -torch.inf))
+
+
+@op()
 def logprobs(logits: Tensor, tokens: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
     """Natural-log probabilities of the chosen tokens and of the `top` most likely ones.
 
