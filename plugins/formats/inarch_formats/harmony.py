@@ -18,10 +18,13 @@ from inarch_formats.calls import EMPTY, Calls, Outcome
 from inarch_formats.json_text import copy_value
 from inarch_formats.reader import GeneratorParser, Reader, Steps, markers
 from inarch_formats.structure import (
+    TEXT,
     Format,
     allowed,
     const,
     json_arguments,
+    one_of,
+    repeated,
     sequence,
     structural_tag,
     tag,
@@ -61,20 +64,16 @@ class HarmonyTools(_Harmony):
 
     def grammar(self, tools: Sequence[Tool], choice: Choice) -> Grammar:
         """Reasoning comes first, so it is part of the language; <|call|> and <|return|> end it."""
-        analysis = tag(f"{CHANNEL}analysis{MESSAGE}", _any(), f"{END}{START}assistant")
-        preamble = tag(f"{CHANNEL}commentary{MESSAGE}", _any(), f"{END}{START}assistant")
-        before: Format = {
-            "type": "star",
-            "content": {"type": "or", "elements": [analysis, preamble]},
-        }
+        messages = [_message_format(channel) for channel in ("analysis", "commentary")]
         last = [_call_format(tool) for tool in allowed(tools, choice)]
         if choice.kind == "auto":
-            last.append(sequence([const(FINAL), _any()]))
-        return structural_tag(sequence([before, {"type": "or", "elements": last}]))
+            last.append(sequence([const(FINAL), TEXT]))
+        return structural_tag(sequence([repeated(one_of(messages)), one_of(last)]))
 
 
-def _any() -> Format:
-    return {"type": "any_text", "excludes": [CHANNEL, START, MESSAGE, CALL, RETURN]}
+def _message_format(channel: str) -> Format:
+    """A message that another one follows."""
+    return sequence([tag(f"{CHANNEL}{channel}{MESSAGE}", TEXT, END), const(f"{START}assistant")])
 
 
 def _call_format(tool: Tool) -> Format:

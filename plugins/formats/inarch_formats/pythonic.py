@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from inarch.grammar import Grammar
 from inarch.parsing import Choice, Content, Parser, Template, Tool
 from inarch_formats.calls import EMPTY, Calls, Outcome
+from inarch_formats.elements import keyword_arguments
 from inarch_formats.python_text import copy_literal, read_word
 from inarch_formats.reader import GeneratorParser, MalformedError, Reader, Steps, markers
 from inarch_formats.structure import (
-    Format,
     allowed,
     const,
     grammar_of_calls,
     grammar_of_sections,
-    keyword_arguments,
+    one_of,
+    repeated,
     sequence,
     tag,
 )
@@ -40,8 +41,7 @@ class Pythonic:
         calls = [tag(f"{tool.name}(", keyword_arguments(tool), ")") for tool in tools]
         if choice.kind != "auto":
             return grammar_of_sections(choice, calls, begin="[", end="]", separator=", ")
-        next_call = sequence([const(", "), {"type": "or", "elements": calls}])
-        more: Format = {"type": "star", "content": next_call}
+        more = repeated(sequence([const(", "), one_of(calls)]))
         tags = [
             tag(
                 f"[{tool.name}(",

@@ -1,24 +1,27 @@
-"""Grammars of formats, held against a real engine: any answer that they allow is read back into calls
+"""Grammars of formats, held against real engines: any answer that they allow is read back into calls
 whose arguments validate against the schemas of their tools.
 
-The engine walks at random over a vocabulary of bytes, where every marker is plain text.
+Answers are walks at random over a vocabulary of bytes and of those markers that are special tokens.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
+from typing import NamedTuple
 
 import jsonschema
+import numpy as np
 import pytest
 
 from inarch.errors import InvalidRequestError
+from inarch.grammar import Compiler
 from inarch.parsing import Choice, Tool, ToolFormat
 from inarch_formats.plugin import inarch_tool_formats
+from inarch_grammars.plugin import inarch_grammar_engines
 
 from .reading import Answer, read
-
-xgrammar = pytest.importorskip("xgrammar")
 
 FORMATS: dict[str, ToolFormat] = {format.name: format for format in inarch_tool_formats()}
 SCHEMA = {
@@ -26,13 +29,12 @@ SCHEMA = {
     "$defs": {"point": {"type": "object", "properties": {"x": {"type": "integer"}},
                         "required": ["x"], "additionalProperties": False}},
     "properties": {
-        "city": {"type": "string", "maxLength": 8},  # or a walk would never end
-        "unit": {"type": "string", "enum": ["°C", "°F"]},
+        "city": {"enum": ["Paris", "Rome <3", "}"]},  # a walk through free text has no end
+        "unit": {"enum": ["C°", "F°"]},
         "days": {"type": "integer", "minimum": 1, "maximum": 14},
         "metric": {"type": "boolean"},
-        "code": {"type": "string", "pattern": "^[A-Z]{2}[0-9]$"},
         "near": {"$ref": "#/$defs/point"},
-        "tags": {"type": "array", "items": {"type": "string", "enum": ["a", "b"]}, "maxItems": 2},
+        "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 2},
         "note": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
     },
     "required": ["city", "days", "near"],
@@ -43,83 +45,117 @@ OPTIONAL = {
     "properties": {"a": {"type": "integer"}, "b": {"type": "boolean"}, "c": {"type": "null"}},
     "additionalProperties": False,
 }
+LIMITED = {**SCHEMA["properties"], "city": {"type": "string", "maxLength": 8},
+           "code": {"type": "string", "pattern": "^[A-Z]{2}[0-9]$"}}  # fmt: skip
 NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
-TOOLS = (
-    Tool("get_weather", SCHEMA),
-    Tool("get_time", NOTHING),
-    Tool("get", OPTIONAL),
-)
-SCHEMAS = {tool.name: tool.parameters for tool in TOOLS}
-STOP = 256
+TOOLS = {
+    engine: (Tool("get_weather", schema), Tool("get_time", NOTHING), Tool("get", OPTIONAL))
+    for engine, schema in {
+        "xgrammar": SCHEMA,  # its engine refuses limits of strings
+        "llguidance": {**SCHEMA, "properties": LIMITED},
+    }.items()
+}
 LIKELY = set(b'"}]<>/,:){(')  # what tends to bring a walk to its end
+SPECIAL = (
+    *("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<|python_tag|>", "<|channel|>", "<|message|>"),
+    *("<|start|>", "<|end|>", "<|constrain|>", "<|tool_calls_section_begin|>"),
+    *("<|tool_calls_section_end|>", "<|tool_call_begin|>", "<|tool_call_argument_begin|>"),
+    *("<|tool_call_end|>", "<tool_call>", "</tool_call>", "<stop>"),
+)
+TEXTS = [*(bytes([byte]) for byte in range(256)), *(text.encode() for text in SPECIAL)]
+STOP = len(TEXTS) - 1
 
 
-@pytest.fixture(scope="module")
-def compiler():
-    vocabulary = [bytes([byte]) for byte in range(256)] + [b""]
-    info = xgrammar.TokenizerInfo(
-        vocabulary, vocab_type=xgrammar.VocabType.RAW, vocab_size=257, stop_token_ids=[STOP]
-    )
-    return xgrammar.GrammarCompiler(info, max_threads=1)
+class Bytes:
+    """See inarch.grammar.Vocabulary."""
+
+    size = len(TEXTS)
+    pieces = tuple(TEXTS[:256]) + (b"",) * len(SPECIAL)
+    special = {text: 256 + i for i, text in enumerate(SPECIAL)}  # noqa: RUF012
+    stop_ids = (STOP,)
+
+    def encode(self, text: str) -> list[int]:
+        parts = re.split(f"({'|'.join(map(re.escape, SPECIAL))})", text)
+        return [
+            token
+            for part in parts
+            for token in ([self.special[part]] if part in self.special else part.encode())
+        ]
+
+
+class Opened(NamedTuple):
+    name: str
+    compiler: Compiler
+
+
+@pytest.fixture(scope="module", params=["xgrammar", "llguidance"])
+def engine(request):
+    pytest.importorskip(request.param)
+    (found,) = [one for one in inarch_grammar_engines() if one.name == request.param]
+    return Opened(request.param, found.open(Bytes()))
 
 
 class Walk:
     """An answer under way."""
 
-    def __init__(self, compiler, format: ToolFormat, choice: Choice, seed: int) -> None:
-        grammar = format.grammar(TOOLS, choice)
-        assert grammar.kind == "structural_tag"
-        self.matcher = xgrammar.GrammarMatcher(compiler.compile_structural_tag(grammar.source))
-        self.mask = xgrammar.allocate_token_bitmask(1, 257)
+    def __init__(self, engine: Opened, format: ToolFormat, choice: Choice, seed: int) -> None:
+        self.tools = TOOLS[engine.name]
+        self.format = format
+        self.matcher = engine.compiler.compile(format.grammar(self.tools, choice)).matcher()
+        self.mask = np.zeros((Bytes.size + 31) // 32, np.int32)
         self.random = random.Random(seed)
         self.text = b""
 
     def allowed(self) -> list[int]:
-        if self.matcher.is_terminated():
-            return []
-        self.matcher.fill_next_token_bitmask(self.mask)
-        words = self.mask[0].numpy().view("uint32")
-        return [i for i in range(257) if words[i // 32] >> (i % 32) & 1]
+        if self.matcher.finished:
+            return [STOP]
+        self.matcher.fill(self.mask)
+        bits = np.unpackbits(self.mask.view(np.uint8), bitorder="little")[: Bytes.size]
+        return np.flatnonzero(bits).tolist()
+
+    def accept(self, token: int) -> None:
+        assert self.matcher.accept(token), f"{TEXTS[token]!r} is refused behind {self.text!r}"
+        self.text += TEXTS[token]
 
     def write(self, text: str) -> None:
-        for byte in text.encode():
-            assert self.matcher.accept_token(byte), f"{text!r} is refused behind {self.text!r}"
-            self.text += bytes([byte])
+        for token in Bytes().encode(text):
+            self.accept(token)
 
     def finish(self, most: int = 4000) -> str:
         """Go on until the grammar lets the answer end, which it must."""
         for _ in range(most):
             allowed = self.allowed()
-            if not allowed or (STOP in allowed and self.random.random() < 0.5):
+            if STOP in allowed and (len(allowed) == 1 or self.random.random() < 0.5):
                 return self.text.decode()
-            likely = [token for token in allowed if token in LIKELY]
-            plain = [token for token in allowed if 32 <= token < 127 or token == 10]
-            plain = plain if len(allowed) > 8 and plain else allowed
-            pool = likely if likely and self.random.random() < 0.5 else plain
-            token = self.random.choice([t for t in pool if t != STOP] or [STOP])
-            if token == STOP:
-                return self.text.decode()
-            assert self.matcher.accept_token(token)
-            self.text += bytes([token])
+            self.accept(self._choice([token for token in allowed if token != STOP]))
         raise AssertionError(f"no end after {self.text[:300]!r}")
 
+    def answer(self) -> Answer:
+        """The answer at its end, its arguments checked."""
+        text = self.finish()
+        answer = read(self.format.parser(self.tools), text)
+        schemas = {tool.name: tool.parameters for tool in self.tools}
+        for name, arguments in answer.calls:
+            jsonschema.validate(json.loads(arguments), schemas[name])
+        return answer
 
-def check(format: ToolFormat, text: str) -> Answer:
-    answer = read(format.parser(TOOLS), text)
-    for name, arguments in answer.calls:
-        jsonschema.validate(json.loads(arguments), SCHEMAS[name])
-    return answer
+    def _choice(self, allowed: list[int]) -> int:
+        likely = [token for token in allowed if token in LIKELY or token > 255]
+        if likely and self.random.random() < 0.5:
+            return self.random.choice(likely)
+        plain = [token for token in allowed if 32 <= token < 127 or token == 10]
+        return self.random.choice(plain if len(allowed) > 8 and plain else allowed)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("parallel", [True, False])
-def test_required_gives_calls_and_nothing_else(compiler, name, parallel):
+def test_required_gives_calls_and_nothing_else(engine, name, parallel):
     counts = set()
-    for seed in range(12):
-        walk = Walk(compiler, FORMATS[name], Choice("required", parallel=parallel), seed)
+    for seed in range(8):
+        walk = Walk(engine, FORMATS[name], Choice("required", parallel=parallel), seed)
         if name == "gpt-oss":  # which may say beforehand what it is about to do
             walk.write(BEGINNINGS[name])
-        answer = check(FORMATS[name], walk.finish())
+        answer = walk.answer()
         counts.add(len(answer.calls))
         assert answer.content.strip() == ""
     one_at_most = not parallel or name == "gpt-oss"
@@ -127,12 +163,12 @@ def test_required_gives_calls_and_nothing_else(compiler, name, parallel):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_named_tool_is_called_once_and_no_other_is(compiler, name):
-    for seed in range(6):
-        walk = Walk(compiler, FORMATS[name], Choice("named", "get_weather"), seed)
+def test_a_named_tool_is_called_once_and_no_other_is(engine, name):
+    for seed in range(4):
+        walk = Walk(engine, FORMATS[name], Choice("named", "get_weather"), seed)
         if name == "gpt-oss":
             walk.write(BEGINNINGS[name])
-        answer = check(FORMATS[name], walk.finish())
+        answer = walk.answer()
         assert [tool for tool, _ in answer.calls] == ["get_weather"]
 
 
@@ -155,17 +191,17 @@ FREE = "Well, <b>7</b> < 8; {a} [b] (c)\n\nété <t {"
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("parallel", [True, False])
-def test_auto_leaves_text_free_and_holds_a_call_once_it_has_begun(compiler, name, parallel):
+def test_auto_leaves_text_free_and_holds_a_call_once_it_has_begun(engine, name, parallel):
     free = (
         f"<|channel|>commentary<|message|>{FREE}<|end|><|start|>assistant"
         if name == "gpt-oss"
         else FREE
     )
-    for seed in range(6):
-        walk = Walk(compiler, FORMATS[name], Choice("auto", parallel=parallel), seed)
+    for seed in range(4):
+        walk = Walk(engine, FORMATS[name], Choice("auto", parallel=parallel), seed)
         walk.write(free + BEGINNINGS[name])
         assert STOP not in walk.allowed()
-        answer = check(FORMATS[name], walk.finish())
+        answer = walk.answer()
         assert answer.calls
         assert answer.content.startswith(FREE.strip())
         if not parallel:
@@ -173,23 +209,10 @@ def test_auto_leaves_text_free_and_holds_a_call_once_it_has_begun(compiler, name
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_auto_may_end_without_a_call(compiler, name):
-    walk = Walk(compiler, FORMATS[name], Choice("auto"), 0)
+def test_auto_may_end_without_a_call(engine, name):
+    walk = Walk(engine, FORMATS[name], Choice("auto"), 0)
     walk.write(f"<|channel|>final<|message|>{FREE}" if name == "gpt-oss" else FREE)
     assert STOP in walk.allowed()
-
-
-SPACES = ("{", "{ ", '{"city":', '{"city": ')  # where JSON may have white space, and has some
-
-
-@pytest.mark.parametrize("beginning", SPACES)
-def test_white_space_within_arguments_is_bounded(compiler, beginning):
-    walk = Walk(compiler, FORMATS["hermes"], Choice("named", "get_weather"), 0)
-    walk.write('<tool_call>\n{"name": "get_weather", "arguments": ' + beginning)
-    for _ in range(4):
-        if ord(" ") in walk.allowed():
-            walk.write(" ")
-    assert ord(" ") not in walk.allowed()
 
 
 def test_python_calls_refuse_schemas_that_they_cannot_be_held_to():
