@@ -56,7 +56,7 @@ class Markup:
     value_end: str
     trim: bool
     sign: str
-    special: bool = False
+    special: bool = True
     reasons: bool = False
 
     def used_by(self, template: Template) -> bool:
