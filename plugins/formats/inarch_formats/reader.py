@@ -105,6 +105,7 @@ class Reader:
     def keep(self) -> None:
         """What was consumed since `begin` means something, or is part of a marker."""
         self._record = None
+        self._space = ""
 
     def give_back(self) -> str:
         """What was consumed since `begin`; nothing if `keep` was called."""
