@@ -252,6 +252,18 @@ def test_arguments_that_are_json_are_passed_on_as_they_were_written():
     assert read(FORMATS["hermes"].parser(TOOLS), text).calls == [("get_weather", written)]
 
 
+def test_a_call_that_breaks_off_keeps_its_arguments_and_the_rest_is_content():
+    text = (
+        '<tool_call>{"name": "get_weather", "arguments": {"city": ["Paris"}} oh</tool_call>'
+        '<tool_call>{"name": "get_time"}</tool_call>'
+    )
+    assert read(FORMATS["hermes"].parser(TOOLS), text).order == [
+        ("call 0", 'get_weather {"city": ["Paris"'),
+        ("content", "}} oh"),
+        ("call 1", "get_time {}"),
+    ]
+
+
 def test_kimi_calls_keep_the_ids_that_the_model_gave_them():
     (example,) = [text for name, text, *_ in EXAMPLES if name == "kimi_k2"]
     ids = read(FORMATS["kimi_k2"].parser(TOOLS), example).ids
