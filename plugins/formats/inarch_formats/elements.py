@@ -1,7 +1,7 @@
 """Grammars of arguments that stand one by one, instead of in a JSON object.
 
-They come in the order of the schema. Raises InvalidRequestError where a schema asks for more than the
-arguments of such a format can be held to.
+They are those that the schema declares, in its order: where it allows others too, a model is kept from
+writing them. Raises InvalidRequestError where a schema asks for more than such arguments can be held to.
 """
 
 from __future__ import annotations
