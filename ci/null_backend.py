@@ -27,6 +27,9 @@ class NullAttention:
 
     def __init__(self, *_: Any) -> None: ...
 
+    def kept_bytes(self, most: StepShape) -> int:
+        return 0
+
     def plan(self, batch: AttentionBatch) -> HostPlan:
         return HostPlan({}, {}, lambda _: batch)
 

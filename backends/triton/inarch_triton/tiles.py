@@ -19,6 +19,7 @@ SHARED_MEMORY = {  # KiB that one program may use
     "gfx950": 160,
 }  # fmt: skip
 LEAST_SHARED_MEMORY = 64
+LEAST_DEPTH = 16  # of a product
 ASYNCHRONOUS = ("sm_90", "sm_100", "sm_103")  # matrix products of 64 rows run from shared memory
 
 # Decodes, by how many programs there are for each processor if none is cut, up to so many: keys,
@@ -47,7 +48,7 @@ class Tile:
     chunk: int
     descriptors: bool = False  # load pages with the copy engine; needs keys <= page_tokens
     specialized: bool = False  # warps that load and warps that compute: see hopper_kernel.py
-    bounce: bool = False  # V goes through shared memory once more when it has been converted
+    pairs: bool = False  # two 8-bit floats at a time, each of which goes to a product of its own
 
 
 # Of sequences with many query tokens, where the kernel written for the device applies (`_is_plain`).
@@ -95,7 +96,7 @@ def choose_tile(
     if (spec.key_dim, spec.value_dim) != (padded(spec.key_dim), padded(spec.value_dim)):
         tile = replace(tile, descriptors=False)  # their blocks are powers of two
     tile = _fit(tile, arch, width, spec.dtype, stored, page_tokens)
-    tile = replace(tile, bounce=_bounces(tile, arch, spec.dtype, stored))
+    tile = replace(tile, pairs=_by_pairs(tile, arch, spec, stored))
     if tile.descriptors and padded(spec.q_heads // spec.kv_heads) <= 64:
         # Measured on an H200 (2026-11-22): 5 to 35 % faster than 128 rows by 8 warps.
         return replace(tile, rows=64, warps=4)
@@ -107,10 +108,14 @@ def for_shared_prefixes(tile: Tile) -> Tile:
     return replace(tile, waves=2, chunk=512)
 
 
-def _bounces(tile: Tile, arch: str, dtype: torch.dtype, stored: torch.dtype) -> bool:
-    """Products from registers want V transposed, which is done in pairs of bytes, or slowly."""
+def _by_pairs(tile: Tile, arch: str, spec: AttentionSpec, stored: torch.dtype) -> bool:
+    """Where products read registers, which are filled from shared memory by 16 bits, or slowly."""
     from_registers = tile.rows < 64 or arch not in ASYNCHRONOUS
-    return arch.startswith("sm_") and from_registers and stored.itemsize < dtype.itemsize == 2
+    narrow = stored.itemsize < spec.dtype.itemsize == 2
+    wide = (
+        min(spec.key_dim, spec.value_dim) > LEAST_DEPTH
+    )  # half of it, padded, is a product's depth
+    return arch.startswith("sm_") and from_registers and narrow and wide
 
 
 def padded(size: int) -> int:
