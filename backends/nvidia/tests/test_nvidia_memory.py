@@ -139,7 +139,7 @@ def test_another_error_while_a_step_is_captured_is_not_hidden():
 @pytest.mark.parametrize(
     ("most", "largest", "graphs"),
     [
-        (StepShape(8192, 512, 8192), (2048, 528), 71),
+        (StepShape(8192, 512, 8192), (2048, 528), 73),
         (StepShape(100, 4, 100), (128, 64), 7),
         (StepShape(1, 1, 1), (1, 1), 1),
     ],
