@@ -151,7 +151,10 @@ class GraphExecutor:
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
-            self._stop(f"capture steps of {shape.tokens} tokens", f"{len(self._graphs)} shapes are")
+            self._stop(
+                f"capture steps of {shape.tokens} tokens",
+                f"no more than {len(self._graphs)} shapes are",
+            )
         else:
             self._graphs[shape] = Graph(recorded, addresses)
             self._kv = kv
