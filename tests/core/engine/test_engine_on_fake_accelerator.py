@@ -131,3 +131,21 @@ def test_the_next_step_is_launched_before_the_last_one_is_read(start: Start) -> 
         (request,) = engine._core._requests.values()
         assert (len(request.output), request.in_flight) == (1, 1)
         outputs.close()
+
+
+@pytest.mark.parametrize("retract", [False, True])
+def test_a_pause_lets_no_further_step_begin_and_loses_none_in_flight(
+    start: Start, served: Served, retract: bool
+) -> None:
+    prompt = random_prompt(40)
+    with start() as engine:
+        outputs = engine.stream(prompt, GREEDY)
+        tokens = list(next(outputs).token_ids)
+        engine._core.pause(retract=retract)
+        before = engine.stats().steps
+        while engine._core.has_work:
+            engine._step()
+        assert engine.stats().steps - before <= 1
+        engine._core.proceed()
+        tokens += [token for output in outputs for token in output.token_ids]
+    assert tokens == oracle(served("llama"), prompt)
