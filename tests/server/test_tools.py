@@ -19,7 +19,7 @@ CHAT = "/v1/chat/completions"
 ASK = {"messages": messages("Hi"), "tools": [WEATHER, CLOCK]}
 TOOLS = [
     Tool("weather", SCHEMA, "Tell the weather"),
-    Tool("clock", {"type": "object", "properties": {}}),
+    Tool("clock", {"type": "object", "properties": {}, "additionalProperties": False}),
 ]
 
 

@@ -218,9 +218,11 @@ class TritonAttention:
         return 2 * most_extra(self._spec.kv_heads, self._processors, tile.waves)
 
     def kept_bytes(self, most: StepShape) -> int:
-        wanted = self._rooms(most) - self._parts.keys()
-        rows = sum(slots * self._spec.kv_heads * tile.rows for tile, slots in wanted)
-        return rows * (padded(self._spec.value_dim) + 1) * torch.float32.itemsize
+        words = padded(self._spec.value_dim) + 1  # of a row: its part and the sum; see _room
+        return sum(
+            slots * self._spec.kv_heads * (tile.rows * words + 1) * torch.float32.itemsize
+            for tile, slots in self._rooms(most) - self._parts.keys()
+        )
 
     def _rooms(self, most: StepShape) -> set[tuple[Tile, int]]:
         """The tiles of all batches up to `most`, with the slots of each."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,12 +25,15 @@ ASYNCHRONOUS = ("sm_90", "sm_100", "sm_103")  # matrix products of 64 rows run f
 
 # Decodes, by how many programs there are for each processor if none is cut, up to so many: keys,
 # stages, waves. A program alone does not saturate the memory; which number of them at once does best
-# depends on how evenly they fall on the processors. Measured on an H200 (2026-11-22) with bench.py's
-# problems, batches 1 to 512: up to 21 % faster than one tile for all.
+# depends on how evenly they fall on the processors. Measured on an H200 (2026-11-22): up to 1.75 with
+# bench.py's problems; beyond, 32 to 512 sequences of 1,024 to 1,279 tokens, up to 15 % faster than with
+# what bench.py had found best for sequences of one length.
 DECODES = {
-    "sm_90": ((1, 64, 3, 2), (1.75, 64, 2, 4), (2, 64, 3, 2), (4, 64, 2, 2), (8, 32, 4, 2),
+    "sm_90": ((1, 64, 3, 2), (1.75, 64, 2, 4), (2, 32, 4, 2), (3, 64, 3, 2), (4, 64, 4, 2),
               (math.inf, 64, 3, 2)),
 }  # fmt: skip
+# The same over 8-bit pages, whose tiles are half as large: 24 to 512 such sequences.
+NARROW_DECODES = {"sm_90": ((4, 64, 3, 2), (math.inf, 64, 4, 2))}
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def choose_tile(
     if long and gluon and arch in SPECIALIZED and _is_plain(spec, stored, page_tokens):
         return SPECIALIZED[arch]
     width = max(padded(spec.key_dim), padded(spec.value_dim))
-    tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows, crowd)
+    decodes = DECODES if stored == spec.dtype else NARROW_DECODES
+    tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows, crowd, decodes)
     if stored != spec.dtype and long and arch.startswith("gfx"):
         tile = replace(tile, keys=max(16, tile.keys // 2))  # conversion takes registers
     if (spec.key_dim, spec.value_dim) != (padded(spec.key_dim), padded(spec.value_dim)):
@@ -134,9 +139,14 @@ def _is_plain(spec: AttentionSpec, stored: torch.dtype, page_tokens: int) -> boo
     )
 
 
-def _short_tile(arch: str, rows: int, crowd: float) -> Tile:
-    if rows <= 16 and arch in DECODES:
-        keys, stages, waves = next(row[1:] for row in DECODES[arch] if crowd <= row[0])
+def _short_tile(
+    arch: str,
+    rows: int,
+    crowd: float,
+    decodes: Mapping[str, tuple[tuple[float, int, int, int], ...]],
+) -> Tile:
+    if rows <= 16 and arch in decodes:
+        keys, stages, waves = next(row[1:] for row in decodes[arch] if crowd <= row[0])
         return Tile(rows, keys, warps=4, stages=stages, waves=waves, chunk=128)
     waves = 8 if rows <= 16 else 4  # what is put aside for chunks grows with the rows
     if arch.startswith("gfx"):

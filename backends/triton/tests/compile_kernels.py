@@ -247,7 +247,8 @@ def sources(arch: str) -> Iterator[Source]:
     yield from linear_sources(arch)
     yield from sampling_sources()
     if keeps_fp8(arch):
-        yield attention_source(arch, LLAMA, 64, long=False, stored=FP8)
+        for crowd in (1, *(row[0] for row in tiles.NARROW_DECODES.get(arch, ())[1:])):
+            yield attention_source(arch, LLAMA, 64, long=False, stored=FP8, crowd=crowd)
         yield attention_source(arch, LLAMA, 64, long=True, stored=FP8)
         yield attention_source(arch, replace(LLAMA, dtype=torch.float16), 16, long=True, stored=FP8)
 

@@ -45,6 +45,8 @@ FORMS: dict[str, set[str]] = {
 }
 FORMATS = frozenset({"date", "date-time", "email", "ipv4", "ipv6", "uuid"})
 DEFINITIONS = {"$defs", "definitions"}
+NAMES = {"json_object": "JSON schema", "json_schema": "JSON schema", "regex": "regex"}
+NAMES |= {"ebnf": "EBNF grammar", "structural_tag": "structural tag"}
 ANY_OBJECT = json.dumps({"type": "object"})
 
 
@@ -88,7 +90,7 @@ class XgrammarCompiler:
 
     def _open(self, pieces: Sequence[bytes]) -> xgrammar.GrammarCompiler:
         library = self._library
-        info = library.TokenizerInfo(  # type: ignore[no-untyped-call]
+        info = library.TokenizerInfo(
             list(pieces), library.VocabType.RAW,
             vocab_size=self._vocabulary.size, stop_token_ids=list(self._vocabulary.stop_ids),
         )  # fmt: skip
@@ -108,24 +110,26 @@ class XgrammarCompiler:
     def _compile(
         self, compiler: xgrammar.GrammarCompiler, grammar: Grammar
     ) -> xgrammar.CompiledGrammar:
+        build: Any
+        options: dict[str, Any] = {}
         match grammar.kind:
-            case "json_object":
-                return compiler.compile_json_schema(ANY_OBJECT, any_whitespace=False)
-            case "json_schema":
-                what, text = "the JSON schema", enforceable(read_schema(grammar.source))
-                build = lambda: compiler.compile_json_schema(text, any_whitespace=False)  # noqa: E731
+            case "json_object" | "json_schema":
+                schema = ANY_OBJECT if grammar.kind == "json_object" else grammar.source
+                text = enforceable(read_schema(schema))
+                build, options = compiler.compile_json_schema, {"any_whitespace": False}
             case "regex":
                 regex.check(grammar.source)
-                what, build = "the regex", lambda: compiler.compile_regex(grammar.source)
+                text, build = grammar.source, compiler.compile_regex
             case "ebnf":
-                what, build = "the EBNF grammar", lambda: compiler.compile_grammar(grammar.source)
+                text, build = grammar.source, compiler.compile_grammar
             case "structural_tag":
-                tag = json.dumps(tags.read(grammar.source, self._as_grammar))
-                what, build = "the structural tag", lambda: compiler.compile_structural_tag(tag)
+                text = json.dumps(tags.read(grammar.source, self._as_grammar))
+                build = compiler.compile_structural_tag
         try:
-            return build()
+            compiled: xgrammar.CompiledGrammar = build(text, **options)
         except Exception as error:  # the library raises several kinds, RuntimeError among them
-            raise refuse(what, _message(error)) from None
+            raise refuse(f"the {NAMES[grammar.kind]}", _message(error)) from None
+        return compiled
 
     def _as_grammar(self, item: dict[str, Any], path: str) -> dict[str, Any]:
         """A part of a structural tag, as the library should see it."""

@@ -119,6 +119,7 @@ def test_decodes_are_replayed(start: Start, monkeypatch: pytest.MonkeyPatch) -> 
 def test_memory_is_measured_when_no_size_is_given(start: Start) -> None:
     with start(kv_tokens=None) as engine:
         assert engine.info.memory["activations"] > 0
+        assert engine.info.memory["kept"] > 0, "what its captured steps need"
         assert engine.info.kv_tokens >= engine.info.context_length
 
 
