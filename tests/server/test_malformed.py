@@ -298,7 +298,7 @@ def fuzzed() -> Iterator[Server]:
         yield server
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(request=REQUESTS)
 def test_no_body_whatever_is_the_servers_fault(
     fuzzed: Server, request: tuple[str, dict[str, Any]]
