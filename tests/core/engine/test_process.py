@@ -74,8 +74,9 @@ def serve(
     )
     context = zmq.Context.instance()
     router, dealer = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
-    router.bind("inproc://engine")
-    dealer.connect("inproc://engine")
+    address = f"inproc://{tmp_path}"  # that of the last test may not be free yet
+    router.bind(address)
+    dealer.connect(address)
     journal = tmp_path / "journal"
     service = process.Service(resolve(config, plugins)[0], router, os.getppid(), journal)
     loop = threading.Thread(target=service.run)
