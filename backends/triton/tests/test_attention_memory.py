@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("triton", reason="Triton comes with GPU builds of torch, not with this one")
+
 from inarch.hal.attention import AttentionBatch, AttentionSpec, SharedPrefixes
 from inarch.hal.executor import StepShape
 from inarch.hal.kv import KVHeads, KVSpec
