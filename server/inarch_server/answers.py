@@ -61,7 +61,7 @@ class Answers:
     ) -> None:
         self._engine = engine
         self.ids, self.prompts, self.params = ids, prompts, params
-        self._stopwatch = stopwatch
+        self.stopwatch = stopwatch
         self._begun: list[str] = []  # ids
         self._pending: dict[int, Piece] = {}
         self._completed: dict[int, int] = {}  # tokens so far by choice
@@ -91,7 +91,7 @@ class Answers:
     ) -> None:
         for name in self._begun:
             self._engine.end(name)
-        self._stopwatch.finish()
+        self.stopwatch.finish()
 
     async def wait(self) -> None:
         """Until there is something to take. Raises what went wrong, once the rest was taken."""
@@ -133,7 +133,7 @@ class Answers:
 
     def _add(self, number: int, output: RequestOutput) -> None:
         index = self._first_choice[number] + output.index
-        self._stopwatch.output(index, len(output.token_ids))
+        self.stopwatch.output(index, len(output.token_ids))
         if index not in self._completed:
             # The samples of one prompt share it: only what the first found counts as cached.
             found = self._cached.get(number, output.cached_tokens)

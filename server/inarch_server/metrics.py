@@ -130,7 +130,8 @@ class Stopwatch:
 
     def __init__(self, metrics: Metrics, received_s: float) -> None:
         self._metrics = metrics
-        self._start = received_s
+        self.received_s = received_s
+        self.first_token_s: float | None = None  # when it came
         self._last: dict[int, float] = {}  # of each choice
 
     def output(self, choice: int, tokens: int) -> None:
@@ -141,9 +142,11 @@ class Stopwatch:
         if choice in self._last:
             self._metrics.between_tokens.observe((now - self._last[choice]) / tokens, tokens)
         else:
-            self._metrics.first_token.observe(now - self._start)
+            self._metrics.first_token.observe(now - self.received_s)
+            if self.first_token_s is None:
+                self.first_token_s = now
         self._last[choice] = self._metrics.last_token_s = now
 
     def finish(self) -> None:
         if self._last:  # else refused, or gone before its first token: nothing was served
-            self._metrics.request_seconds.observe(time.perf_counter() - self._start)
+            self._metrics.request_seconds.observe(time.perf_counter() - self.received_s)

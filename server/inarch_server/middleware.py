@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from inarch.errors import InvalidRequestError
+from inarch_server.apis import api_of
 from inarch_server.cors import answer_preflights
 from inarch_server.refusals import refusal
 from inarch_server.service import CLIENT_GONE, RECEIVED_S, REQUEST_ID, SERVICE
@@ -35,7 +36,8 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
 
 async def show_id(request: web.Request, response: web.StreamResponse) -> None:
     if REQUEST_ID in request:
-        response.headers[HEADER] = request[REQUEST_ID]
+        for name in api_of(request.path).id_headers:
+            response.headers[name] = request[REQUEST_ID]
 
 
 @web.middleware
@@ -63,14 +65,15 @@ async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except Exception as error:  # not CancelledError: the client has gone, or the server stops
-        return refusal(error, request[REQUEST_ID]).response()
+        answer = refusal(error, request[REQUEST_ID])
+        return api_of(request.path).refuse(answer).response()
 
 
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
     key = request.app[SERVICE].config.api_key
     if key is not None and request.path not in OPEN:
-        sent = request.headers.get(hdrs.AUTHORIZATION, "")
+        sent = request.headers.get(hdrs.AUTHORIZATION) or _given_bare(request)
         wanted = f"Bearer {key}"
         # In constant time: how long a refusal takes must not tell how much of the key was right.
         if not hmac.compare_digest(sent.encode(errors="surrogateescape"), wanted.encode()):
@@ -81,6 +84,12 @@ async def authenticate(request: web.Request, handler: Handler) -> web.StreamResp
                 code="invalid_api_key",
             )
     return await handler(request)
+
+
+def _given_bare(request: web.Request) -> str:
+    """The key as Anthropic's clients may send it, in the form of the usual header."""
+    bare = request.headers.get("x-api-key")
+    return f"Bearer {bare}" if bare else ""
 
 
 # From the outside in.
