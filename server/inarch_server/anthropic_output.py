@@ -41,8 +41,8 @@ class Blocks:
                         self.blocks[-1]["thinking"] += text
                         events.append(self._delta("thinking_delta", thinking=text))
                 case Call():
-                    call = {"type": "tool_use", "id": delta.id, "name": delta.name, "input": {}}
-                    events += [*self.close(), *self._begin(call)]
+                    call = {"type": "tool_use", "id": delta.id, "name": delta.name}
+                    events += [*self.close(), *self._begin({**call, "input": {}})]
                 case Arguments(_, text):
                     self._arguments += text
                     events.append(self._delta("input_json_delta", partial_json=text))

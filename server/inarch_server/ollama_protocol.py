@@ -58,7 +58,7 @@ class Options(SamplingBody):
 
 class CalledFunction(Body):
     name: str = Field(min_length=1)
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default={})
 
 
 class ToolCall(Body):
@@ -175,7 +175,7 @@ class OllamaRequest(Body):
 
 
 class OllamaChatRequest(OllamaRequest):
-    messages: list[OllamaMessage] = []  # none: the model is loaded, which it is
+    messages: list[OllamaMessage] = Field(default=[])  # none: the model is loaded, which it is
     tools: list[FunctionTool] | None = None
 
 

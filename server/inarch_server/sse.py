@@ -1,4 +1,4 @@
-"""Streams (server-sent events, mostly): what is new goes out in one event a choice, at the client's own speed."""
+"""Streams: what is new goes out in one event a choice, at the client's own speed."""
 
 from __future__ import annotations
 
