@@ -7,6 +7,7 @@ docs/configuration.md are all generated from the fields below: an option is writ
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -111,9 +112,9 @@ class EngineConfig:
         minimum=1,
         maximum=65536,
     )
-    max_waiting_requests: int = option(
+    max_queued_requests: int = option(
         8192,
-        "Most requests that wait; more are answered with 503.",
+        "Most requests that wait; more are answered with 503 and Retry-After.",
         "Memory and scheduling",
         minimum=1,
     )
@@ -132,6 +133,13 @@ class EngineConfig:
         None,
         "Where the seeds of requests without one come from; by default not reproducible.",
         "Memory and scheduling",
+    )
+
+    engine_timeout: float = option(
+        300.0,
+        "Seconds without a finished step after which the engine counts as hung and is started again.",
+        "Memory and scheduling",
+        minimum=1,
     )
 
     # ---- Server ----
@@ -158,6 +166,27 @@ class EngineConfig:
         "* for any; by default none but its own.",
         "Server",
         metavar="ORIGINS",
+    )
+    admin_api_key: str | None = option(
+        None,
+        "Key for routes that concern all users (/flush_cache, /pause_generation ...). Without one they "
+        "answer on loopback only.",
+        "Server",
+    )
+    request_timeout: float | None = option(
+        None,
+        "Seconds after which a request that has not finished is ended; never by default.",
+        "Server",
+        minimum=0.001,
+    )
+    profile_dir: str | None = option(
+        None,
+        "Folder for the traces of /start_profile; by default a new one among the temporary files.",
+        "Server",
+        metavar="FOLDER",
+    )
+    api_workers: int = option(
+        1, "Front-end processes that share the port.", "Server", minimum=1, maximum=256
     )
     drain_timeout: float = option(
         30.0, "Seconds to let running requests finish at shutdown.", "Server", minimum=0
@@ -239,3 +268,13 @@ def from_mapping(values: Mapping[str, Any]) -> EngineConfig:
     if unknown:
         raise ConfigError(f"unknown option {unknown[0]!r}; known are: {', '.join(sorted(known))}")
     return EngineConfig(**named)
+
+
+def dump(config: EngineConfig) -> bytes:
+    """A configuration as it travels to another process."""
+    return json.dumps(dataclasses.asdict(config)).encode()
+
+
+def load(dumped: bytes) -> EngineConfig:
+    """What `dump` was given."""
+    return from_mapping(json.loads(dumped))

@@ -119,7 +119,7 @@ class ReasoningFormat(Protocol):
 
     @property
     def begin(self) -> str:
-        """The text that begins reasoning, e.g. "<think>"."""
+        """The text that begins reasoning, e.g. "<think>"; "" if every answer passes `end`."""
 
     @property
     def end(self) -> str:

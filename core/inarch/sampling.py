@@ -13,9 +13,12 @@ from inarch.grammar import Grammar
 MAX_TOP_LOGPROBS = 20
 MAX_STOP_STRINGS = 32
 MAX_STOP_CHARACTERS = 1000  # of one stop string
+MAX_PATTERN_CHARACTERS = 256  # of one stop_regex
 MAX_STOP_TOKENS = 64
 MAX_LOGPROB_TOKENS = 1024
 MAX_N = 128
+MAX_NAMESPACE_CHARACTERS = 512
+MAX_TIMEOUT_S = 7 * 86400.0
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,6 +39,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     presence_penalty: float = 0.0
     logit_bias: dict[int, float] = {}
     stop: tuple[str, ...] = ()
+    stop_regex: tuple[str, ...] = ()  # ends the answer as soon as its text has a match
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     seed: int | None = None
@@ -82,12 +86,27 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
                     f"a stop string must have 1 to {MAX_STOP_CHARACTERS} characters, got {len(text)}",
                     param="stop",
                 )
+        self._check_patterns()
         if len(self.stop_token_ids) > MAX_STOP_TOKENS:
             raise InvalidRequestError(
                 f"at most {MAX_STOP_TOKENS} stop token ids, got {len(self.stop_token_ids)}",
                 param="stop_token_ids",
             )
         check_token_ids(self.stop_token_ids, vocab_size, param="stop_token_ids")
+
+    def _check_patterns(self) -> None:
+        if len(self.stop_regex) > MAX_STOP_STRINGS:
+            raise InvalidRequestError(
+                f"at most {MAX_STOP_STRINGS} patterns of stop_regex, got {len(self.stop_regex)}",
+                param="stop_regex",
+            )
+        for pattern in self.stop_regex:
+            if not 0 < len(pattern) <= MAX_PATTERN_CHARACTERS:
+                raise InvalidRequestError(
+                    f"a stop_regex must have 1 to {MAX_PATTERN_CHARACTERS} characters,"
+                    f" got {len(pattern)}",
+                    param="stop_regex",
+                )
 
     def _check_logprobs(self, vocab_size: int) -> None:
         ids = self.logprob_token_ids
@@ -111,6 +130,35 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
                     param="logit_bias",
                 )
 
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How a request is to be served; changes nothing of its answer."""
+
+    priority: int = 0  # higher is sooner
+    namespace: str = ""  # of the prefix cache: requests of others share nothing with this one
+    timeout_s: float | None = None  # from when it begins; kept by whoever waits for the answer
+
+    def check(self) -> None:
+        """Raise InvalidRequestError naming the first field that is out of its range."""
+        if not -(2**31) <= self.priority < 2**31:
+            raise InvalidRequestError(
+                f"priority must be a 32-bit integer, got {self.priority}", param="priority"
+            )
+        if len(self.namespace) > MAX_NAMESPACE_CHARACTERS:
+            raise InvalidRequestError(
+                f"the name of a cache namespace has {len(self.namespace)} characters, more than the"
+                f" {MAX_NAMESPACE_CHARACTERS} allowed",
+                param="cache_salt",
+            )
+        if self.timeout_s is not None and not 0 < self.timeout_s <= MAX_TIMEOUT_S:
+            raise InvalidRequestError(
+                f"timeout must be above 0 and at most {MAX_TIMEOUT_S:g} seconds,"
+                f" got {self.timeout_s:g}",
+                param="timeout",
+            )
+
+
+DEFAULT_TERMS = Terms()
 
 # NaN fails every comparison, so it is refused by the ranges too.
 _RANGES: tuple[tuple[str, float, float], ...] = (

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from inarch.engine.outputs import RequestOutput, TokenLogprob
-from inarch.errors import InarchError
-from inarch.sampling import SamplingParams
+from inarch.errors import InarchError, InvalidRequestError
+from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
 
 if TYPE_CHECKING:
     from inarch.engine.async_engine import AsyncEngine
@@ -37,6 +37,8 @@ class Piece:
     matched_stop: int | str | None = None
     completion_tokens: int = 0  # so far, of the whole choice
     cached_tokens: int = 0
+    cumulative_logprob: float | None = None  # so far, if logprobs were asked for
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()  # in the first piece, if asked for
 
     def add(self, output: RequestOutput) -> None:
         self.text += output.text
@@ -46,6 +48,9 @@ class Piece:
         self.matched_stop = output.matched_stop
         self.completion_tokens = output.completion_tokens
         self.cached_tokens = output.cached_tokens
+        self.cumulative_logprob = output.cumulative_logprob
+        if output.prompt_logprobs:
+            self.prompt_logprobs = output.prompt_logprobs
 
 
 class Answers:
@@ -58,10 +63,13 @@ class Answers:
         prompts: Sequence[Prompt],
         params: Sequence[SamplingParams],
         stopwatch: Stopwatch,
+        terms: Terms = DEFAULT_TERMS,
     ) -> None:
         self._engine = engine
         self.ids, self.prompts, self.params = ids, prompts, params
         self.stopwatch = stopwatch
+        self._terms = terms
+        self._alarm: asyncio.TimerHandle | None = None
         self._begun: list[str] = []  # ids
         self._pending: dict[int, Piece] = {}
         self._completed: dict[int, int] = {}  # tokens so far by choice
@@ -78,9 +86,14 @@ class Answers:
             for number, name in enumerate(self.ids):
                 ids, params = self.prompts[number].ids, self.params[number]
                 hear = partial(self._hear, number)
-                self._begun.append(self._engine.begin(ids, params, hear, request_id=name))
+                self._begun.append(
+                    self._engine.begin(ids, params, hear, request_id=name, terms=self._terms)
+                )
         except Exception as error:
             self._fail(error)
+        if self._terms.timeout_s is not None:
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(self._terms.timeout_s, self._too_late)
         return self
 
     def __exit__(
@@ -89,6 +102,8 @@ class Answers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
         for name in self._begun:
             self._engine.end(name)
         self.stopwatch.finish()
@@ -148,6 +163,16 @@ class Answers:
             if not self._unfinished:
                 self._over.set()
         self._wake()
+
+    def _too_late(self) -> None:
+        self._fail(
+            InvalidRequestError(
+                f"the request did not finish within its {self._terms.timeout_s:g} s; ask for fewer"
+                " tokens, or for more time",
+                status=504,
+                code="timeout",
+            )
+        )
 
     def _fail(self, error: Exception) -> None:
         self._error = self._error or error

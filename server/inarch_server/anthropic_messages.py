@@ -33,8 +33,9 @@ async def messages(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, MessagesRequest)
     service.check_model(body.model)
     turn = await prepare(service, _conversation(service, body), _params(service, body))
+    terms = body.terms(service.config)
     name = f"msg_{uuid.uuid4().hex}"
-    with service.answer(request, [name], [turn.prompt], [turn.params]) as answers:
+    with service.answer(request, [name], [turn.prompt], [turn.params], terms) as answers:
         message = Message(name, service.model, body, turn.reader(answers))
         if body.stream:
             return await sse.stream(request, answers, MessageEvents(message))
@@ -67,7 +68,7 @@ def _conversation(service: Service, body: CountTokensRequest) -> Conversation:
         choice=choice,
         effort=_effort(service, body),
         continue_final=prefilled,
-        called={"effort": body.effort_called, "answer": body.grammar()[1]},
+        called={"choice": "tool_choice", "effort": body.effort_called, "answer": body.grammar()[1]},
     )
 
 

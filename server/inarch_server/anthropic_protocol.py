@@ -14,6 +14,7 @@ from inarch_server.body import Body, shown
 from inarch_server.chat_protocol import Effort, ToolName, chosen, joined_parts, text_or_object
 from inarch_server.protocol import SamplingBody, Unsupported, refused
 from inarch_server.response_format import json_grammar
+from inarch_server.terms import TermsBody
 
 
 class TextBlock(Body):
@@ -222,7 +223,7 @@ class CountTokensRequest(SamplingBody):
                 return chosen(tools, mode, None, parallel)
 
 
-class MessagesRequest(CountTokensRequest):
+class MessagesRequest(CountTokensRequest, TermsBody):
     max_tokens: int  # 0 computes the prompt alone, so that the next request finds it in the cache
     stop_sequences: list[str] | None = None
     stream: bool | None = None

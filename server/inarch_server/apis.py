@@ -36,18 +36,17 @@ ANTHROPIC_TYPES = {
     403: "permission_error",
     404: "not_found_error",
     413: "request_too_large",
+    504: "timeout_error",
     529: "overloaded_error",
 }
 OVERLOADED = "overloaded"  # the code of a request that finds the waiting line full
+STATUSES = {OVERLOADED: 529, "timeout": 504}  # those that Anthropic's clients know, by code
 
 
 def anthropic_error(error: Error, status: int | None = None) -> dict[str, Any]:
     """status: None within a stream, which has begun with another one."""
-    kind = error["type"]
-    if error["code"] == OVERLOADED:
-        kind = ANTHROPIC_TYPES[529]
-    elif kind == "server_error":
-        kind = "api_error"
+    kind = "api_error" if error["type"] == "server_error" else error["type"]
+    status = STATUSES.get(error["code"], status)
     kind = ANTHROPIC_TYPES.get(status or 0, kind)
     return {"type": "error", "error": {"type": kind, "message": error["message"]}}
 
@@ -60,7 +59,7 @@ OPENAI = Api()
 ANTHROPIC = Api(
     errors="AnthropicError",
     id_headers=("X-Request-Id", "request-id"),
-    statuses={OVERLOADED: 529},
+    statuses=STATUSES,
     word=anthropic_error,
 )
 OLLAMA = Api(errors="OllamaError", stream="application/x-ndjson", word=ollama_error)

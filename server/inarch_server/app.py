@@ -15,6 +15,7 @@ from inarch_server.middleware import MIDDLEWARES, show_id
 from inarch_server.responses_store import RESPONSES, ResponseStore
 from inarch_server.routes import ROUTES
 from inarch_server.service import SERVICE, Service
+from inarch_server.sessions import SESSIONS, Sessions
 from inarch_server.turnstile import TURNSTILE, Turnstile
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def make_app(engine: AsyncEngine, config: EngineConfig) -> web.Application:
     app[SERVICE] = Service(engine, config, metrics, Health(engine, metrics))
     app[TURNSTILE] = Turnstile()
     app[RESPONSES] = ResponseStore()
+    app[SESSIONS] = Sessions()
     app[ORIGINS] = parse_origins(config.cors_origins)
     app.on_response_prepare.extend((show_id, allow_origin))
     for route in ROUTES:

@@ -50,8 +50,8 @@ class Conversation:
     """What a client asks for, in the words of no API.
 
     messages: as OpenAI's chat API has them, their content as text. choice: None forbids calls.
-    variables: for the chat template. called: what the client calls "messages", "tools", "effort" and
-    "answer" (the response format), for refusals.
+    variables: for the chat template. called: what the client calls "messages", "tools", "choice",
+    "effort" and "answer" (the response format), for refusals.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -62,6 +62,10 @@ class Conversation:
     continue_final: bool = False  # the last message is the beginning of the answer
     variables: Mapping[str, Any] = field(default_factory=dict)
     called: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def callable_tools(self) -> Sequence[Tool]:
+        return self.tools if self.choice is not None else ()
 
     def name(self, part: str) -> str:
         return self.called.get(part, part)
@@ -92,8 +96,7 @@ async def prepare(service: Service, asked: Conversation, params: SamplingParams)
     text, grammar = await write(engine, asked, params.grammar)
     # The template itself writes the tokens that begin a text.
     (prompt,) = await tokenize(engine, {asked.name("messages"): text}, special=False)
-    callable_tools = asked.tools if asked.choice is not None else ()
-    reading = make_reading(engine.tokenizer, formats, callable_tools, text[-PROMPT_END:])
+    reading = make_reading(engine.tokenizer, formats, asked.callable_tools, text[-PROMPT_END:])
     params = msgspec.structs.replace(
         params,
         grammar=grammar,
@@ -114,7 +117,7 @@ async def write(
     grammar = hold(engine, asked, answer)
     if grammar is None:
         return text, None
-    return behind_reasoning(engine.tokenizer, engine.formats.reasoning, text, grammar)
+    return behind_reasoning(engine, text, grammar, calls=bool(asked.callable_tools))
 
 
 def rendered(engine: AsyncEngine, asked: Conversation) -> str:

@@ -94,6 +94,8 @@ def _without_reasoning(engine: AsyncEngine, prompt: str) -> str:
     reasoning, end = engine.formats.reasoning, prompt.rstrip()
     if reasoning is None or end.endswith(reasoning.end):
         return prompt
+    if not reasoning.begin:
+        return prompt + reasoning.end
     begin = "" if end.endswith(reasoning.begin) else reasoning.begin
     return f"{prompt}{begin}\n\n{reasoning.end}\n\n"
 

@@ -45,6 +45,8 @@ class Health:
         outputs = self._engine.generate(PROBE, params)
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S), aclosing(outputs):
+                if (await self._engine.stats()).paused:
+                    return  # on purpose, and it answers
                 async for _ in outputs:
                     pass
         except InarchError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from inarch.engine.outputs import TokenLogprob
@@ -62,7 +62,7 @@ def _by_text(tokenizer: Tokenizer, entry: TokenLogprob) -> dict[str, float]:
 
 
 def native(
-    tokenizer: Tokenizer, entries: Sequence[tuple[int, float]], with_text: bool
+    tokenizer: Tokenizer, entries: Iterable[tuple[int, float]], with_text: bool
 ) -> list[list[Any]]:
     """[logprob, token id, text or null] of each (token id, logprob)."""
     return [

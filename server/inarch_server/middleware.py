@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
-from inarch.errors import InvalidRequestError
+from inarch_server.access import check_access
 from inarch_server.apis import api_of
 from inarch_server.cors import answer_preflights
 from inarch_server.refusals import refusal
@@ -19,7 +18,6 @@ from inarch_server.service import CLIENT_GONE, RECEIVED_S, REQUEST_ID, SERVICE
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-OPEN = frozenset({"/health", "/"})  # probes send no key; the page asks its reader for one
 CLIENT_CLOSED_REQUEST = 499
 HEADER = "X-Request-Id"
 _SANE_ID = re.compile(r"[\x21-\x7e]{1,128}", re.ASCII)
@@ -71,25 +69,8 @@ async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    key = request.app[SERVICE].config.api_key
-    if key is not None and request.path not in OPEN:
-        sent = request.headers.get(hdrs.AUTHORIZATION) or _given_bare(request)
-        wanted = f"Bearer {key}"
-        # In constant time: how long a refusal takes must not tell how much of the key was right.
-        if not hmac.compare_digest(sent.encode(errors="surrogateescape"), wanted.encode()):
-            what = "the API key is wrong" if sent else "an API key is needed"
-            raise InvalidRequestError(
-                f"{what}; send it as 'Authorization: Bearer KEY'",
-                status=401,
-                code="invalid_api_key",
-            )
+    check_access(request)
     return await handler(request)
-
-
-def _given_bare(request: web.Request) -> str:
-    """The key as Anthropic's clients may send it, in the form of the usual header."""
-    bare = request.headers.get("x-api-key")
-    return f"Bearer {bare}" if bare else ""
 
 
 # From the outside in.

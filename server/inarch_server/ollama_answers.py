@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from inarch.engine.tokenizer import Tokenizer
 
 LATEST = ":latest"
-CALLED = {"effort": "think", "answer": "format"}
+CALLED = {"choice": "tools", "effort": "think", "answer": "format"}
 
 Worded = dict[str, Any]  # the part of a line that the two routes differ in
 
@@ -122,8 +122,8 @@ async def _answer(
     request: web.Request, body: OllamaRequest, turn: Turn, word: Callable[[Message], Worded]
 ) -> web.StreamResponse:
     service = request.app[SERVICE]
-    name = uuid.uuid4().hex
-    with service.answer(request, [name], [turn.prompt], [turn.params]) as answers:
+    name, terms = uuid.uuid4().hex, body.terms(service.config)
+    with service.answer(request, [name], [turn.prompt], [turn.params], terms) as answers:
         lines = Lines(body, answers, turn.reader(answers), service.engine.tokenizer, word)
         if body.streams:
             return await sse.stream(request, answers, lines)

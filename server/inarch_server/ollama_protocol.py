@@ -15,6 +15,7 @@ from inarch_server.chat_protocol import FunctionTool, text_or_object
 from inarch_server.protocol import SamplingBody, refused
 from inarch_server.response_format import json_grammar
 from inarch_server.template import NO_EFFORT, ON
+from inarch_server.terms import TermsBody
 
 NO_IMAGES = refused("the model reads text alone")
 
@@ -135,7 +136,7 @@ def _think(value: Any) -> Any:
     return ON if value else NO_EFFORT
 
 
-class OllamaRequest(Body):
+class OllamaRequest(TermsBody):
     """What both routes take."""
 
     model: str

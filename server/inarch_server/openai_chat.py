@@ -23,7 +23,7 @@ from inarch_server.service import SERVICE, Service
 if TYPE_CHECKING:
     from inarch.engine.tokenizer import Tokenizer
 
-CALLED = {"answer": "response_format", "effort": "reasoning_effort"}
+CALLED = {"choice": "tool_choice", "answer": "response_format", "effort": "reasoning_effort"}
 
 
 async def chat_completions(request: web.Request) -> web.StreamResponse:
@@ -32,7 +32,8 @@ async def chat_completions(request: web.Request) -> web.StreamResponse:
     service.check_model(body.model)
     turn = await prepare(service, conversation(body), _params(service, body))
     envelope = Envelope(body.rid or f"chatcmpl-{uuid.uuid4().hex}", service.model)
-    with service.answer(request, [envelope.id], [turn.prompt], [turn.params]) as answers:
+    terms = body.terms(service.config)
+    with service.answer(request, [envelope.id], [turn.prompt], [turn.params], terms) as answers:
         reader = turn.reader(answers)
         if body.stream:
             events = ChatEvents(envelope, answers, body, reader, service.engine.tokenizer)

@@ -12,6 +12,7 @@ from inarch_server import logprobs, sse
 from inarch_server.answers import Answers, Piece
 from inarch_server.best_of import best, enlarge
 from inarch_server.body import read_body
+from inarch_server.holding import checked
 from inarch_server.openai_common import Envelope, OpenAIEvents, json_response
 from inarch_server.prompts import Prompt, split, tokenize
 from inarch_server.protocol import CompletionRequest
@@ -34,14 +35,17 @@ async def completions(request: web.Request) -> web.StreamResponse:
         service.engine, body, max_tokens=("max_tokens", most), logprobs=("logprobs", body.logprobs)
     )
     params = hold_to(params, body.response_format)
+    if params.grammar is not None:
+        checked(service.engine, params.grammar, params.grammar.kind)
     best_of = body.best_of if body.best_of is not None else params.n
     n = params.n
     if best_of > n:
         params = enlarge(params, best_of)
+    terms = body.terms(service.config)
     prompts = await tokenize(service.engine, split(body.prompt, "prompt"))
     envelope = Envelope(f"cmpl-{uuid.uuid4().hex}", service.model)
     ids = [f"{envelope.id}-{i}" for i in range(len(prompts))]
-    with service.answer(request, ids, prompts, [params] * len(prompts)) as answers:
+    with service.answer(request, ids, prompts, [params] * len(prompts), terms) as answers:
         wording = Wording(body, answers.prompts, service.engine.tokenizer)
         if body.stream:
             events = CompletionEvents(envelope, answers, body, wording)

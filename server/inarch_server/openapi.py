@@ -12,18 +12,21 @@ from pydantic.json_schema import models_json_schema
 from inarch.version import __version__
 from inarch_server.apis import api_of
 from inarch_server.openapi_answers import ANSWERS, ref
-from inarch_server.routes import ROUTES, Route
+from inarch_server.route import Route
+from inarch_server.routes import ROUTES
 from inarch_server.sse import encode
 
 REFS = "#/components/schemas/{model}"
 ERRORS = {
     "400": "The request is wrong; the message says where and why",
     "401": "The API key is missing or wrong",
+    "403": "Only who runs the server may do this",
     "404": "What the request names is not here",
     "408": "The body did not arrive in time",
     "413": "The body is too large",
     "500": "The answer failed",
     "503": "Overloaded, stopping, or without an engine",
+    "504": "It took longer than it was given",
 }
 
 
@@ -76,9 +79,9 @@ def _operation(route: Route, method: str, path: str) -> dict[str, Any]:
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in names
         ]
-    if route.body is not None:
+    if route.body is not None and method != "GET":
         content = _json(ref(route.body.__name__))
-        operation["requestBody"] = {"required": True, "content": content}
+        operation["requestBody"] = {"required": route.body_needed, "content": content}
     return operation
 
 

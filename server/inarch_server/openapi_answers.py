@@ -148,5 +148,7 @@ ANSWERS: dict[str, Schema] = {
         max_model_len=COUNT,
     ),
     "Text": record(text=one_or_many(TEXT)),
+    "Object": {"type": "object"},
+    "Name": TEXT,
     "Generated": one_or_many(GENERATED),
 }

@@ -14,6 +14,7 @@ from inarch.errors import InvalidRequestError
 from inarch.sampling import MAX_N
 from inarch_server.body import Body, shown
 from inarch_server.response_format import Constraints, ResponseFormat
+from inarch_server.terms import TermsBody
 
 
 def _as_tuple(value: Any) -> Any:
@@ -75,6 +76,7 @@ class SamplingBody(Constraints):
     presence_penalty: float | None = None
     logit_bias: LogitBias = None
     stop: Strings = None
+    stop_regex: Strings = None
     stop_token_ids: TokenIds = None
     ignore_eos: bool | None = None
     seed: int | None = None
@@ -88,7 +90,7 @@ class StreamOptions(Body):
     continuous_usage_stats: bool | None = None
 
 
-class OpenAIBody(SamplingBody):
+class OpenAIBody(SamplingBody, TermsBody):
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

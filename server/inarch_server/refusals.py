@@ -14,6 +14,7 @@ from inarch_server.body import MAX_BODY_BYTES
 
 log = logging.getLogger("inarch.server")
 
+RETRY_AFTER_S = "1"  # a queue moves quickly
 TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 
 
@@ -35,7 +36,8 @@ class Refusal:
 def refusal(error: Exception, request_id: str) -> Refusal:
     """What to answer; an error that nobody foresaw is logged, and not shown to the client."""
     if isinstance(error, InvalidRequestError):
-        return _refusal(error.status, str(error), param=error.param, code=error.code)
+        wait = {"Retry-After": RETRY_AFTER_S} if error.status in (429, 503) else None
+        return _refusal(error.status, str(error), param=error.param, code=error.code, headers=wait)
     if isinstance(error, EngineDeadError):
         return _refusal(503, str(error), code="engine_dead")
     if isinstance(error, InarchError):

@@ -27,7 +27,12 @@ from inarch_server.service import SERVICE, Service
 if TYPE_CHECKING:
     from inarch.engine.tokenizer import Tokenizer
 
-CALLED = {"messages": "input", "answer": "text.format", "effort": "reasoning.effort"}
+CALLED = {
+    "messages": "input",
+    "choice": "tool_choice",
+    "answer": "text.format",
+    "effort": "reasoning.effort",
+}
 REASONS = {"length": "max_output_tokens"}  # why a response is incomplete
 
 

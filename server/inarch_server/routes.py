@@ -2,61 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from aiohttp import web
-
-from inarch_server import (
-    anthropic_messages,
-    decisions,
-    info,
-    ollama_answers,
-    ollama_models,
-    responses,
-    tokenizing,
-)
-from inarch_server.anthropic_protocol import CountTokensRequest, MessagesRequest
-from inarch_server.body import Body
+from inarch_server import decisions, info, responses, tokenizing
 from inarch_server.chat_protocol import ChatRequest
 from inarch_server.decisions_protocol import DecisionRequest
-from inarch_server.native import generate
-from inarch_server.native_protocol import GenerateRequest
-from inarch_server.ollama_models import ShowRequest
-from inarch_server.ollama_protocol import OllamaChatRequest, OllamaGenerateRequest
+from inarch_server.foreign_routes import ANTHROPIC_ROUTES, OLLAMA_ROUTES
+from inarch_server.native_routes import NATIVE_ROUTES
 from inarch_server.openai_chat import chat_completions
 from inarch_server.openai_completions import completions
 from inarch_server.protocol import CompletionRequest
 from inarch_server.responses_protocol import ResponsesRequest
+from inarch_server.route import Route
 from inarch_server.tokenizing import DetokenizeRequest, TokenizeRequest
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@dataclass(frozen=True)
-class Route:
-    """One path with what is sent to it and what comes back.
-
-    answer: name of the schema of its JSON in openapi_answers, or a media type if it is no JSON.
-    streams: the body's `stream` may make it answer piece by piece. also: further paths
-    and methods that do the same.
-    """
-
-    method: str
-    path: str
-    handler: Handler
-    summary: str
-    answer: str
-    body: type[Body] | None = None
-    streams: bool = False
-    also: Sequence[tuple[str, str]] = ()
-
-    @property
-    def ways(self) -> Iterator[tuple[str, str]]:
-        """Method and path."""
-        yield self.method, self.path
-        yield from self.also
-
 
 ROUTES: Sequence[Route] = (
     Route("GET", "/", info.page, "A page to chat on", "text/html"),
@@ -97,45 +55,6 @@ ROUTES: Sequence[Route] = (
     Route("POST", "/v1/responses/{id}/cancel", responses.cancel, "Always refused", "Response"),
     Route(
         "POST",
-        "/v1/messages",
-        anthropic_messages.messages,
-        "Answer a conversation, in Anthropic's words",
-        "AnthropicMessage",
-        MessagesRequest,
-        streams=True,
-    ),
-    Route(
-        "POST",
-        "/v1/messages/count_tokens",
-        anthropic_messages.count_tokens,
-        "Tokens of a conversation",
-        "TokenCount",
-        CountTokensRequest,
-    ),
-    Route(
-        "POST",
-        "/api/chat",
-        ollama_answers.chat,
-        "Answer a conversation, in Ollama's words",
-        "OllamaChat",
-        OllamaChatRequest,
-        streams=True,
-    ),
-    Route(
-        "POST",
-        "/api/generate",
-        ollama_answers.generate,
-        "Answer a prompt, in Ollama's words",
-        "OllamaGenerated",
-        OllamaGenerateRequest,
-        streams=True,
-    ),
-    Route("GET", "/api/tags", ollama_models.tags, "The models that are served", "OllamaModels"),
-    Route("GET", "/api/ps", ollama_models.ps, "The models that run", "OllamaModels"),
-    Route("POST", "/api/show", ollama_models.show, "One model", "OllamaModel", ShowRequest),
-    Route("GET", "/api/version", ollama_models.version, "Of the API", "Version"),
-    Route(
-        "POST",
         "/v1/decisions",
         decisions.decisions,
         "Answer questions with probabilities",
@@ -160,14 +79,7 @@ ROUTES: Sequence[Route] = (
         DetokenizeRequest,
         also=(("POST", "/detokenize"),),
     ),
-    Route(
-        "POST",
-        "/generate",
-        generate,
-        "SGLang's native request",
-        "Generated",
-        GenerateRequest,
-        streams=True,
-        also=(("PUT", "/generate"),),
-    ),
+    *ANTHROPIC_ROUTES,
+    *OLLAMA_ROUTES,
+    *NATIVE_ROUTES,
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from inarch.errors import InvalidRequestError
-from inarch.sampling import SamplingParams
+from inarch.sampling import SamplingParams, Terms
 from inarch_server.answers import Answers
 from inarch_server.health import Health
 from inarch_server.metrics import Metrics, Stopwatch
@@ -55,6 +55,7 @@ class Service:
         ids: Sequence[str],
         prompts: Sequence[Prompt],
         params: Sequence[SamplingParams],
+        terms: Terms | None = None,
     ) -> Answers:
         """Answers to `prompts`, one id and one set of parameters each; enter them to begin."""
         choices = sum(one.n for one in params)
@@ -64,9 +65,9 @@ class Service:
                 " of one request; send several requests",
                 param="n",
             )
-        return Answers(
-            self.engine, ids, prompts, params, Stopwatch(self.metrics, request[RECEIVED_S])
-        )
+        stopwatch = Stopwatch(self.metrics, request[RECEIVED_S])
+        terms = terms or Terms(timeout_s=self.config.request_timeout)
+        return Answers(self.engine, ids, prompts, params, stopwatch, terms)
 
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)

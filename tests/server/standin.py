@@ -22,7 +22,7 @@ from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError
 from inarch.formats import Formats
-from inarch.sampling import SamplingParams
+from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
 
 CONTEXT = 2048
 EOS = 256
@@ -96,9 +96,11 @@ class StandIn:
         self.die_after: int | None = None  # tokens, then the process is gone
         self.crash: Exception | None = None  # what generate raises at once
         self.endless = False  # answers never end by themselves
+        self.says: str | None = None  # instead of the prompt
         self.running = self.generated = 0
         self.aborted = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.terms: list[Terms] = []
         self.asked: list[tuple[list[int], SamplingParams]] = []
 
     async def __aenter__(self) -> StandIn:
@@ -132,7 +134,9 @@ class StandIn:
         listener: Callable[[RequestOutput | InarchError], None],
         *,
         request_id: str,
+        terms: Terms = DEFAULT_TERMS,
     ) -> str:
+        self.terms.append(terms)
         self._tasks[request_id] = asyncio.create_task(
             self._tell(listener, self.generate(ids, params, request_id=request_id))
         )
@@ -190,6 +194,7 @@ class StandIn:
         text = self.tokenizer.detokenizer(
             prompt,
             stop=params.stop,
+            stop_regex=params.stop_regex,
             include_stop=params.include_stop,
             skip_special_tokens=params.skip_special_tokens,
         )
@@ -222,9 +227,10 @@ class StandIn:
             )
 
     def _token(self, prompt: list[int], count: int, params: SamplingParams) -> int:
+        said = prompt if self.says is None else list(self.says.encode())
         if self.endless or params.ignore_eos:
-            return prompt[(count - 1) % len(prompt)]
-        return [*prompt, EOS][count - 1] if count <= len(prompt) + 1 else EOS
+            return said[(count - 1) % len(said)]
+        return [*said, EOS][count - 1] if count <= len(said) + 1 else EOS
 
     def _maybe_die(self, count: int) -> None:
         if self.die_after is not None and count > self.die_after:

@@ -14,7 +14,9 @@ import pytest
 
 from inarch.config import EngineConfig
 from inarch.errors import ConfigError, EngineDeadError
-from inarch_server.serve import Stop, bind, serve
+from inarch_server.listening import bind
+from inarch_server.serve import serve
+from inarch_server.stopping import Stop
 
 from .harness import PATIENCE_S, eventually
 from .standin import StandIn
@@ -43,10 +45,12 @@ class Life:
             self.ended.set_exception(error)
 
     async def _serve(self) -> None:
-        self._loop, self.stop = asyncio.get_running_loop(), Stop()
+        self._loop, self.stop = asyncio.get_running_loop(), Stop(self.config.drain_timeout)
         self._started.set()
         with self.listener:
-            await serve(self.engine, self.config, self.listener, self.stop)
+            await serve(
+                self.engine, self.config, self.listener, self.stop, ready=print, draining=print
+            )
 
     def ask_to_stop(self) -> None:
         self._loop.call_soon_threadsafe(self.stop.ask)

@@ -193,7 +193,7 @@ def test_a_body_that_is_no_json_object_is_refused(
         (GENERATE, {**TEXT, "rid": 7}, "rid", "got 7"),
         (GENERATE, {**TEXT, "rid": [None]}, "rid", "got a list of 1"),
         (GENERATE, {**TEXT, "return_logprob": 1}, "return_logprob", "got 1"),
-        (GENERATE, {**TEXT, "logprob_start_len": 0}, "logprob_start_len", "only -1"),
+        (GENERATE, {**TEXT, "logprob_start_len": -2}, "logprob_start_len", "-2"),
         (GENERATE, {**TEXT, "image_data": "x"}, "image_data", "is not supported"),
     ],
 )

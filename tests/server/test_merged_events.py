@@ -16,13 +16,13 @@ from inarch.engine.frontend import Frontend
 from inarch.engine.messages import TokenOutput
 from inarch.engine.outputs import RequestOutput
 from inarch.errors import InarchError
-from inarch.sampling import SamplingParams
+from inarch.sampling import SamplingParams, Terms
 from inarch_server.answers import Answers
 from inarch_server.chat_events import ChatEvents
 from inarch_server.chat_protocol import ChatRequest
 from inarch_server.metrics import Metrics, Stopwatch
-from inarch_server.native import Results
 from inarch_server.native_protocol import GenerateRequest
+from inarch_server.native_results import Results
 from inarch_server.openai_common import Envelope
 from inarch_server.openai_completions import CompletionEvents, Wording
 from inarch_server.prompts import Prompt
@@ -60,6 +60,7 @@ class Scripted:
         listener: Callable[[RequestOutput | InarchError], None],
         *,
         request_id: str,
+        terms: Terms,
     ) -> str:
         self._listener = listener
         opened = self._text.open(ids, params, request_id=request_id)
@@ -130,7 +131,7 @@ def completion(answers: Answers, tokenizer: Any) -> Events:
 
 
 def native(answers: Answers, tokenizer: Any) -> Events:
-    return Results(NATIVE, answers, tokenizer)
+    return Results(answers, NATIVE.logprobs(1), tokenizer, listed=False, with_text=False)
 
 
 def whole(found: list[dict[str, Any]], index: int) -> dict[str, Any]:

@@ -1,38 +1,55 @@
-"""The engine as an asyncio program sees it: requests in, outputs out; the core is another process."""
+"""The engine as an asyncio program sees it: requests in, outputs out; the core is another process.
+
+That process may end at any time and another one take its place: what has not been answered is then
+given to the new one together with the tokens so far, and goes on as if nothing had happened.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from inarch.config import EngineConfig
-from inarch.engine.child import EngineChild
 from inarch.engine.frontend import Frontend
+from inarch.engine.journal import Incarnation, Journal
+from inarch.engine.keeper import Keeper
+from inarch.engine.link import Link
 from inarch.engine.messages import (
     Abort,
+    AbortByName,
     ClearCache,
     Cleared,
+    Continue,
+    Done,
+    FromEngine,
     GetStats,
+    Hello,
     ModelInfo,
+    Order,
     Overloaded,
+    Pause,
+    Ready,
+    StartProfile,
     Stats,
+    StopProfile,
     ToEngine,
     TokenOutput,
 )
 from inarch.engine.outputs import RequestOutput
+from inarch.engine.recognition import recognise_formats
 from inarch.engine.resolve import resolve, set_environment
+from inarch.engine.suspicion import Quarantine, convict
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError, InvalidRequestError
-from inarch.formats import Formats, choose_formats
-from inarch.parsing import Template
+from inarch.formats import Formats
 from inarch.plugins import load_plugins
-from inarch.sampling import SamplingParams
+from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
 
 log = logging.getLogger("inarch.engine")
 
@@ -41,6 +58,7 @@ LONG_TEXT = 20_000  # characters, from which tokenizing moves to a thread
 # taken in one go, so that each stream writes once for all of it: that is how a late one catches up.
 MOST_AT_ONCE = 8
 
+Reply = Stats | Cleared | Done
 Listener = Callable[[RequestOutput | InarchError], None]
 
 
@@ -53,49 +71,65 @@ class Ongoing:
 
 
 class AsyncEngine:
-    """Starts an engine process and talks to it: `async with AsyncEngine(config) as engine: ...`"""
+    """Starts an engine process and talks to it: `async with AsyncEngine(config) as engine: ...`
+
+    With `kept=True` somebody else starts the process and says so by `engine_begins`; the
+    configuration is then a resolved one.
+    """
 
     config: EngineConfig
     tokenizer: Tokenizer
     formats: Formats  # in which the model writes calls and reasoning
     info: ModelInfo
+    _frontend: Frontend  # from when an engine was ready for the first time
 
-    def __init__(self, config: EngineConfig | None = None) -> None:
-        self._given = config or EngineConfig()
+    def __init__(self, config: EngineConfig | None = None, *, kept: bool = False) -> None:
+        self.config = config or EngineConfig()
+        self._kept = kept
+        self._keeper: Keeper | None = None
+        self._link: Link | None = None  # to the engine that is there, and may still be starting
+        self._talk: asyncio.Task[None] | None = None
         self._tickets = itertools.count(1)
         self._requests: dict[str, Ongoing] = {}
-        self._replies: dict[int, asyncio.Future[Stats | Cleared]] = {}
-        self._dead: str | None = "it was not started"
+        self._replies: dict[int, asyncio.Future[Reply]] = {}
+        self._quarantine = Quarantine()
+        self._loaded = asyncio.Event()  # the tokenizer
+        self._begun = False
+        self._ready = asyncio.Event()  # the engine that is there can answer
+        self._over: str | None = "it was not started"  # why there will be no engine any more
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def alive(self) -> bool:
-        return self._dead is None
+        return self._over is None and self._ready.is_set()
 
     async def __aenter__(self) -> AsyncEngine:
-        """Start the process and wait until it can answer. Raises InarchError."""
-        plugins = load_plugins()
-        self.config, backend = resolve(self._given, plugins)
-        set_environment(backend)
-        assert self.config.model is not None
-        self._child = await EngineChild.start(self.config)
+        """Wait until the engine can answer. Raises InarchError."""
+        self._over = None
         try:
-            self.tokenizer = await asyncio.to_thread(
-                Tokenizer.load, Path(self.config.model), chat_template=self.config.chat_template
-            )
-            self.formats = choose_formats(
-                plugins,
-                _template(Path(self.config.model), self.tokenizer),
-                tool_call_parser=self.config.tool_call_parser,
-                reasoning_parser=self.config.reasoning_parser,
-            )
-            self.info = await self._child.handshake()
+            if not self._kept:
+                self.config, backend = resolve(self.config, load_plugins())
+                set_environment(backend)
+                self._keeper = Keeper(self.config, self)
+            await asyncio.gather(self._load_tokenizer(), self._start())
         except BaseException:
-            await self._child.stop()
+            await self._close()
             raise
-        self._dead = None
-        self._frontend = Frontend(self.tokenizer, self.info, self.config.random_seed)
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._watch())]
         return self
+
+    async def _load_tokenizer(self) -> None:
+        assert self.config.model is not None
+        self.tokenizer = await asyncio.to_thread(
+            Tokenizer.load, Path(self.config.model), chat_template=self.config.chat_template
+        )
+        self.formats = recognise_formats(self.config, self.tokenizer)
+        self._loaded.set()
+
+    async def _start(self) -> None:
+        if self._keeper is not None:
+            await self._keeper.start()
+            self._tasks.append(asyncio.create_task(self._keep(self._keeper)))
+        await self._ready.wait()
 
     async def __aexit__(
         self,
@@ -103,11 +137,15 @@ class AsyncEngine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._die("it was closed")
-        await self._child.stop()
+        self.give_up("it was closed")
+        if self._keeper is not None:
+            await self._keeper.stop()
 
     async def generate(
         self,
@@ -115,7 +153,7 @@ class AsyncEngine:
         params: SamplingParams,
         *,
         request_id: str | None = None,
-        namespace: str = "",
+        terms: Terms = DEFAULT_TERMS,
     ) -> AsyncGenerator[RequestOutput, None]:
         """Outputs of a request as they come; samples of n > 1 are interleaved.
 
@@ -128,7 +166,7 @@ class AsyncEngine:
         else:
             ids = self._frontend.encode(prompt)
         queue: asyncio.Queue[RequestOutput | InarchError] = asyncio.Queue()
-        name = self.begin(ids, params, queue.put_nowait, request_id=request_id, namespace=namespace)
+        name = self.begin(ids, params, queue.put_nowait, request_id=request_id, terms=terms)
         try:
             unfinished = params.n
             while unfinished:
@@ -147,7 +185,7 @@ class AsyncEngine:
         listener: Listener,
         *,
         request_id: str | None = None,
-        namespace: str = "",
+        terms: Terms = DEFAULT_TERMS,
     ) -> str:
         """Begin a request and return its id. What `generate` is made of, without a task of its own.
 
@@ -158,11 +196,12 @@ class AsyncEngine:
         self._check_alive()
         if request_id in self._requests:
             raise InvalidRequestError(f"request id {request_id!r} is in use", param="request_id")
-        samples = self._frontend.open(ids, params, request_id=request_id, namespace=namespace)
+        self._quarantine.check(ids, params)
+        samples = self._frontend.open(ids, params, request_id=request_id, terms=terms)
         name = self._frontend.samples[samples[0].handle].request_id
         self._requests[name] = Ongoing(listener, [message.handle for message in samples])
         for message in samples:
-            self._child.send(message)
+            self._send(message)
         return name
 
     def end(self, request_id: str) -> None:
@@ -170,8 +209,7 @@ class AsyncEngine:
         for handle in self._requests.pop(request_id).handles:
             if handle in self._frontend.samples:
                 self._frontend.close(handle)
-                if self.alive:
-                    self._child.send(Abort(handle=handle))
+                self._send(Abort(handle=handle))
 
     async def abort(self, request_id: str) -> None:
         """End a request; its listener hears one more output per sample, with reason "abort"."""
@@ -180,8 +218,13 @@ class AsyncEngine:
             sample = self._frontend.samples.get(handle)
             if sample is not None:
                 self._frontend.close(handle)
-                await self._send(Abort(handle=handle))
+                self._send(Abort(handle=handle))
                 self._deliver(request_id, self._frontend.aborted(sample))
+
+    def abort_everywhere(self, request_id: str | None) -> None:
+        """As `abort`, in whichever front end of the server the request is, of that name and of
+        those of a batch of that name (NAME-0 ...); None: of all. Does not wait."""
+        self._send(AbortByName(request_id=request_id))
 
     async def stats(self) -> Stats:
         ticket = next(self._tickets)
@@ -196,45 +239,155 @@ class AsyncEngine:
         assert isinstance(reply, Cleared)
         return reply.pages
 
+    async def pause(self, mode: Literal["abort", "retract", "in_place"]) -> None:
+        """Compute nothing until `proceed`; requests wait meanwhile. See messages.Pause."""
+        await self._order(Pause(ticket=next(self._tickets), mode=mode))
+
+    async def proceed(self) -> None:
+        await self._order(Continue(ticket=next(self._tickets)))
+
+    async def start_profile(self, path: str, steps: int | None = None) -> None:
+        """Record what the engine process does to a trace file, until stopped or for some steps."""
+        await self._order(StartProfile(ticket=next(self._tickets), path=path, steps=steps))
+
+    async def stop_profile(self) -> None:
+        """Returns when the trace is written."""
+        await self._order(StopProfile(ticket=next(self._tickets)))
+
+    # ---- the engine comes and goes ----
+
+    def engine_begins(self, engine: Incarnation) -> None:
+        """An engine is there: say hello, and give it what is open as soon as it answers."""
+        self._link = Link(engine)
+        self._talk = asyncio.create_task(self._converse(self._link))
+
+    def engine_ended(self, why: str, *, blameless: bool) -> None:
+        """The engine is gone; until the next one answers, requests wait."""
+        link = self._hang_up(f"the engine is gone: {why}")
+        if link is not None and not blameless:
+            self._convict(link)
+
+    def give_up(self, why: str) -> None:
+        """There will be no engine any more: end all requests."""
+        self._over = why
+        error = EngineDeadError(f"the engine is gone: {why}")
+        self._hang_up(str(error))
+        for ongoing in list(self._requests.values()):
+            ongoing.listener(error)
+
+    def _hang_up(self, why: str) -> Link | None:
+        self._ready.clear()
+        link, self._link = self._link, None
+        if self._talk is not None:
+            self._talk.cancel()
+        if link is not None:
+            link.close()
+        for reply in self._replies.values():
+            if not reply.done():
+                reply.set_exception(EngineDeadError(why))
+        return link
+
+    async def _keep(self, keeper: Keeper) -> None:
+        try:
+            await keeper.keep()
+        except EngineDeadError as error:
+            self.give_up(str(error))
+
+    def _convict(self, link: Link) -> None:
+        """End the samples of which the engine has died."""
+        if not self._begun or not link.engine.journal.exists():  # it never got that far
+            return
+        journal = Journal(link.engine.journal)
+        for sample in convict(list(self._frontend.samples.values()), link.name, journal):
+            log.error("request %s is refused: the engine died of it", sample.request_id)
+            self._frontend.close(sample.handle)
+            self._deliver(sample.request_id, self._quarantine.take(sample.message))
+
+    def _resubmit(self) -> None:
+        for sample in list(self._frontend.samples.values()):
+            if sample.prompt_tokens + sample.message.max_tokens <= self.info.max_request_tokens:
+                self._send(sample.again())
+            else:
+                why = "the engine was started again, and has less memory for KV than before"
+                self._deliver(sample.request_id, EngineDeadError(why))
+
     # ---- the wire ----
 
-    async def _send(self, message: ToEngine) -> None:
-        self._check_alive()
-        await self._child.send(message)
+    def _send(self, message: ToEngine) -> None:
+        """To the engine, if one is ready: another one will be told all that is open then."""
+        if self._link is not None and self.alive:
+            self._link.send(message)
 
-    async def _ask(self, ticket: int, message: GetStats | ClearCache) -> Stats | Cleared:
-        reply: asyncio.Future[Stats | Cleared] = asyncio.get_running_loop().create_future()
+    async def _order(self, message: Order) -> None:
+        """Have an order carried out. Raises InvalidRequestError: why it could not be."""
+        reply = await self._ask(message.ticket, message)
+        assert isinstance(reply, Done)
+        if reply.error:
+            raise InvalidRequestError(reply.error)
+
+    async def _ask(self, ticket: int, message: GetStats | Order) -> Reply:
+        self._check_alive()
+        if not self.alive:
+            raise EngineDeadError("the engine is being started again")
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._replies[ticket] = reply
         try:
-            await self._send(message)
+            self._send(message)
             return await reply
         finally:
             del self._replies[ticket]
 
-    async def _listen(self) -> None:
+    async def _converse(self, link: Link) -> None:
         try:
-            await self._receive()
+            link.send(Hello())
+            ready = await link.receive()
+            assert isinstance(ready, Ready)
+            await self._loaded.wait()
+            self._begin_with(ready.info)
+            await self._receive(link)
         except Exception as error:  # a bug: requests must end with an error, not hang
             log.exception("messages of the engine cannot be handled any more")
-            self._die(f"a message could not be handled: {error}")
+            self.give_up(f"a message could not be handled: {error}")
 
-    async def _receive(self) -> None:
+    def _begin_with(self, info: ModelInfo) -> None:
+        if not self._begun:
+            self._begun = True
+            seed = self.config.random_seed
+            self._frontend = Frontend(self.tokenizer, info, seed, self._deliver)
+        self.info = self._frontend.info = info
+        self._ready.set()
+        self._resubmit()
+
+    async def _receive(self, link: Link) -> None:
         for count in itertools.count(1):
             if count % MOST_AT_ONCE == 0:
                 await asyncio.sleep(0)
-            match message := await self._child.receive():
-                case TokenOutput():
-                    outputs, cut = self._frontend.receive(message)
-                    for handle in cut:
-                        await self._send(Abort(handle=handle))
-                    for output in outputs:
-                        self._deliver(output.request_id, output)
-                case Stats() | Cleared():
-                    reply = self._replies.get(message.ticket)
-                    if reply is not None and not reply.done():  # who asked may have been cancelled
-                        reply.set_result(message)
-                case Overloaded():
-                    self._refuse(message)
+            await self._hear(await link.receive())
+
+    async def _hear(self, message: FromEngine) -> None:
+        match message:
+            case TokenOutput():
+                outputs, cut = self._frontend.receive(message)
+                for handle in cut:
+                    self._send(Abort(handle=handle))
+                for output in outputs:
+                    self._deliver(output.request_id, output)
+            case Stats() | Cleared() | Done():
+                reply = self._replies.get(message.ticket)
+                if reply is not None and not reply.done():  # who asked may have been cancelled
+                    reply.set_result(message)
+            case Overloaded():
+                self._refuse(message)
+            case AbortByName():
+                for name in self._named(message.request_id):
+                    await self.abort(name)
+
+    def _named(self, request_id: str | None) -> list[str]:
+        """Open requests that are meant by a name; None: all."""
+        if request_id is None:
+            return list(self._requests)
+        batch = f"{request_id}-"
+        return [name for name in self._requests if name == request_id or name.startswith(batch)]
 
     def _deliver(self, request_id: str, output: RequestOutput | InarchError) -> None:
         ongoing = self._requests.get(request_id)
@@ -248,34 +401,12 @@ class AsyncEngine:
                 sample.request_id,
                 InvalidRequestError(
                     f"the server is overloaded: {message.waiting} requests are waiting, the limit is "
-                    f"{self.config.max_waiting_requests}; try again later",
+                    f"{self.config.max_queued_requests}; try again later",
                     status=503,
                     code="overloaded",
                 ),
             )
 
-    # ---- the end ----
-
-    async def _watch(self) -> None:
-        code = await self._child.wait()
-        log.error("the engine process ended with code %s; its messages are above", code)
-        self._die(f"its process ended with code {code}")
-
-    def _die(self, why: str) -> None:
-        self._dead = why
-        error = EngineDeadError(f"the engine is gone: {why}")
-        for ongoing in list(self._requests.values()):
-            ongoing.listener(error)
-        for reply in self._replies.values():
-            if not reply.done():
-                reply.set_exception(error)
-
     def _check_alive(self) -> None:
-        if self._dead is not None:
-            raise EngineDeadError(f"the engine is gone: {self._dead}")
-
-
-def _template(folder: Path, tokenizer: Tokenizer) -> Template:
-    """What the formats of a model are recognised by."""
-    model_type = json.loads((folder / "config.json").read_bytes()).get("model_type", "")
-    return Template(model_type, tokenizer.chat_template.source, tokenizer.special_texts)
+        if self._over is not None:
+            raise EngineDeadError(f"the engine is gone: {self._over}")

@@ -98,7 +98,7 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     kv = store.allocate(memory.pages)
     most = StepShape(step_tokens, running, step_tokens)
     runner = Runner(decoder, executor, sampler, scorer, scheduler.table, kv, most)
-    core = EngineCore(scheduler, runner, max_waiting=config.max_waiting_requests)
+    core = EngineCore(scheduler, runner, max_waiting=config.max_queued_requests)
     info = _model_info(
         config, checkpoint, description, device, scheduler, memory, dtype, kv_dtype, context
     )

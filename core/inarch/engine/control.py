@@ -1,4 +1,4 @@
-"""Orders that concern the engine as a whole: flush, pause, end requests, profile."""
+"""Orders that concern the engine as a whole: flush, pause, profile."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 from inarch.engine.core import EngineCore
 from inarch.engine.messages import (
-    AbortAll,
-    Aborted,
+    AbortByName,
     ClearCache,
     Cleared,
     Continue,
@@ -24,41 +23,38 @@ from inarch.engine.profiling import Profile
 class Control:
     """Carries out orders between two steps, and answers whoever gave them."""
 
-    def __init__(self, core: EngineCore, send: Callable[[bytes, FromEngine], None]) -> None:
-        self._core, self._send = core, send
+    def __init__(
+        self,
+        core: EngineCore,
+        send: Callable[[bytes, FromEngine], None],
+        send_all: Callable[[FromEngine], None],
+    ) -> None:
+        self._core, self._send, self._send_all = core, send, send_all
         self._profile: Profile | None = None
 
     def obey(self, client: bytes, order: Order) -> None:
+        error = ""
         match order:
             case ClearCache():
                 pages = self._core.scheduler.clear_cache()
                 self._send(client, Cleared(ticket=order.ticket, pages=pages))
-            case AbortAll():
-                self._done(client, order, count=self._abort(order.rid))
+                return
             case Pause():
                 self._core.pause(retract=order.mode == "retract")
-                self._done(client, order, self._abort(None) if order.mode == "abort" else 0)
+                if order.mode == "abort":
+                    self._send_all(AbortByName(request_id=None))
             case Continue():
                 self._core.proceed()
-                self._done(client, order)
             case StartProfile():
-                self._done(client, order, error=self._start_profile(order))
+                error = self._start_profile(order)
             case StopProfile():
-                self._done(client, order, error=self._stop_profile())
+                error = self._stop_profile()
+        self._send(client, Done(ticket=order.ticket, error=error))
 
     def stepped(self) -> None:
         """A step was taken: a profile may have had enough of them."""
         if self._profile is not None and self._profile.stepped():
             self._stop_profile()
-
-    def _done(self, client: bytes, order: Order, count: int = 0, error: str = "") -> None:
-        self._send(client, Done(ticket=order.ticket, count=count, error=error))
-
-    def _abort(self, rid: str | None) -> int:
-        ended = self._core.abort_all(rid)
-        for client, handles in ended.items():
-            self._send(client, Aborted(handles=handles))
-        return sum(map(len, ended.values()))
 
     def _start_profile(self, order: StartProfile) -> str:
         if self._profile is not None:

@@ -40,7 +40,7 @@ class EngineCore:
 
     def add(self, message: NewRequest, client: bytes = b"") -> bool:
         """Queue a sample; False if too many are waiting."""
-        if len(self.scheduler.waiting) >= self._max_waiting:
+        if len(self.scheduler.waiting) >= self._max_waiting and not message.again:
             return False
         request = Request(
             message.handle,
@@ -51,9 +51,9 @@ class EngineCore:
             seed=message.seed,
             namespace=message.namespace,
             priority=message.priority,
-            rid=message.rid,
             client=client,
         )
+        request.go_on(np.frombuffer(message.output, dtype=np.int32).tolist())
         self._requests[client, message.handle] = request
         self.scheduler.add(request)
         return True
@@ -64,14 +64,9 @@ class EngineCore:
         if request is not None and request.status is not Status.FINISHED:
             self.scheduler.abort(request)
 
-    def abort_all(self, rid: str | None) -> dict[bytes, list[int]]:
-        """End a request by name, or all (None): the handles of its samples by client."""
-        ended: dict[bytes, list[int]] = {}
-        for (client, handle), request in list(self._requests.items()):
-            if rid is None or request.rid == rid or request.rid.startswith(f"{rid}-"):
-                self.abort(Abort(handle=handle), client)
-                ended.setdefault(client, []).append(handle)
-        return ended
+    def handles(self, client: bytes) -> list[int]:
+        """Samples of a client that have not ended."""
+        return [handle for owner, handle in self._requests if owner == client]
 
     def pause(self, *, retract: bool = False) -> None:
         """Plan no further step until `proceed`; retract: running requests give up their memory."""

@@ -11,6 +11,7 @@ import codecs
 from collections.abc import Callable, Sequence, Set
 from typing import Protocol
 
+from inarch.engine.stop_patterns import StopPatterns
 from inarch.engine.stop_strings import START, StopStrings
 from inarch.engine.token_bytes import TokenBytes
 
@@ -109,14 +110,22 @@ class Detokenizer:
     """The text of one answer, piece by piece.
 
     The pieces that `push` and `finish` return make up the decoded answer, up to the stop string
-    that ends first (of those that end together, the longest), however the tokens are cut.
+    or match of a pattern that ends first (of those that end together, the longest), however the
+    tokens are cut.
     """
 
     def __init__(
-        self, source: TextSource, stop: Sequence[str] = (), *, include_stop: bool = False
+        self,
+        source: TextSource,
+        stop: Sequence[str] = (),
+        *,
+        patterns: Sequence[str] = (),
+        include_stop: bool = False,
     ) -> None:
         self._source = source
-        self._stops = StopStrings(stop) if stop else None
+        self._stops = StopStrings(stop) if stop or patterns else None
+        self._patterns = StopPatterns(patterns) if patterns else None
+        self._released = 0  # characters before those that are held back
         self._include_stop = include_stop
         self._state = START
         self._held = ""
@@ -142,14 +151,25 @@ class Detokenizer:
     def _until_stop(self, text: str, stops: StopStrings, check_stops: bool) -> str:
         if self.matched is not None:
             return ""
+        if self._patterns is not None:
+            self._patterns.add(text)
         text, start = self._held + text, len(self._held)
         for end, char in enumerate(text[start:], start + 1):
             self._state = stops.step(self._state, char)
             found = stops.match[self._state]
+            length = len(found or "")
+            if self._patterns is not None:
+                match = self._patterns.found(self._released + end)
+                if match is not None and match[0] > length:
+                    length, found = match
             if found is not None and check_stops:
                 self.matched, self._held = found, ""
-                return text[: end if self._include_stop else end - len(found)]
-        safe = len(text) - stops.held[self._state]
+                return text[: end if self._include_stop else end - length]
+        held = stops.held[self._state]
+        if self._patterns is not None:
+            held = max(held, self._patterns.held())
+        safe = len(text) - held
+        self._released += safe
         self._held = text[safe:]
         return text[:safe]
 

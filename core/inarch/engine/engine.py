@@ -16,11 +16,11 @@ from inarch.engine.frontend import Frontend
 from inarch.engine.messages import Abort, ModelInfo, NewRequest, Stats
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
-from inarch.errors import InvalidRequestError
+from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import SamplingParams
 
 Prompt = str | Sequence[int]
-Inbox = deque[tuple[int, RequestOutput]]  # (number of the prompt, output)
+Inbox = deque[tuple[int, RequestOutput | InarchError]]  # (number of the prompt, output)
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Answer:
     index: int  # which prompt of the call it answers
     sample: int  # which of its n samples
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    cumulative_logprob: float | None = None  # of its tokens, if logprobs were asked for
 
 
 class Engine:
@@ -59,7 +60,7 @@ class Engine:
         self.tokenizer = Tokenizer.load(Path(config.model), chat_template=config.chat_template)
         self._built = build(config, backend, plugins)
         self._core = self._built.core
-        self._frontend = Frontend(self.tokenizer, self.info, config.random_seed)
+        self._frontend = Frontend(self.tokenizer, self.info, config.random_seed, self._fail)
         self._request_ids = itertools.count()
         self._inboxes: dict[
             str, tuple[Inbox, int]
@@ -116,6 +117,8 @@ class Engine:
                     self._step()
                 while inbox:
                     number, output = inbox.popleft()
+                    if isinstance(output, InarchError):
+                        raise output
                     unfinished -= output.finish_reason is not None
                     yield number, output
         finally:
@@ -154,6 +157,10 @@ class Engine:
                 inbox, number = self._inboxes[output.request_id]
                 inbox.append((number, output))
 
+    def _fail(self, request_id: str, error: InarchError) -> None:
+        inbox, number = self._inboxes[request_id]
+        inbox.append((number, error))
+
     def _per_prompt(
         self, params: SamplingParams | Sequence[SamplingParams] | None, count: int
     ) -> list[SamplingParams]:
@@ -191,4 +198,5 @@ def _join(number: int, outputs: Sequence[RequestOutput]) -> Answer:
         index=number,
         sample=last.index,
         prompt_logprobs=outputs[0].prompt_logprobs,
+        cumulative_logprob=last.cumulative_logprob,
     )

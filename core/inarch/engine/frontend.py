@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,9 +17,10 @@ from inarch.engine.detokenizer import Detokenizer
 from inarch.engine.messages import ModelInfo, NewRequest, TokenOutput
 from inarch.engine.outputs import FinishReason, RequestOutput, TokenLogprob, prompt_entries
 from inarch.engine.tokenizer import Tokenizer
-from inarch.errors import InvalidRequestError
-from inarch.sampling import SamplingParams, check_token_ids
+from inarch.errors import InarchError, InvalidRequestError
+from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms, check_token_ids
 
+SUSPECT = 2  # engines that died while they ran a sample, from which on it may be its fault
 # Seeds of the n samples lie this far apart: neighbouring seeds must not share answers.
 GOLDEN = 0x9E3779B97F4A7C15
 
@@ -35,9 +36,24 @@ class Sample:
     stop_ids: frozenset[int]
     prompt_tokens: int
     detokenizer: Detokenizer
+    message: NewRequest  # what an engine was told of it
     prompt: Sequence[int] = ()  # where its log-probabilities are asked for
     completion_tokens: int = 0
     cached_tokens: int = 0
+    cumulative_logprob: float = 0.0
+    tokens: list[int] = field(default_factory=list)  # so far: what another engine must be told
+    deaths: int = 0  # of engines in a row that ran it, and died before it got any further
+    since_death: int = 0  # tokens that the present engine made of it
+
+    def again(self) -> NewRequest:
+        """What another engine must be told of it: all that this one said, to go on from there."""
+        self.since_death = 0
+        return msgspec.structs.replace(
+            self.message,
+            output=as_bytes(self.tokens),
+            again=True,
+            suspect=self.deaths >= SUSPECT,
+        )
 
 
 @dataclass
@@ -47,6 +63,7 @@ class Frontend:
     tokenizer: Tokenizer
     info: ModelInfo
     seed: int | None = None  # where the seeds of requests without one are drawn from
+    fail: Callable[[str, InarchError], None] | None = None  # told of requests that cannot go on
     samples: dict[int, Sample] = field(default_factory=dict)
     _handles: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -67,7 +84,7 @@ class Frontend:
         params: SamplingParams,
         *,
         request_id: str | None = None,
-        namespace: str = "",
+        terms: Terms = DEFAULT_TERMS,
     ) -> list[NewRequest]:
         """Make the samples of a request. Raises InvalidRequestError."""
         params.check(self.info.vocab_size)
@@ -79,11 +96,21 @@ class Frontend:
         seed = params.seed
         if seed is None:
             seed = int(self._seeds.integers(2**63))
-        ids = np.array(prompt, dtype="<i4").tobytes()
+        ids = as_bytes(prompt)
         messages = []
         for index in range(params.n):
+            message = NewRequest(
+                handle=next(self._handles),
+                prompt=ids,
+                params=params,
+                max_tokens=max_tokens,
+                stop_ids=sorted(stop_ids),
+                seed=(seed + index * GOLDEN) % 2**64,
+                namespace=terms.namespace,
+                priority=terms.priority,
+            )
             sample = Sample(
-                next(self._handles),
+                message.handle,
                 request_id,
                 index,
                 params,
@@ -92,23 +119,15 @@ class Frontend:
                 self.tokenizer.detokenizer(
                     prompt,
                     stop=params.stop,
+                    stop_regex=params.stop_regex,
                     include_stop=params.include_stop,
                     skip_special_tokens=params.skip_special_tokens,
                 ),
+                message,
                 prompt if params.prompt_logprobs is not None else (),
             )
             self.samples[sample.handle] = sample
-            messages.append(
-                NewRequest(
-                    handle=sample.handle,
-                    prompt=ids,
-                    params=params,
-                    max_tokens=max_tokens,
-                    stop_ids=sorted(stop_ids),
-                    seed=(seed + index * GOLDEN) % 2**64,
-                    namespace=namespace,
-                )
-            )
+            messages.append(message)
         return messages
 
     def receive(self, news: TokenOutput) -> tuple[list[RequestOutput], list[int]]:
@@ -128,11 +147,12 @@ class Frontend:
             if index in first:
                 sample.cached_tokens = first[index]
             finish = news.finish.get(index)
-            if sample.params.max_tokens == 0:  # the engine makes one token at least
-                output = self._ended(sample)
-            else:
-                logprobs = _logprobs(news, index)
-                output = self._advance(sample, news.tokens[index], finish, logprobs)
+            try:
+                output = self._advance(sample, news.tokens[index], finish, _logprobs(news, index))
+            except InvalidRequestError as error:  # a pattern that takes too long to match
+                self._fail(sample, error)
+                cut.append(sample.handle)
+                continue
             if index in news.prompts:
                 told = tuple(prompt_entries(news.prompts[index], sample.prompt, sample.params))
                 output = msgspec.structs.replace(output, prompt_logprobs=told)
@@ -167,16 +187,23 @@ class Frontend:
             )
         return min(room, params.max_tokens or room) if params.max_tokens != 0 else 1
 
-    def _ended(self, sample: Sample) -> RequestOutput:
-        """The only output of a sample that no token was wanted of."""
+    def _fail(self, sample: Sample, error: InarchError) -> None:
         self.close(sample.handle)
-        return self._output(sample, "", (), (), "length", None)
+        if self.fail is not None:
+            self.fail(sample.request_id, error)
 
     def _advance(
         self, sample: Sample, token: int, finish: str | None, logprobs: tuple[TokenLogprob, ...]
     ) -> RequestOutput:
         """Add a token to a sample. An eos or stop token is counted but not part of the text."""
+        if sample.params.max_tokens == 0:  # the engine makes one token at least
+            self.close(sample.handle)
+            return self._output(sample, "", (), (), "length", None)
         sample.completion_tokens += 1
+        sample.since_death += 1
+        sample.tokens.append(token)
+        if logprobs:
+            sample.cumulative_logprob += logprobs[0].logprob
         detokenizer = sample.detokenizer
         is_stop = finish == "stop"
         if is_stop and not sample.params.include_stop:
@@ -215,7 +242,13 @@ class Frontend:
             sample.prompt_tokens,
             sample.completion_tokens,
             sample.cached_tokens,
+            sample.cumulative_logprob if sample.params.logprobs is not None else None,
         )
+
+
+def as_bytes(ids: Sequence[int]) -> bytes:
+    """Token ids as messages carry them."""
+    return np.array(ids, dtype="<i4").tobytes()
 
 
 def _logprobs(news: TokenOutput, index: int) -> tuple[TokenLogprob, ...]:

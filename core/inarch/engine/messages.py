@@ -25,7 +25,11 @@ class Hello(Message, frozen=True):
 
 
 class NewRequest(Message, frozen=True):
-    """One sample to generate; the front end has validated it against ModelInfo."""
+    """One sample to generate; the front end has validated it against ModelInfo.
+
+    again: an earlier engine had it, so it is taken however many wait. output: its tokens so far.
+    suspect: earlier engines may have died of it, so it is let in as `inarch.engine.trials` says.
+    """
 
     handle: int
     prompt: bytes  # int32 token ids, little endian
@@ -35,21 +39,22 @@ class NewRequest(Message, frozen=True):
     seed: int
     namespace: str = ""  # of the prefix cache: those of others share nothing with this request
     priority: int = 0  # higher is sooner
-    rid: str = ""  # the request's id, as its caller knows it
+    output: bytes = b""  # as `prompt`
+    again: bool = False
+    suspect: bool = False
 
 
 class Abort(Message, frozen=True):
     handle: int
 
 
-class AbortAll(Message, frozen=True):
-    """End every sample of a request, whichever front end it came from: `rid`, or `rid`-0, -1 ...
+class AbortByName(Message, frozen=True):
+    """End requests, whichever front end has them: that one, or NAME-0, NAME-1 ... of a batch; None: all.
 
-    rid None: of all requests.
+    Front ends hear it from the engine.
     """
 
-    ticket: int
-    rid: str | None
+    request_id: str | None
 
 
 class GetStats(Message, frozen=True):
@@ -107,15 +112,11 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     default_sampling: dict[str, Any]  # from generation_config.json
     memory: dict[str, int]  # where the device's bytes went, by purpose
     reference_ops: tuple[str, ...] = ()  # those that the plain reference runs
+    grammar_kinds: tuple[str, ...] = ()  # of the grammars that answers can be held to
 
 
 class Ready(Message, frozen=True):
     info: ModelInfo
-
-
-class StartFailed(Message, frozen=True):
-    error: str  # class name in inarch.errors
-    message: str
 
 
 class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True):
@@ -173,14 +174,7 @@ class Done(Message, frozen=True):
     """An order was carried out, or why not: `error` is for the person who gave it."""
 
     ticket: int
-    count: int = 0  # requests that it ended
     error: str = ""
-
-
-class Aborted(Message, frozen=True):
-    """These samples were ended by somebody's order."""
-
-    handles: list[int]
 
 
 class Overloaded(Message, frozen=True):
@@ -190,9 +184,9 @@ class Overloaded(Message, frozen=True):
     waiting: int
 
 
-Order = ClearCache | Pause | Continue | AbortAll | StartProfile | StopProfile
-ToEngine = Hello | NewRequest | Abort | GetStats | Order
-FromEngine = Ready | StartFailed | TokenOutput | Stats | Cleared | Done | Aborted | Overloaded
+Order = ClearCache | Pause | Continue | StartProfile | StopProfile
+ToEngine = Hello | NewRequest | Abort | AbortByName | GetStats | Order
+FromEngine = Ready | TokenOutput | Stats | Cleared | Done | Overloaded | AbortByName
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

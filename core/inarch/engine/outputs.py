@@ -44,6 +44,7 @@ class RequestOutput(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens: int
     completion_tokens: int  # so far, of this sample
     cached_tokens: int  # of the prompt, that were not computed again
+    cumulative_logprob: float | None = None  # of all tokens so far, if logprobs were asked for
     # Of the prompt's tokens from max(logprob_start, 1) on, with the first output, if asked for.
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
 

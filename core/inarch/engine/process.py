@@ -1,15 +1,13 @@
 """The engine process: a core behind a ZeroMQ socket, told what to do by front ends.
 
-    python -m inarch.engine.process ADDRESS PARENT_PID   (configuration as JSON on standard input)
+    python -m inarch.engine.process FOLDER NUMBER PARENT_PID PIPE   (configuration on standard input)
 
-It ends when its parent has gone, or on SIGTERM.
+It ends when its parent has gone.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
 import logging
 import os
 import select
@@ -17,26 +15,30 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import zmq
 
-from inarch.config import EngineConfig, from_mapping
+from inarch.config import EngineConfig, load
 from inarch.engine.control import Control
 from inarch.engine.garbage import settle
+from inarch.engine.journal import Incarnation, Journal
+from inarch.engine.keeper import READY, StartFailed
 from inarch.engine.messages import (
     Abort,
+    AbortByName,
     FromEngine,
     GetStats,
     Hello,
     NewRequest,
     Overloaded,
     Ready,
-    StartFailed,
     decode_to_engine,
     encode,
 )
+from inarch.engine.trials import Trials
 from inarch.errors import InarchError
 
 log = logging.getLogger("inarch.engine")
@@ -48,15 +50,11 @@ PREPARED = 2
 PREPARE_S = 4.0
 
 
-def dump(config: EngineConfig) -> bytes:
-    """A configuration as it travels to the process."""
-    return json.dumps(dataclasses.asdict(config)).encode()
-
-
-def main(address: str, parent: int) -> int:
-    """Build the core and serve it until the parent goes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front end's to handle
-    config = from_mapping(json.load(sys.stdin))
+def main(engine: Incarnation, parent: int, pipe: int) -> int:
+    """Build the core and serve it until the parent goes; `pipe` is told how that went."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C, or a whole group that is stopped:
+        signal.signal(number, signal.SIG_IGN)  # the parent decides when requests are finished
+    config = load(sys.stdin.buffer.read())
     logging.basicConfig(
         level=config.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
     )
@@ -64,35 +62,34 @@ def main(address: str, parent: int) -> int:
     socket.setsockopt(zmq.SNDHWM, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
     socket.setsockopt(zmq.LINGER, 1000)
-    socket.bind(address)
-    try:
-        service = Service(config, socket, parent)
-    except InarchError as error:
-        _report_failure(socket, parent, type(error).__name__, str(error))
-        return 1
-    except Exception as error:
-        log.exception("the engine could not start")
-        _report_failure(socket, parent, "InarchError", f"{type(error).__name__}: {error}")
-        return 1
-    settle()
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # to hear that a front end has gone
+    socket.bind(engine.address)
+    with os.fdopen(pipe, "wb") as says:
+        try:
+            service = Service(config, socket, parent, engine.journal)
+        except InarchError as error:
+            says.write(_line(StartFailed(type(error).__name__, str(error))))
+            return 1
+        except Exception as error:
+            log.exception("the engine could not start")
+            says.write(_line(StartFailed("InarchError", f"{type(error).__name__}: {error}")))
+            return 1
+        settle()
+        says.write(READY)
     service.run()
     return 0
 
 
-def _report_failure(socket: zmq.Socket[bytes], parent: int, error: str, message: str) -> None:
-    while not socket.poll(int(PARENT_CHECK_S * 1000)):
-        if os.getppid() != parent:
-            return
-    client, _ = socket.recv_multipart()
-    socket.send_multipart([client, encode(StartFailed(error=error, message=message))])
-    socket.close()
-    zmq.Context.instance().term()
+def _line(failed: StartFailed) -> bytes:
+    return msgspec.json.encode(failed) + b"\n"
 
 
 class Service:
     """Feeds messages to the core and sends its outputs to the clients they belong to."""
 
-    def __init__(self, config: EngineConfig, socket: zmq.Socket[bytes], parent: int) -> None:
+    def __init__(
+        self, config: EngineConfig, socket: zmq.Socket[bytes], parent: int, journal: Path
+    ) -> None:
         from inarch.engine.build import build
         from inarch.plugins import load_plugins
         from inarch.selection import choose_backend
@@ -102,7 +99,12 @@ class Service:
         self._socket = socket
         self._built = build(config, backend, plugins)
         self._core = self._built.core
-        self._control = Control(self._core, self._send)
+        self._clients: set[bytes] = set()
+        table = self._core.scheduler.table
+        self._journal = Journal(journal, table.null_row)
+        table.holders = self._journal.holders
+        self._trials = Trials(self._journal, self._core.add)
+        self._control = Control(self._core, self._send, self._send_all)
         self._unprepared = self._prepare_first()
         self._parent = parent
 
@@ -110,6 +112,7 @@ class Service:
         """Step while there is work, prepare or sleep while there is none, end with the parent."""
         checked = 0.0
         while True:
+            self._journal.beat()
             if time.monotonic() - checked > PARENT_CHECK_S:
                 checked = time.monotonic()
                 if os.getppid() != self._parent:
@@ -123,6 +126,8 @@ class Service:
                 self._handle(client, payload)
             if self._core.has_work and not self._core.spare():
                 for client, output in self._core.step().items():
+                    self._journal.count(len(output.tokens))
+                    self._trials.heard(client, output)
                     self._send(client, output)
                 self._control.stepped()
 
@@ -161,21 +166,47 @@ class Service:
             return
         match message:
             case NewRequest():
-                if not self._core.add(message, client):
-                    waiting = len(self._core.scheduler.waiting)
-                    self._send(client, Overloaded(handle=message.handle, waiting=waiting))
+                self._take(message, client)
             case Abort():
                 self._core.abort(message, client)
+                self._trials.leave(client, message.handle)
+            case AbortByName():
+                self._send_all(message)
             case Hello():
+                self._clients.add(client)
                 self._send(client, Ready(info=self._built.info))
             case GetStats():
                 self._send(client, self._core.stats(message.ticket))
             case _:
                 self._control.obey(client, message)
 
+    def _take(self, message: NewRequest, client: bytes) -> None:
+        if message.suspect:
+            self._trials.join(message, client)
+        elif not self._core.add(message, client):
+            waiting = len(self._core.scheduler.waiting)
+            self._send(client, Overloaded(handle=message.handle, waiting=waiting))
+
+    def _send_all(self, message: FromEngine) -> None:
+        for client in list(self._clients):
+            self._send(client, message)
+
     def _send(self, client: bytes, message: FromEngine) -> None:
-        self._socket.send_multipart([client, encode(message)])
+        try:
+            self._socket.send_multipart([client, encode(message)])
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._forget(client)
+
+    def _forget(self, client: bytes) -> None:
+        """A front end has gone: nobody waits for its samples any more."""
+        self._clients.discard(client)
+        for handle in self._core.handles(client):
+            self._core.abort(Abort(handle=handle), client)
+        self._trials.forget(client)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    folder, number, parent, pipe = sys.argv[1:]
+    sys.exit(main(Incarnation(folder, int(number)), int(parent), int(pipe)))

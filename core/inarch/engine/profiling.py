@@ -17,7 +17,7 @@ class Profile:
 
         self.path = path
         self._left = steps
-        self._profiler = profile(activities=supported_activities())
+        self._profiler = profile(activities=supported_activities())  # type: ignore[no-untyped-call]
         self._profiler.start()
 
     def stepped(self) -> bool:

@@ -47,7 +47,6 @@ class Request:
         "prompt",
         "prompt_logprobs",
         "retractions",
-        "rid",
         "row",
         "seed",
         "status",
@@ -67,12 +66,10 @@ class Request:
         seed: int = 0,
         namespace: str = "",
         priority: int = 0,
-        rid: str = "",
         client: bytes = b"",
     ) -> None:
         self.handle = handle  # the client's number for it
         self.client = client
-        self.rid = rid  # the caller's name for it, which the samples of one request share
         self.prompt = prompt  # int32
         self.params = params
         self.priority = priority  # higher is sooner
@@ -101,6 +98,12 @@ class Request:
     def known(self) -> int:
         """Tokens whose ids the host knows."""
         return len(self.prompt) + len(self.output)
+
+    def go_on(self, output: list[int]) -> None:
+        """Take over tokens that were generated elsewhere; with the first one the prompt was told."""
+        self.output = output
+        if output:
+            self.unscored = NOWHERE
 
     def score(self, start: int, end: int) -> tuple[int, int] | None:
         """Of positions [start, end), which are computed now, those whose logits are wanted.

@@ -6,8 +6,11 @@ row, has only null pages: padding sequences use it.
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
+
 import numpy as np
 
+from inarch.engine.journal import as_number
 from inarch.engine.request import NO_ROW, Request
 
 NOTHING = np.empty(0, dtype=np.int32)
@@ -23,6 +26,8 @@ class RequestTable:
         self.num_pages = np.zeros(rows, dtype=np.int32)
         self.computed = np.zeros(rows, dtype=np.int32)  # tokens whose KV has been launched
         self.limit = np.zeros(rows, dtype=np.int32)  # most tokens whose KV will be needed
+        # Client and handle of each row in turn: the engine process puts its journal here.
+        self.holders: MutableSequence[int] | memoryview = [0] * (2 * rows)
         self._free = list(range(rows - 1, -1, -1))
         self._updates: list[tuple[np.ndarray, np.ndarray]] | None = None  # None: all of it is new
 
@@ -37,11 +42,14 @@ class RequestTable:
         self.num_pages[row] = 0
         self.computed[row] = computed
         self.limit[row] = limit
+        self.holders[2 * row] = as_number(request.client)
+        self.holders[2 * row + 1] = request.handle
         request.row = row
         return row
 
     def close(self, request: Request) -> None:
         self.requests[request.row] = None
+        self.holders[2 * request.row + 1] = 0
         self._free.append(request.row)
         request.row = NO_ROW
 

@@ -138,12 +138,13 @@ class Tokenizer:
         prompt_ids: Sequence[int] = (),
         *,
         stop: Sequence[str] = (),
+        stop_regex: Sequence[str] = (),
         include_stop: bool = False,
         skip_special_tokens: bool = True,
     ) -> Detokenizer:
         """A new answer's text: what decode(prompt + answer) has after decode(prompt)."""
         source = self._text_source(prompt_ids, skip_special_tokens)
-        return Detokenizer(source, stop, include_stop=include_stop)
+        return Detokenizer(source, stop, patterns=stop_regex, include_stop=include_stop)
 
     def _text_source(self, prompt_ids: Sequence[int], skip_special_tokens: bool) -> TextSource:
         table = self._visible_bytes if skip_special_tokens else self._bytes

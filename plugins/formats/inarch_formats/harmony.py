@@ -38,6 +38,7 @@ class _Harmony:
 
 
 class HarmonyReasoning(_Harmony):
+    begin = ""  # every answer begins with a channel of the model's choice
     end = FINAL
 
     def parser(self, prompt_end: str) -> Parser:

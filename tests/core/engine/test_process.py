@@ -58,7 +58,10 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture
 def serve(
-    served: Callable[[str], Saved], log: list[Any], monkeypatch: pytest.MonkeyPatch
+    served: Callable[[str], Saved],
+    log: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> Iterator[Callable[[bool], zmq.Socket[bytes]]]:
     """Builds an engine, and runs its loop when asked: with a request that is there already, or none.
 
@@ -73,7 +76,8 @@ def serve(
     router, dealer = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
     router.bind("inproc://engine")
     dealer.connect("inproc://engine")
-    service = process.Service(resolve(config, plugins)[0], router, os.getppid())
+    journal = tmp_path / "journal"
+    service = process.Service(resolve(config, plugins)[0], router, os.getppid(), journal)
     loop = threading.Thread(target=service.run)
 
     def start(with_request: bool) -> zmq.Socket[bytes]:

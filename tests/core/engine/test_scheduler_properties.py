@@ -45,23 +45,29 @@ class ServeRandomly(RuleBasedStateMachine):
         self.memory: dict[int, tuple[int, ...]] = {}  # slot -> the tokens up to and with its own
         self.flight: deque[tuple[StepPlan, list[int]]] = deque()
         self.requests: list[Request] = []
+        self.scored: dict[int, list[int]] = {}  # handle -> positions whose logits were told
         self.device: dict[int, list[int]] = {}  # handle -> all tokens, as the device knows them
 
     @rule(
         prompt=st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=20),
         max_tokens=st.integers(1, 12),
         namespace=st.sampled_from(["", "tenant"]),
+        priority=st.integers(0, 2),
+        asked=st.none() | st.integers(0, 20),
     )
-    def arrive(self, prompt: list[int], max_tokens: int, namespace: str) -> None:
+    def arrive(
+        self, prompt: list[int], max_tokens: int, namespace: str, priority: int, asked: int | None
+    ) -> None:
         if len(prompt) + max_tokens - 1 > self.scheduler.capacity:
             return
         request = Request(
             len(self.requests),
             np.array(prompt, dtype=np.int32),
-            SamplingParams(),
+            SamplingParams(prompt_logprobs=None if asked is None else 0, logprob_start=asked or 0),
             max_tokens=max_tokens,
             stop_ids=frozenset([STOP]),
             namespace=namespace,
+            priority=priority,
         )
         self.requests.append(request)
         self.device[request.handle] = list(prompt)
@@ -77,6 +83,10 @@ class ServeRandomly(RuleBasedStateMachine):
     @rule()
     def clear_cache(self) -> None:
         self.scheduler.clear_cache()
+
+    @rule()
+    def retract_all(self) -> None:
+        self.scheduler.retract_all()
 
     @rule()
     def launch(self) -> None:
@@ -95,6 +105,10 @@ class ServeRandomly(RuleBasedStateMachine):
 
     def compute(self, plan: StepPlan) -> list[int]:
         self.check_sharing(plan)
+        for span in plan.scored:
+            start = int(plan.starts[span.sequence])
+            assert start <= span.start < span.end <= start + int(plan.lengths[span.sequence])
+            self.scored.setdefault(span.request.handle, []).extend(range(span.start, span.end))
         table, tokens = self.scheduler.table, []
         shared = {int(page) for node in self.scheduler.cache.nodes() for page in node.pages}
         for s, request in enumerate(plan.requests):
@@ -168,6 +182,12 @@ class ServeRandomly(RuleBasedStateMachine):
             assert request.status is Status.FINISHED
             answer = self.device[request.handle][len(request.prompt) :]
             assert request.output == answer[: len(request.output)]
+            told, asked = self.scored.get(request.handle, []), request.params
+            wanted = range(max(asked.logprob_start - 1, 0), len(request.prompt) - 1)
+            if asked.prompt_logprobs is None:
+                wanted = range(0)
+            assert told == list(wanted)[: len(told)], "each position once, in order"
+            assert not request.output or len(told) == len(wanted)
         self.every_page_has_one_owner()
         self.scheduler.clear_cache()
         assert self.scheduler.allocator.free == self.scheduler.allocator.total

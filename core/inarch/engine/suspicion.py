@@ -1,0 +1,70 @@
+"""Whose fault was it? What a front end concludes for its samples when an engine has died.
+
+A sample is a suspect once two engines died while they ran it, and it got nowhere in between; of
+those that are let in one at a time then, the one with which a further engine dies is poison.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from inarch.engine.frontend import SUSPECT, Sample, as_bytes
+from inarch.engine.journal import Holder, Journal
+from inarch.engine.messages import NewRequest, encode
+from inarch.engine.trials import CLEARED
+from inarch.errors import InvalidRequestError
+from inarch.sampling import SamplingParams
+
+
+def convict(samples: Iterable[Sample], client: bytes, journal: Journal) -> list[Sample]:
+    """Note for each sample that `client` had given to the dead engine how it bears on it.
+
+    Those that killed it are returned: the one on trial, or a suspect that was all alone.
+    """
+    running, on_trial = journal.running(), journal.on_trial
+    guilty = []
+    for sample in samples:
+        holder = Holder(client, sample.handle)
+        if not _was_touched(sample, holder in running or holder == on_trial):
+            continue
+        sample.deaths = sample.deaths + 1 if sample.since_death < CLEARED else 1
+        tried = sample.deaths > SUSPECT and holder == on_trial
+        if tried or (sample.deaths == SUSPECT and running == {holder}):
+            guilty.append(sample)
+    return guilty
+
+
+def _was_touched(sample: Sample, held: bool) -> bool:
+    """Whether the engine did anything for a sample: ran it, or compiled its grammar to run it."""
+    return held or (sample.params.grammar is not None and not sample.tokens)
+
+
+class Quarantine:
+    """Requests that killed engines: one like them is refused, for clients like to try again."""
+
+    def __init__(self) -> None:
+        self._known: set[bytes] = set()
+
+    def take(self, message: NewRequest) -> InvalidRequestError:
+        """Remember a request; the error with which it is answered."""
+        self._known.add(_fingerprint(message.prompt, message.params))
+        return _refusal()
+
+    def check(self, prompt: Sequence[int], params: SamplingParams) -> None:
+        """Raise InvalidRequestError for a request that was taken."""
+        if self._known and _fingerprint(as_bytes(prompt), params) in self._known:
+            raise _refusal()
+
+
+def _fingerprint(prompt: bytes, params: SamplingParams) -> bytes:
+    return hashlib.blake2b(prompt + encode(params)).digest()
+
+
+def _refusal() -> InvalidRequestError:
+    return InvalidRequestError(
+        "the engine has died of this request, more than once; it is not tried again until the server"
+        " is restarted. The server's log says how the engine ended",
+        status=500,
+        code="poison_request",
+    )
