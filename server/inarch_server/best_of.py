@@ -32,6 +32,6 @@ def best(pieces: Sequence[Piece], n: int) -> list[Piece]:
 
 
 def _mean_logprob(piece: Piece) -> float:
-    if not piece.logprobs:  # it was aborted before its first token
+    if not piece.completion_tokens or piece.cumulative_logprob is None:  # aborted before the first
         return -math.inf
-    return sum(entry.logprob for entry in piece.logprobs) / len(piece.logprobs)
+    return piece.cumulative_logprob / piece.completion_tokens

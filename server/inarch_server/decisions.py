@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from inarch.sampling import Terms
 from inarch_server.body import read_body
 from inarch_server.conversation import Conversation
 from inarch_server.decisions_protocol import (
@@ -58,7 +59,7 @@ async def decisions(request: web.Request) -> web.Response:
     asked = await asyncio.to_thread(_ask, service.engine, messages, body.questions)
     for number, one in enumerate(asked):  # says by name which one is too long
         await tokenize(service.engine, {f"questions[{number}]": list(one.prompt)})
-    shares, usage = await _shares(request, service, asked)
+    shares, usage = await _shares(request, service, asked, body.terms(service.config))
     answers = [
         {**_answer(one.question, likelihoods(one.answers, found)), "name": one.question.name}
         for one, found in zip(asked, shares, strict=True)
@@ -135,7 +136,7 @@ def _texts(question: AnyQuestion) -> list[str]:
 
 
 async def _shares(
-    request: web.Request, service: Service, asked: Sequence[Asked]
+    request: web.Request, service: Service, asked: Sequence[Asked], terms: Terms
 ) -> tuple[list[dict[Tokens, dict[int, float]]], dict[str, Any]]:
     """At each branching of each question the shares of its branches, and what it cost."""
     places = [(number, place) for number, one in enumerate(asked) for place in one.branchings]
@@ -144,7 +145,7 @@ async def _shares(
     # The first one alone: the others find in the cache what all of them share, the input.
     for group in filter(None, (places[:1], places[1:])):
         for (number, place), piece in zip(
-            group, await _run(request, service, asked, group, usage), strict=True
+            group, await _run(request, service, asked, group, usage, terms), strict=True
         ):
             shares[number][place.prefix] = place.shares(piece.logprobs[0].wanted)
     return shares, _worded_usage(usage)
@@ -156,13 +157,14 @@ async def _run(
     asked: Sequence[Asked],
     places: Sequence[tuple[int, Branching]],
     usage: Usage,
+    terms: Terms,
 ) -> list[Piece]:
     prompts = [Prompt([*asked[number].prompt, *place.prefix]) for number, place in places]
     eos = service.engine.tokenizer.eos_token_ids
     params = [place.params(eos) for _, place in places]
     name = uuid.uuid4().hex
     ids = [f"decision-{name}-{i}" for i in range(len(prompts))]
-    with service.answer(request, ids, prompts, params) as answers:
+    with service.answer(request, ids, prompts, params, terms) as answers:
         pieces = await answers.all()
         cost = answers.usage()
     usage["input_tokens"] += cost["prompt_tokens"]

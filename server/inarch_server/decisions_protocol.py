@@ -9,6 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from inarch_server.body import Body
 from inarch_server.chat_protocol import text_or_object
 from inarch_server.responses_protocol import Item, Text
+from inarch_server.terms import TermsBody
 
 MAX_QUESTIONS = 400
 MAX_CHOICES = 255
@@ -80,7 +81,7 @@ AnyQuestion = Annotated[
 ]
 
 
-class DecisionRequest(Body):
+class DecisionRequest(TermsBody):
     input: Annotated[
         Annotated[str, Tag("text")] | Annotated[list[Item], Tag("object")],
         Discriminator(text_or_object),

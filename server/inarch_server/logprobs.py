@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,17 +39,26 @@ def completion(
 ) -> tuple[dict[str, Any], int]:
     """The four parallel lists, and where the token after the last one begins.
 
-    `offset`: characters of the choice's text before the first entry.
+    `offset`: characters of the choice's text before the first entry. Special tokens are listed, but
+    not in the text. A log-probability that is not known is NaN, and null in the lists.
     """
     tokens = [tokenizer.token_text(entry.token_id) for entry in entries]
     offsets = []
-    for token in tokens:
+    for entry, token in zip(entries, tokens, strict=True):
         offsets.append(offset)
-        offset += len(token)
+        if entry.token_id not in tokenizer.special_ids:
+            offset += len(token)
+    unknown = [math.isnan(entry.logprob) for entry in entries]
     return {
         "tokens": tokens,
-        "token_logprobs": [max(entry.logprob, LOWEST) for entry in entries],
-        "top_logprobs": [_by_text(tokenizer, entry) for entry in entries],
+        "token_logprobs": [
+            None if null else max(entry.logprob, LOWEST)
+            for entry, null in zip(entries, unknown, strict=True)
+        ],
+        "top_logprobs": [
+            None if null else _by_text(tokenizer, entry)
+            for entry, null in zip(entries, unknown, strict=True)
+        ],
         "text_offset": offsets,
     }, offset
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from inarch.engine.outputs import TokenLogprob
 from inarch_server import logprobs, sse
 from inarch_server.answers import Answers, Piece
 from inarch_server.best_of import best, enlarge
@@ -31,8 +33,13 @@ async def completions(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, CompletionRequest)
     service.check_model(body.model)
     most = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    told = ("logprobs", body.logprobs)
     params = sampling_params(
-        service.engine, body, max_tokens=("max_tokens", most), logprobs=("logprobs", body.logprobs)
+        service.engine,
+        body,
+        max_tokens=("max_tokens", most),
+        logprobs=told,
+        prompt_logprobs=told if body.echo else ("logprobs", None),
     )
     params = hold_to(params, body.response_format)
     if params.grammar is not None:
@@ -67,13 +74,17 @@ class Wording:
         self._offset: dict[int, int] = {}  # of the next token in the text, by choice
 
     def choice(self, piece: Piece) -> dict[str, Any]:
-        text = piece.text
+        text, entries = piece.text, piece.logprobs
         if self._body.echo and piece.index not in self._offset:
-            text = self._echo(self._prompts[piece.prompt]) + text
+            prompt = self._prompts[piece.prompt]
+            text = self._echo(prompt) + text
+            # Nothing comes before the first token that could tell how likely it is.
+            first = TokenLogprob(prompt.ids[0], math.nan)
+            entries = [first, *piece.prompt_logprobs, *entries]
         offset = self._offset.setdefault(piece.index, 0)
         shape = None
         if self._body.logprobs is not None:
-            shape, offset = logprobs.completion(self._tokenizer, piece.logprobs, offset)
+            shape, offset = logprobs.completion(self._tokenizer, entries, offset)
             self._offset[piece.index] = offset
         return {
             "index": piece.index,

@@ -133,9 +133,4 @@ class CompletionRequest(OpenAIBody):
                 "which of best_of answers is best is known when all are there: send no stream: true",
                 param="best_of",
             )
-        if self.echo and self.logprobs is not None:
-            raise InvalidRequestError(
-                "echo with logprobs is not supported: log-probabilities of the prompt are not kept",
-                param="echo",
-            )
         return self

@@ -42,13 +42,15 @@ async def create(request: web.Request) -> web.StreamResponse:
     service.check_model(body.model)
     messages = to_messages(body.input)
     if body.previous_response_id is not None:
+        _check_one_worker(service)
         before = store.get(body.previous_response_id, "previous_response_id")
         messages = [*before.messages, *messages]
     turn = await prepare(service, _conversation(body, messages), _params(service, body))
     _check_logprobs(body, turn)
     kept = None if body.store is False else store
     name = f"resp_{uuid.uuid4().hex}"
-    with service.answer(request, [name], [turn.prompt], [turn.params]) as answers:
+    terms = body.terms(service.config)
+    with service.answer(request, [name], [turn.prompt], [turn.params], terms) as answers:
         skeleton = _skeleton(name, service.model, body, turn.params)
         response = Response(
             skeleton, messages, turn.reader(answers), service.engine.tokenizer, kept
@@ -62,10 +64,12 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 
 async def retrieve(request: web.Request) -> web.Response:
+    _check_one_worker(request.app[SERVICE])
     return json_response(request.app[RESPONSES].get(request.match_info["id"]).response)
 
 
 async def delete(request: web.Request) -> web.Response:
+    _check_one_worker(request.app[SERVICE])
     name = request.match_info["id"]
     request.app[RESPONSES].delete(name)
     return json_response({"id": name, "object": "response.deleted", "deleted": True})
@@ -77,6 +81,16 @@ async def cancel(request: web.Request) -> web.Response:
         "only a response made with background: true can be cancelled, and this server makes none;"
         " closing the connection ends a response that is being made"
     )
+
+
+def _check_one_worker(service: Service) -> None:
+    workers = service.config.api_workers
+    if workers > 1:
+        raise InvalidRequestError(
+            f"responses are kept in one front-end process, and this server has {workers}: a request"
+            " would reach another one. Start it with --api-workers 1, or send the whole conversation"
+            " as input: the prefix cache makes it as quick"
+        )
 
 
 def _conversation(body: ResponsesRequest, messages: Messages) -> Conversation:

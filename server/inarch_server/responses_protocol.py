@@ -21,6 +21,7 @@ from inarch_server.chat_protocol import (
 )
 from inarch_server.protocol import SamplingBody, Unsupported, refused
 from inarch_server.response_format import json_grammar
+from inarch_server.terms import TermsBody
 
 TEXT_PARTS = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
 
@@ -152,7 +153,7 @@ class Reasoning(Body):
     summary: Literal["auto", "concise", "detailed"] | None = None  # answered in full, in clear
 
 
-class ResponsesRequest(SamplingBody):
+class ResponsesRequest(SamplingBody, TermsBody):
     input: Annotated[
         Annotated[str, Tag("text")] | Annotated[list[Item], Tag("object")],
         Discriminator(text_or_object),

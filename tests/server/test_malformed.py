@@ -153,7 +153,6 @@ def test_a_body_that_is_no_json_object_is_refused(
         (COMPLETIONS, {**ONE, "best_of": 2, "n": 3}, "best_of", "at least n (3)"),
         (COMPLETIONS, {**ONE, "best_of": 129}, "best_of", "got 129"),
         (COMPLETIONS, {**ONE, "best_of": 2, "stream": True}, "best_of", "send no stream"),
-        (COMPLETIONS, {**ONE, "echo": True, "logprobs": 1}, "echo", "echo with logprobs"),
         (COMPLETIONS, {**ONE, "logprobs": True}, "logprobs", "got true"),
         (COMPLETIONS, {**ONE, "regex": 3}, "regex", "got 3"),
         (GENERATE, {}, "text", "exactly one of text and input_ids"),
