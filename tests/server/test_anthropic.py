@@ -91,9 +91,7 @@ def test_the_reason_to_stop_is_named(
 ) -> None:
     with Server(StandIn(context=64)) as server:
         body = ASK | said
-        message = (
-            put_together(events(server, body)) if stream else server.post(MESSAGES, body).json
-        )
+        message = put_together(events(server, body)) if stream else server.post(MESSAGES, body).json
     assert (message["stop_reason"], message["stop_sequence"]) == ending
 
 
@@ -220,7 +218,19 @@ def test_tokens_are_counted_as_the_prompt_would_have_them(said: dict[str, Any]) 
 
 
 WORDS = st.sampled_from(
-    ["Hm", " ", "é", "💡", "\n", "<think>", "</think>", "<tool", call("clock"), "x</tool_call>", '{"']
+    [
+        "Hm",
+        " ",
+        "é",
+        "💡",
+        "\n",
+        "<think>",
+        "</think>",
+        "<tool",
+        call("clock"),
+        "x</tool_call>",
+        '{"',
+    ]
 )
 
 

@@ -192,5 +192,3 @@ def test_what_means_nothing_here_is_ignored() -> None:
         "speed": "fast",
     }
     assert told(further) == [{"role": "user", "content": "Hi"}]
-
-
