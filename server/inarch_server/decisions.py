@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from inarch.errors import InvalidRequestError
 from inarch.sampling import Terms
 from inarch_server.body import read_body
 from inarch_server.conversation import Conversation
@@ -167,6 +168,8 @@ async def _run(
     with service.answer(request, ids, prompts, params, terms) as answers:
         pieces = await answers.all()
         cost = answers.usage()
+    if any(piece.finish_reason == "abort" for piece in pieces):
+        raise InvalidRequestError("the decision was aborted", status=503, code="aborted")
     usage["input_tokens"] += cost["prompt_tokens"]
     usage["output_tokens"] += cost["completion_tokens"]
     usage["cached_tokens"] += cost["prompt_tokens_details"]["cached_tokens"]

@@ -105,6 +105,12 @@ class Server:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.request("POST", path, raw, headers)
 
+    def open(self, path: str, body: Any) -> http.client.HTTPConnection:
+        """Send a request, and leave the answer to the caller."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        connection.request("POST", path, json.dumps(body).encode())
+        return connection
+
     def openai(self, key: str = "any") -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0)
 

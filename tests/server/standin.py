@@ -102,7 +102,30 @@ class StandIn:
         self.aborted = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.terms: list[Terms] = []
+        self.orders: list[tuple[Any, ...]] = []
+        self.paused = False
         self.asked: list[tuple[list[int], SamplingParams]] = []
+
+    # ---- orders, which are only noted ----
+
+    async def clear_cache(self) -> int:
+        self.orders.append(("clear_cache",))
+        return 3
+
+    def abort_everywhere(self, request_id: str | None) -> None:
+        self.orders.append(("abort", request_id))
+
+    async def pause(self, mode: str) -> None:
+        self.orders.append(("pause", mode))
+
+    async def proceed(self) -> None:
+        self.orders.append(("proceed",))
+
+    async def start_profile(self, path: str, steps: int | None = None) -> None:
+        self.orders.append(("start_profile", path, steps))
+
+    async def stop_profile(self) -> None:
+        self.orders.append(("stop_profile",))
 
     async def __aenter__(self) -> StandIn:
         return self
@@ -126,6 +149,7 @@ class StandIn:
             prompt_tokens=sum(len(prompt) for prompt, _ in self.asked),
             cached_tokens=0,
             generated_tokens=self.generated,
+            paused=self.paused,
         )
 
     def begin(
@@ -201,6 +225,14 @@ class StandIn:
         )
         room = self.info.context_length - len(prompt)
         most = min(params.max_tokens or room, room)
+        about: tuple[TokenLogprob, ...] = ()
+        if params.prompt_logprobs is not None:
+            about = tuple(_logprob(t, params) for t in prompt[max(params.logprob_start, 1) :])
+        if params.max_tokens == 0:
+            yield RequestOutput(
+                request_id, index, "", (), (), "length", None, len(prompt), 0, 0, None, about
+            )
+            return
         for count in itertools.count(1):
             self._maybe_die(count)
             if self.fail_after is not None and count > self.fail_after:
@@ -213,7 +245,7 @@ class StandIn:
                 reason, matched = "stop", text.matched
             elif count == most:
                 reason = "length"
-            logprob = TokenLogprob(token, -0.5, ((token, -0.5), (10, float("-inf"))))
+            logprob = _logprob(token, params)
             yield RequestOutput(
                 request_id=request_id,
                 index=index,
@@ -225,6 +257,7 @@ class StandIn:
                 prompt_tokens=len(prompt),
                 completion_tokens=count,
                 cached_tokens=self.cached if index == 0 else len(prompt),
+                prompt_logprobs=about if count == 1 else (),
             )
 
     def _token(self, prompt: list[int], count: int, params: SamplingParams) -> int:
@@ -237,3 +270,9 @@ class StandIn:
         if self.die_after is not None and count > self.die_after:
             self.alive = False
             raise EngineDeadError("the engine process has ended")
+
+
+def _logprob(token: int, params: SamplingParams) -> TokenLogprob:
+    """The same for every token; a named one's is minus its id."""
+    named = tuple(-float(one) for one in params.logprob_token_ids)
+    return TokenLogprob(token, -0.5, ((token, -0.5), (10, float("-inf"))), named)

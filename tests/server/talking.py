@@ -12,7 +12,7 @@ from inarch_formats.bare_json import BARE_JSON
 from inarch_formats.hermes import Hermes
 from inarch_formats.thinking import THINKING
 
-from .standin import StandIn
+from .standin import CONTEXT, StandIn
 
 KINDS = ("json_object", "json_schema", "regex", "ebnf", "structural_tag")
 # Reads tools, and puts calls back as the model wrote them.
@@ -54,8 +54,9 @@ def talker(
     template: str = TEMPLATE,
     formats: Formats | None = None,
     kinds: tuple[str, ...] = KINDS,
+    context: int = CONTEXT,
 ) -> StandIn:
-    engine = StandIn(template=template)
+    engine = StandIn(template=template, context=context)
     engine.says = says
     engine.formats = formats or Formats(tools=Hermes(), reasoning=QWEN if reasons else None)
     engine.info = msgspec.structs.replace(engine.info, grammar_kinds=kinds)

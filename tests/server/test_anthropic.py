@@ -81,6 +81,7 @@ def test_the_async_client_does_the_same(server: Server) -> None:
     ("said", "ending"),
     [
         ({"max_tokens": 3}, ("max_tokens", None)),
+        ({"max_tokens": 0}, ("max_tokens", None)),
         ({"stop_sequences": ["zz", "assis"]}, ("stop_sequence", "assis")),
         ({"stop_sequences": []}, ("end_turn", None)),
         ({"max_tokens": 10**6, "ignore_eos": True}, ("model_context_window_exceeded", None)),
@@ -93,6 +94,8 @@ def test_the_reason_to_stop_is_named(
         body = ASK | said
         message = put_together(events(server, body)) if stream else server.post(MESSAGES, body).json
     assert (message["stop_reason"], message["stop_sequence"]) == ending
+    if said.get("max_tokens") == 0:
+        assert message["content"] == []  # the prompt is in the cache now, and that was all
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch_server.likelihood import branchings, likelihoods
 
 from .harness import Server, messages
-from .standin import EOS, StandIn
+from .standin import StandIn
 
 PATH = "/v1/decisions"
 ANSWERS = st.lists(
@@ -65,27 +64,9 @@ def test_one_forward_pass_is_enough_if_answers_begin_differently() -> None:
     assert [place.prefix for place in branchings([(1, 2, 3), (4, 2), (5,)])] == [()]
 
 
-class Judge(StandIn):
-    """Finds a token the likelier the earlier it is in the alphabet, and the end the least."""
-
-    def _sample(self, index: int, prompt: list[int], params: Any, request_id: str) -> Any:
-        wanted = tuple(-float(token) / 10 for token in params.logprob_token_ids)
-        yield RequestOutput(
-            request_id=request_id,
-            index=index,
-            text="",
-            token_ids=(EOS,),
-            logprobs=(TokenLogprob(EOS, -1.0, (), wanted),),
-            finish_reason="length",
-            matched_stop=None,
-            prompt_tokens=len(prompt),
-            completion_tokens=1,
-            cached_tokens=0,
-        )
-
-
 def softmax(*tokens: str) -> list[float]:
-    weights = [math.exp(-ord(token) / 10) for token in tokens]
+    """The stand-in finds a token the likelier the earlier it is in the alphabet."""
+    weights = [math.exp(-ord(token)) for token in tokens]
     return [weight / sum(weights) for weight in weights]
 
 
@@ -110,7 +91,7 @@ def test_openais_client_gets_an_answer_of_each_kind_in_order() -> None:
             "levels": [{"label": "x"}, {"label": "y"}, {"label": "z"}],
         },
     ]
-    with Server(Judge()) as server, server.openai() as client:
+    with Server(StandIn()) as server, server.openai() as client:
         decision = client.decisions.create(model="standin", input="Wet.", questions=questions)
         prompts = [bytes(prompt).decode() for prompt, _ in server.engine.asked]
     predicate, choice, score = decision.answers
@@ -136,7 +117,7 @@ def test_openais_client_gets_an_answer_of_each_kind_in_order() -> None:
 def test_a_boolean_and_its_spelling_are_different_choices() -> None:
     choices = [{"value": value} for value in (True, "true", "no")]
     question = {"type": "choice", "instructions": "?", "choices": choices}
-    with Server(Judge()) as server:
+    with Server(StandIn()) as server:
         (answer,) = server.post(PATH, {"input": "x", "questions": [question]}).json["answers"]
     assert [p["value"] for p in answer["probabilities"]] == [True, "true", "no"]
     assert sum(p["probability"] for p in answer["probabilities"]) == pytest.approx(1.0)
@@ -149,7 +130,7 @@ def test_the_input_may_be_a_conversation_with_calls_and_json() -> None:
         {"role": "user", "content": [{"type": "input_json", "data": {"a": [1]}}]},
     ]
     question = {"type": "predicate", "instructions": "It is right."}
-    with Server(Judge()) as server:
+    with Server(StandIn()) as server:
         assert server.post(PATH, {"input": turns, "questions": [question]}).status == 200
         prompt = bytes(server.engine.asked[-1][0]).decode()
     assert prompt.startswith(

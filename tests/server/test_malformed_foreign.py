@@ -215,7 +215,8 @@ def test_no_body_whatever_is_the_servers_fault(
 ) -> None:
     path, body = request
     answer = fuzzed.post(path, json.dumps(body).encode(errors="surrogatepass"))
-    assert answer.status in (200, 400, 404), answer.body
+    # 504: it asked for less time than that takes.
+    assert answer.status in (200, 400, 404, 504), answer.body
     if answer.status != 200:
         error = answer.json["error"]
         assert error if path.startswith("/api/") else error["message"]

@@ -108,3 +108,87 @@ def test_sampling_fields_have_sglangs_names(server: Server) -> None:
 def test_an_answer_has_128_tokens_unless_said_otherwise(server: Server) -> None:
     server.post(GENERATE, {"text": "one"})
     assert server.engine.asked[-1][1].max_tokens == 128
+
+
+def test_log_probabilities_of_prompt_and_answer_in_sglangs_shape(server: Server) -> None:
+    body = {
+        "text": "abc", "return_logprob": True, "logprob_start_len": 1, "top_logprobs_num": 2,
+        "token_ids_logprob": [7, 3], "return_text_in_logprobs": True,
+        "sampling_params": {"max_new_tokens": 1},
+    }  # fmt: skip
+    meta = server.post(GENERATE, body).json["meta_info"]
+    named = [[-7.0, 7, "\x07"], [-3.0, 3, "\x03"]]
+    assert meta["input_token_logprobs"] == [[None, 98, "b"], [-0.5, 99, "c"]]
+    assert meta["input_top_logprobs"] == [None, [[-0.5, 99, "c"], [-9999.0, 10, "\n"]]]
+    assert meta["input_token_ids_logprobs"] == [None, named]
+    assert meta["output_token_logprobs"] == [[-0.5, 97, "a"]]
+    assert meta["output_token_ids_logprobs"] == [named]
+    (_, params) = server.engine.asked[0]
+    assert (params.prompt_logprobs, params.logprob_start) == (2, 2)
+
+
+def test_without_a_start_nothing_is_asked_about_the_prompt(server: Server) -> None:
+    meta = server.post(GENERATE, {"text": "abc", "return_logprob": True}).json["meta_info"]
+    assert meta["input_token_logprobs"] == []
+    assert "input_top_logprobs" not in meta
+    assert server.engine.asked[0][1].prompt_logprobs is None
+
+
+def test_every_prompt_may_ask_for_other_log_probabilities(server: Server) -> None:
+    body = {
+        "text": ["ab", "cd", "ef"],
+        "return_logprob": [True, False, True],
+        "logprob_start_len": [0, -1, 1],
+        "top_logprobs_num": [0, 0, 1],
+        "token_ids_logprob": [None, None, [5]],
+    }
+    one, two, three = (result["meta_info"] for result in server.post(GENERATE, body).json)
+    assert [entry[:2] for entry in one["input_token_logprobs"]] == [[None, 97], [-0.5, 98]]
+    assert "input_token_logprobs" not in two
+    assert three["input_token_logprobs"] == [[None, 102, None]]
+    assert three["output_token_ids_logprobs"][0] == [[-5.0, 5, None]]
+
+
+def test_a_stream_tells_the_prompt_in_every_event(server: Server) -> None:
+    body = {"text": "abc", "return_logprob": True, "logprob_start_len": 0, "stream": True}
+    for event in server.post(GENERATE, body).events:
+        meta = event["meta_info"]
+        assert len(meta["input_token_logprobs"]) == 3
+        assert len(meta["output_token_logprobs"]) == meta["completion_tokens"]
+
+
+def test_a_prompt_may_be_scored_without_an_answer(server: Server) -> None:
+    body = {
+        "text": "abc", "return_logprob": True, "logprob_start_len": 0,
+        "sampling_params": {"max_new_tokens": 0},
+    }  # fmt: skip
+    result = server.post(GENERATE, body).json
+    assert (result["text"], result["output_ids"]) == ("", [])
+    assert len(result["meta_info"]["input_token_logprobs"]) == 3
+    assert result["meta_info"]["finish_reason"] == {"type": "length", "length": 0}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("logprob_start_len", 3), ("logprob_start_len", -2), ("logprob_start_len", [0, 0]),
+        ("top_logprobs_num", 21), ("token_ids_logprob", [999]), ("token_ids_logprob", "a"),
+        ("return_logprob", [True, True]),
+    ],
+)  # fmt: skip
+def test_log_probabilities_that_cannot_be_told_are_refused(
+    server: Server, field: str, value: object
+) -> None:
+    body = {"text": "abc", "return_logprob": True, field: value}
+    answer = server.post(GENERATE, body)
+    assert (answer.status, answer.error["param"].split("[")[0]) == (400, field)
+
+
+def test_an_answer_may_end_at_a_pattern(server: Server) -> None:
+    body = {"text": "ab12cd", "sampling_params": {"stop_regex": "[0-9]{2}"}}
+    result = server.post(GENERATE, body).json
+    assert result["text"] == "ab"
+    assert result["meta_info"]["finish_reason"] == {"type": "stop", "matched": "[0-9]{2}"}
+    for wrong in ("(", "a*", "x" * 300, ["a"] * 33):
+        body = {"text": "x", "sampling_params": {"stop_regex": wrong}}
+        assert server.post(GENERATE, body).status == 400

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from inarch.config import EngineConfig
 from inarch.engine.engine import Answer, Engine
 from inarch.engine.outputs import TokenLogprob
 from inarch.errors import InvalidRequestError
@@ -135,6 +136,28 @@ def test_a_prompt_as_long_as_the_context_can_be_scored_but_not_continued(
         check_answer(engine.generate(prompt, asking(max_tokens=0))[0], prompt, served("llama"))
         with pytest.raises(InvalidRequestError, match="64 tokens"):
             engine.generate(prompt, asking())
+
+
+def test_the_bundled_model_says_what_transformers_says() -> None:
+    """Real text and a real vocabulary, in float32, with more of it asked for than rows fit a step."""
+    transformers = pytest.importorskip("transformers")
+    config = EngineConfig(
+        dtype="float32", backend="reference", kv_tokens=2048, max_running_requests=4
+    )
+    with Engine(config) as engine:
+        text = "The capital of France is Paris. The days of the week are Monday, Tuesday and so on."
+        prompt = engine.tokenizer.encode(text)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            engine.config.model, dtype=torch.float32
+        )
+        answer = engine.generate(text, asking(top=5, logprobs=5, max_tokens=8))[0]
+    tokens = prompt + list(answer.token_ids)
+    with torch.inference_mode():
+        said = model(torch.tensor([tokens])).logits[0]
+    check(answer.prompt_logprobs, prompt, 1, said, 5)
+    check(answer.logprobs, tokens, len(prompt), said, 5)
+    total = sum(entry.logprob for entry in answer.logprobs)
+    assert answer.cumulative_logprob == pytest.approx(total)
 
 
 @pytest.mark.parametrize(

@@ -291,3 +291,36 @@ def test_a_page_that_two_prompts_computed_side_by_side_is_shared_afterwards() ->
     assert (plan.shared.sequences.tolist(), plan.shared.tokens.tolist()) == ([0, 1], [PAGE])
     first, second = scheduler.table.pages[plan.rows, 0]
     assert first == second
+
+
+def test_memory_is_taken_from_the_lowest_priority_first() -> None:
+    scheduler = make_scheduler(pages=1 + 8)
+    low, high = make_request(1, 8, max_tokens=16), make_request(2, 8, max_tokens=16)
+    high.priority = 1
+    scheduler.add(low)
+    step(scheduler)
+    scheduler.add(high)
+    while not scheduler.stats().retractions:
+        step(scheduler)
+    assert low.row == -1
+    assert high.row != -1
+    while scheduler.has_work:
+        step(scheduler)
+
+
+def test_all_are_set_back_in_the_order_in_which_they_came() -> None:
+    scheduler = make_scheduler(max_step_tokens=16)
+    requests = [
+        make_request(name, length, max_tokens=9) for name, length in ((1, 4), (2, 5), (3, 30))
+    ]
+    for request in requests:
+        scheduler.add(request)
+    step(scheduler)
+    step(scheduler)
+    scheduler.retract_all()
+    stats = scheduler.stats()
+    assert (stats.running, stats.pages_used) == (0, 0)
+    assert list(scheduler.waiting) == requests
+    while scheduler.has_work:
+        step(scheduler)
+    assert [len(request.output) for request in requests] == [9, 9, 9]
