@@ -129,6 +129,12 @@ class EngineConfig:
         "Keep the KV of finished requests for prompts that begin alike.",
         "Memory and scheduling",
     )
+    grammar_engine: str | None = option(
+        None,
+        "Engine that holds answers to a grammar; by default, for each grammar, the first one installed "
+        "that can enforce it to the letter.",
+        "Structured output",
+    )
     random_seed: int | None = option(
         None,
         "Where the seeds of requests without one come from; by default not reproducible.",

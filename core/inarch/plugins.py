@@ -31,6 +31,7 @@ from inarch.discovery import (
     unmatched,
 )
 from inarch.errors import InarchError, PluginError
+from inarch.grammar import GrammarEngine
 from inarch.hal.backend import Backend
 from inarch.hal.op import Kernel
 from inarch.hookspecs import API_VERSION, BundledModel
@@ -103,6 +104,11 @@ class Plugins:
     def families(self, kind: type[T]) -> list[T]:
         """Model families. kind: inarch.models.family.Family, which lies above this module."""
         return [family for family, _ in self.collect("inarch_model_families", kind)]
+
+    def grammar_engines(self) -> list[GrammarEngine]:
+        """Engines that hold answers to a grammar, the preferred ones first."""
+        found = self.collect("inarch_grammar_engines", GrammarEngine)  # type: ignore[type-abstract]
+        return [engine for engine, _ in found]
 
     def bundled_models(self) -> list[BundledModel]:
         return [model for model, _ in self.collect("inarch_bundled_models", BundledModel)]

@@ -35,6 +35,7 @@ from inarch.engine.messages import (
     Overloaded,
     Pause,
     Ready,
+    Refused,
     StartProfile,
     Stats,
     StopProfile,
@@ -377,7 +378,16 @@ class AsyncEngine:
                 if reply is not None and not reply.done():  # who asked may have been cancelled
                     reply.set_result(message)
             case Overloaded():
-                self._refuse(message)
+                waiting, limit = message.waiting, self.config.max_queued_requests
+                self._refuse(
+                    message.handle,
+                    f"the server is overloaded: {waiting} requests are waiting, the limit is "
+                    f"{limit}; try again later",
+                    status=503,
+                    code="overloaded",
+                )
+            case Refused():
+                self._refuse(message.handle, message.message, status=message.status)
             case AbortByName():
                 for name in self._named(message.request_id):
                     await self.abort(name)
@@ -394,18 +404,11 @@ class AsyncEngine:
         if ongoing is not None:
             ongoing.listener(output)
 
-    def _refuse(self, message: Overloaded) -> None:
-        sample = self._frontend.samples.get(message.handle)
+    def _refuse(self, handle: int, why: str, *, status: int, code: str | None = None) -> None:
+        sample = self._frontend.samples.get(handle)
         if sample is not None:
-            self._deliver(
-                sample.request_id,
-                InvalidRequestError(
-                    f"the server is overloaded: {message.waiting} requests are waiting, the limit is "
-                    f"{self.config.max_queued_requests}; try again later",
-                    status=503,
-                    code="overloaded",
-                ),
-            )
+            error = InvalidRequestError(why, status=status, code=code)
+            self._deliver(sample.request_id, error)
 
     def _check_alive(self) -> None:
         if self._over is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import torch
 from inarch.config import EngineConfig
 from inarch.engine.batch import build_batch, nothing
 from inarch.engine.core import EngineCore
+from inarch.engine.grammars import Grammars, choose_engines
 from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
 from inarch.engine.messages import ModelInfo
 from inarch.engine.runner import Runner
@@ -19,6 +21,8 @@ from inarch.engine.sampler import Sampler
 from inarch.engine.scheduler import Scheduler
 from inarch.engine.scoring import Scorer
 from inarch.engine.table import RequestTable
+from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.vocabulary import TokenizerVocabulary
 from inarch.errors import ConfigError
 from inarch.hal.backend import Backend
 from inarch.hal.device import Device
@@ -98,12 +102,15 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     kv = store.allocate(memory.pages)
     most = StepShape(step_tokens, running, step_tokens)
     runner = Runner(decoder, executor, sampler, scorer, scheduler.table, kv, most)
-    core = EngineCore(scheduler, runner, max_waiting=config.max_queued_requests)
+    grammars = _grammars(config, plugins, description.vocab_size, _eos_token_ids(checkpoint))
+    core = EngineCore(scheduler, runner, grammars, max_waiting=config.max_queued_requests)
     info = _model_info(
         config, checkpoint, description, device, scheduler, memory, dtype, kv_dtype, context
     )
     on_reference = {choice.op for choice in dispatcher.choices if choice.kernel == REFERENCE}
-    info = msgspec.structs.replace(info, reference_ops=tuple(sorted(on_reference)))
+    info = msgspec.structs.replace(
+        info, reference_ops=tuple(sorted(on_reference)), grammar_kinds=grammars.kinds
+    )
     reasons = {
         "dtype": dtype_reason,
         "page size": page_reason,
@@ -112,6 +119,18 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         "KV pages": f"limited by {memory.limited_by}",
     }
     return Built(core, info, device, dispatcher, memory, reasons)
+
+
+def _grammars(
+    config: EngineConfig, plugins: Plugins, vocab_size: int, eos_token_ids: Sequence[int]
+) -> Grammars:
+    engines = choose_engines(plugins.grammar_engines(), config.grammar_engine)
+
+    def vocabulary() -> TokenizerVocabulary:
+        tokenizer = Tokenizer.load(Path(str(config.model)))
+        return TokenizerVocabulary(tokenizer, vocab_size, eos_token_ids)
+
+    return Grammars(engines, vocabulary, vocab_size)
 
 
 def _choose_dtype(

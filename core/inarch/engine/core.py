@@ -2,6 +2,10 @@
 
 While the device runs a step the next one is planned and launched; results are read one step late.
 A device that is done when `launch` returns (a CPU) is read at once, so nothing is late there.
+
+Where an answer is held to a grammar, what may be sampled depends on the token before. Its forward pass
+is launched all the same; while the device runs it, the host waits for that token, and then says what
+may be sampled. Steps without such an answer never wait.
 """
 
 from __future__ import annotations
@@ -10,37 +14,55 @@ from collections import deque
 
 import numpy as np
 
-from inarch.engine.messages import Abort, NewRequest, Stats, TokenOutput
+from inarch.engine.grammars import Grammars
+from inarch.engine.held import Held
+from inarch.engine.messages import Abort, NewRequest, Refused, Stats, TokenOutput
 from inarch.engine.pace import Pace
-from inarch.engine.plan import Produced
+from inarch.engine.plan import Produced, StepPlan
 from inarch.engine.request import Request, Status
-from inarch.engine.runner import InFlight, Runner, StepResult
+from inarch.engine.runner import Forwarded, InFlight, Runner, StepResult
+from inarch.engine.sampler import TokenMask
 from inarch.engine.scheduler import Scheduler
 from inarch.engine.scoring import prompt_logprobs
 
 MAX_IN_FLIGHT = 2  # launched steps: when there are as many, the oldest is waited for
+Outputs = dict[bytes, TokenOutput]  # by client
 
 
 class EngineCore:
     """Scheduler and runner, driven step by step by whoever owns it."""
 
-    def __init__(self, scheduler: Scheduler, runner: Runner, *, max_waiting: int) -> None:
+    def __init__(
+        self, scheduler: Scheduler, runner: Runner, grammars: Grammars, *, max_waiting: int
+    ) -> None:
         self.scheduler = scheduler
         self._runner = runner
+        self._held = Held(grammars)
         self._max_waiting = max_waiting
         self._flight: deque[InFlight] = deque()
         self._pace = Pace()
         self._paused = False
         self._requests: dict[tuple[bytes, int], Request] = {}
+        self._refused: list[tuple[bytes, Refused]] = []
         self._steps = self._prompt_tokens = self._cached_tokens = self._generated_tokens = 0
 
     @property
     def has_work(self) -> bool:
-        return bool(self._flight) or (self.scheduler.has_work and not self._paused)
+        planned = self.scheduler.has_work and not self._paused
+        return bool(self._flight) or planned or self._held.ready
+
+    @property
+    def compiling(self) -> bool:
+        """Whether requests wait for their grammars, of which there may be no other sign."""
+        return self._held.compiling > 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self.scheduler.waiting) + self._held.compiling
 
     def add(self, message: NewRequest, client: bytes = b"") -> bool:
         """Queue a sample; False if too many are waiting."""
-        if len(self.scheduler.waiting) >= self._max_waiting and not message.again:
+        if self.waiting >= self._max_waiting and not message.again:
             return False
         request = Request(
             message.handle,
@@ -55,14 +77,28 @@ class EngineCore:
         )
         request.go_on(np.frombuffer(message.output, dtype=np.int32).tolist())
         self._requests[client, message.handle] = request
-        self.scheduler.add(request)
+        if request.params.grammar is None:
+            self.scheduler.add(request)
+        else:
+            self._held.compile(request)
         return True
 
     def abort(self, message: Abort, client: bytes = b"") -> None:
         """End a sample; unknown handles have ended already."""
         request = self._requests.pop((client, message.handle), None)
-        if request is not None and request.status is not Status.FINISHED:
+        if request is None or request.status is Status.FINISHED:
+            return
+        if not self._held.forget(request):
             self.scheduler.abort(request)
+
+    def take_refused(self) -> list[tuple[bytes, Refused]]:
+        """Samples that ended without an answer since the last call, by client."""
+        refused, self._refused = self._refused, []
+        return refused
+
+    def await_grammar(self) -> None:
+        """Wait until a grammar is compiled; returns at once if none is being."""
+        self._held.wait()
 
     def handles(self, client: bytes) -> list[int]:
         """Samples of a client that have not ended."""
@@ -83,16 +119,20 @@ class EngineCore:
             return 0.0
         return self._pace.spare(self._flight[0].plan)
 
-    def step(self) -> dict[bytes, TokenOutput]:
+    def step(self) -> Outputs:
         """Launch the next step, if there is one, and commit those that are done: news by client."""
+        if self._held.ready:
+            self._admit_compiled()
         began = self._pace.now()
         plan = None if self._paused else self.scheduler.plan()
+        outputs: Outputs = {}
         if plan is not None:
-            self._flight.append(self._runner.launch(plan))
-            behind = len(self._flight) > 1 and not self._flight[-2].ready()
+            step = self._runner.forward(plan)
+            behind = bool(self._flight) and not self._flight[-1].ready()
             self._pace.launched(began, behind=behind)
             self.scheduler.publish(plan)
-        outputs: dict[bytes, TokenOutput] = {}
+            mask = self._mask(step, outputs) if len(step.inputs.constrained) else None
+            self._flight.append(self._runner.sample(step, mask))
         while self._flight and (
             plan is None or len(self._flight) >= MAX_IN_FLIGHT or self._flight[0].ready()
         ):
@@ -103,12 +143,15 @@ class EngineCore:
         """Use a moment without work for a kind of step that may come; False if all are prepared."""
         return self._runner.prepare()
 
+    def close(self) -> None:
+        self._held.close()
+
     def stats(self, ticket: int = 0) -> Stats:
         now = self.scheduler.stats()
         return Stats(
             ticket=ticket,
             running=now.running,
-            waiting=now.waiting,
+            waiting=now.waiting + self._held.compiling,
             kv_pages_total=now.pages_total,
             kv_pages_used=now.pages_used,
             kv_pages_cached=now.pages_cached,
@@ -121,35 +164,86 @@ class EngineCore:
             paused=self._paused,
         )
 
-    def _commit(self, step: InFlight, outputs: dict[bytes, TokenOutput]) -> None:
+    # ---- grammars ----
+
+    def _admit_compiled(self) -> None:
+        """Requests whose grammar is there join the line; those whose grammar is refused end."""
+        for request, why in self._held.take_ready():
+            if why is None:
+                self.scheduler.add(request)
+            else:
+                self._refuse(request, why)
+
+    def _mask(self, step: Forwarded, outputs: Outputs) -> TokenMask | None:
+        """What may be sampled in a step whose forward pass is launched: waits for the steps before."""
+        while self._flight:
+            self._commit(self._flight.popleft(), outputs)
+        plan, sequences = step.plan, step.inputs.sequences
+        places = [
+            place
+            for place in step.inputs.constrained.tolist()
+            if plan.requests[sequences[place]].status is Status.RUNNING  # else it has just ended
+            and not self._jump(plan, int(sequences[place]), outputs)
+        ]
+        requests = [plan.requests[sequences[place]] for place in places]
+        bitmask, failed = self._held.fill(requests)
+        for request in failed:
+            self.scheduler.abort(request)
+            self._refuse(request, "the grammar engine failed; see the server's log", status=500)
+        return TokenMask(bitmask, np.array(places, dtype=np.int64)) if places else None
+
+    def _jump(self, plan: StepPlan, sequence: int, outputs: Outputs) -> bool:
+        """Append tokens that are certain without a forward pass for each; False if there are none."""
+        tokens = self._held.forced(plan.requests[sequence])
+        if len(tokens) < 2:  # the step yields one itself
+            return False
+        for item in self.scheduler.jump(plan, sequence, tokens):
+            self._report(item, None, outputs)
+        return True
+
+    def _refuse(self, request: Request, why: str, *, status: int = 400) -> None:
+        refused = Refused(handle=request.handle, message=why, status=status)
+        self._refused.append((request.client, refused))
+        self._requests.pop((request.client, request.handle), None)
+
+    # ---- results ----
+
+    def _commit(self, step: InFlight, outputs: Outputs) -> None:
         result = step.wait()
         self._pace.finished(step.plan)
-        produced = self.scheduler.commit(step.plan, result.tokens)
         for span, told in result.prompts:
             span.request.prompt_logprobs.append(told)
         self._steps += 1
-        self._generated_tokens += len(produced)
-        for item in produced:
-            request = item.request
-            output = outputs.get(request.client)
-            if output is None:
-                output = outputs[request.client] = TokenOutput(handles=[], tokens=[])
-            if item.finish or len(request.output) == 1 or request.params.logprobs is not None:
-                self._report_details(item, result, output)
-            output.handles.append(request.handle)
-            output.tokens.append(item.token)
+        for item in self.scheduler.commit(step.plan, result.tokens):
+            self._report(item, result, outputs)
 
-    def _report_details(self, item: Produced, result: StepResult, output: TokenOutput) -> None:
+    def _report(self, item: Produced, result: StepResult | None, outputs: Outputs) -> None:
+        request = item.request
+        if item.finish == "failed":
+            self._refuse(request, "the grammar engine failed; see the server's log", status=500)
+            return
+        self._generated_tokens += 1
+        output = outputs.get(request.client)
+        if output is None:
+            output = outputs[request.client] = TokenOutput(handles=[], tokens=[])
+        if item.finish or item.first or request.params.logprobs is not None:
+            self._report_details(item, result, output)
+        output.handles.append(request.handle)
+        output.tokens.append(item.token)
+
+    def _report_details(
+        self, item: Produced, result: StepResult | None, output: TokenOutput
+    ) -> None:
         """What comes with a sample's first and last token, and with each if it wants logprobs."""
         request, index = item.request, len(output.handles)
-        if len(request.output) == 1:
+        if item.first:
             output.cached[index] = request.cached_tokens
             if request.params.prompt_logprobs is not None:
                 output.prompts[index] = prompt_logprobs(request)
             self._prompt_tokens += len(request.prompt)
             self._cached_tokens += request.cached_tokens
         wanted = request.params.logprobs
-        if wanted is not None:
+        if wanted is not None and result is not None:
             told = result.logprobs[item.sequence]
             named = len(request.params.logprob_token_ids)
             output.logprobs[index] = (

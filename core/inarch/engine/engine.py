@@ -134,6 +134,7 @@ class Engine:
 
     def close(self) -> None:
         """Give the device back. The engine cannot be used afterwards."""
+        self._core.close()
         self._built.device.close()
 
     def __enter__(self) -> Engine:
@@ -149,6 +150,8 @@ class Engine:
 
     def _step(self) -> None:
         """One step of the core; its outputs go to the streams that wait for them."""
+        if not self._core.has_work:
+            self._core.await_grammar()
         for tokens in self._core.step().values():
             outputs, cut = self._frontend.receive(tokens)
             for handle in cut:
@@ -156,6 +159,9 @@ class Engine:
             for output in outputs:
                 inbox, number = self._inboxes[output.request_id]
                 inbox.append((number, output))
+        for _, refused in self._core.take_refused():
+            inbox, number = self._inboxes[self._frontend.samples[refused.handle].request_id]
+            inbox.append((number, InvalidRequestError(refused.message, status=refused.status)))
 
     def _fail(self, request_id: str, error: InarchError) -> None:
         inbox, number = self._inboxes[request_id]

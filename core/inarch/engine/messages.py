@@ -184,9 +184,17 @@ class Overloaded(Message, frozen=True):
     waiting: int
 
 
+class Refused(Message, frozen=True):
+    """The sample ends without an answer: what it asked for cannot be given."""
+
+    handle: int
+    message: str
+    status: int = 400
+
+
 Order = ClearCache | Pause | Continue | StartProfile | StopProfile
 ToEngine = Hello | NewRequest | Abort | AbortByName | GetStats | Order
-FromEngine = Ready | TokenOutput | Stats | Cleared | Done | Overloaded | AbortByName
+FromEngine = Ready | TokenOutput | Stats | Cleared | Done | Overloaded | Refused | AbortByName
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

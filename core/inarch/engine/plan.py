@@ -58,4 +58,5 @@ class Produced(NamedTuple):
     request: Request
     token: int
     sequence: int  # its place in the step
-    finish: str | None  # "stop", "length" or None
+    finish: str | None  # "stop", "length", "failed" (its token is void) or None
+    first: bool  # of its request

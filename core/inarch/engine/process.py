@@ -43,6 +43,9 @@ from inarch.errors import InarchError
 
 log = logging.getLogger("inarch.engine")
 PARENT_CHECK_S = 1.0
+COMPILE_POLL_S = (
+    0.001  # how often to look whether a grammar is compiled, while nothing else is done
+)
 SPARE_POLL_S = 0.001  # how often to look whether the running step has ended earlier than expected
 # Shapes of steps that are prepared before anyone is told that the engine is ready, and for how long
 # more of them are: what is met unprepared, or while another is being prepared, waits longer.
@@ -129,6 +132,9 @@ class Service:
                     self._journal.count(len(output.tokens))
                     self._trials.heard(client, output)
                     self._send(client, output)
+                for client, refused in self._core.take_refused():
+                    self._trials.leave(client, refused.handle)
+                    self._send(client, refused)
                 self._control.stepped()
 
     def _prepare_first(self) -> bool:
@@ -144,7 +150,8 @@ class Service:
     def _has_message(self) -> bool:
         """Wait for a message for a while, which is spent on one shape if any is unprepared."""
         if not self._unprepared:
-            return bool(self._socket.poll(int(PARENT_CHECK_S * 1000)))
+            patience = COMPILE_POLL_S if self._core.compiling else PARENT_CHECK_S
+            return bool(self._socket.poll(int(patience * 1000)))
         if self._socket.poll(0):
             return True
         self._unprepared = self._core.prepare()
@@ -184,7 +191,7 @@ class Service:
         if message.suspect:
             self._trials.join(message, client)
         elif not self._core.add(message, client):
-            waiting = len(self._core.scheduler.waiting)
+            waiting = self._core.waiting
             self._send(client, Overloaded(handle=message.handle, waiting=waiting))
 
     def _send_all(self, message: FromEngine) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inarch.engine.constraint import Constraint
 from inarch.sampling import SamplingParams
 
 if TYPE_CHECKING:
@@ -35,11 +36,13 @@ class Request:
     __slots__ = (
         "cached_tokens",
         "client",
+        "constraint",
         "handle",
         "in_flight",
         "max_tokens",
         "namespace",
         "node",
+        "order",
         "output",
         "params",
         "passed_over",
@@ -84,8 +87,10 @@ class Request:
         self.node: Node | None = None  # lock in the prefix tree
         self.tree_pages = 0  # of its pages, how many the tree owns: the first ones
         self.cached_tokens = 0  # found in the tree at first admission
+        self.order = 0  # of admission: the later the larger
         self.passed_over = 0  # times a later request was admitted before it
         self.retractions = 0
+        self.constraint: Constraint | None = None  # where it is in its grammar
         # Log-probabilities of prompt tokens, as far as they are there, and the first position whose
         # logits are still to be computed for them.
         self.prompt_logprobs: list[PositionLogprobs] = []

@@ -1,6 +1,7 @@
 """Run a step plan on the device: batch, attention plan, forward pass, sampling.
 
-`launch` returns as soon as the work is given to the device; results are read from what it returns.
+`forward` and `sample` return as soon as the work is given to the device; results are read from what
+`sample` returns. Between the two the host may wait for an earlier step, to say what may be sampled.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from inarch.engine.batch import HostBatch, build_batch, nothing, step_shape
 from inarch.engine.plan import PositionLogprobs, Scored, StepPlan
-from inarch.engine.sampler import Sampled, SampleInputs, Sampler
+from inarch.engine.sampler import Sampled, SampleInputs, Sampler, TokenMask
 from inarch.engine.scoring import Scorer, Scores
 from inarch.engine.table import RequestTable
 from inarch.hal.executor import Executor, Step, StepInputs, StepShape
@@ -33,6 +34,17 @@ class StepResult:
     tokens: list[int]
     logprobs: dict[int, PositionLogprobs]
     prompts: list[tuple[Scored, PositionLogprobs]]
+
+
+@dataclass(frozen=True)
+class Forwarded:
+    """A step whose forward pass is launched, but not its sampling."""
+
+    plan: StepPlan
+    inputs: SampleInputs
+    logits: Tensor
+    there: Mapping[str, Tensor]
+    scores: Scores | None  # of prompts' tokens
 
 
 class InFlight:
@@ -96,18 +108,23 @@ class Runner:
         self._scored_step = self._hidden
 
     @torch.inference_mode()
-    def launch(self, plan: StepPlan) -> InFlight:
+    def forward(self, plan: StepPlan) -> Forwarded:
         """Give a step to the device. Steps run in the order in which they are launched."""
         if plan.scored:
-            return self._launch_scored(plan)
+            return self._forward_scored(plan)
         shape = self._executor.bucket(step_shape(plan))
         batch = build_batch(plan, self._table, shape)
         sample_inputs = self._sampler.prepare(plan)
         logits, there = self._run(batch, sample_inputs.arrays, self._step)
-        sampled = self._sampler.sample(logits[: len(plan.requests)], sample_inputs, there)
-        return InFlight(plan, sample_inputs, sampled, None)
+        return Forwarded(plan, sample_inputs, logits[: len(plan.requests)], there, None)
 
-    def _launch_scored(self, plan: StepPlan) -> InFlight:
+    @torch.inference_mode()
+    def sample(self, step: Forwarded, mask: TokenMask | None) -> InFlight:
+        """Give the rest of a step to the device, before another step's forward pass."""
+        sampled = self._sampler.sample(step.logits, step.inputs, step.there, mask)
+        return InFlight(step.plan, step.inputs, sampled, step.scores)
+
+    def _forward_scored(self, plan: StepPlan) -> Forwarded:
         """A step of which more hidden states are wanted than the last ones: it runs as it comes."""
         batch = build_batch(plan, self._table, step_shape(plan))
         last_token = np.concatenate((batch.inputs["last_token"], self._scorer.places(plan, batch)))
@@ -117,8 +134,8 @@ class Runner:
         hidden, there = self._run(batch, arrays, self._scored_step)
         count = len(plan.requests)
         scores = self._scorer.score(plan.scored, hidden[count:], there)
-        sampled = self._sampler.sample(self._decoder.logits(hidden[:count]), sample_inputs, there)
-        return InFlight(plan, sample_inputs, sampled, scores)
+        logits = self._decoder.logits(hidden[:count])
+        return Forwarded(plan, sample_inputs, logits, there, scores)
 
     @torch.inference_mode()
     def prepare(self) -> bool:

@@ -20,11 +20,17 @@ from inarch.engine.scoring import of_tokens, padded_ids
 from inarch.hal.device import Device, Transfer
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.ops import sampling as ops
+from inarch.hal.packing import upload
 from inarch.sampling import MAX_TOP_LOGPROBS
 
 BLOCK = 64  # random numbers are drawn ahead for this many positions of a row
 COLDEST = 1e-5  # below it logits overflow when divided, and the answer is greedy anyway
 FORBIDDEN = np.float32(-np.inf)
+
+
+def mask_words(vocab_size: int) -> int:
+    """int32 words in which a bitmask has a bit for each token."""
+    return -(-vocab_size // 32)
 
 
 @dataclass(frozen=True)
@@ -38,8 +44,17 @@ class SampleInputs:
     greedy: bool
     penalized: bool
     biased: bool
+    constrained: np.ndarray  # int64: which of `sequences` are held to a grammar
     logprobs: int | None  # most alternatives that any of them asks for
     asks: bool = False  # any wants the log-probabilities of certain tokens
+
+
+@dataclass(frozen=True)
+class TokenMask:
+    """Which tokens some of the sampling sequences may yield: see the op apply_token_mask."""
+
+    bitmask: np.ndarray  # int32 [N, words]
+    places: np.ndarray  # int64 [N]: in SampleInputs.sequences
 
 
 @dataclass(frozen=True)
@@ -63,6 +78,7 @@ class Sampler:
         self._penalties = np.zeros((3, rows), dtype=np.float32)  # repetition, frequency, presence
         self._penalized = np.zeros(rows, dtype=bool)
         self._biased = np.zeros(rows, dtype=bool)
+        self._constrained = np.zeros(rows, dtype=bool)
         self._logprobs = np.full(rows, -1, dtype=np.int32)
         self._asks = np.zeros(rows, dtype=bool)
         self._seeds = np.zeros(rows, dtype=np.uint64)
@@ -75,6 +91,7 @@ class Sampler:
         self._penalize = dispatcher.bind(ops.penalize)
         self._count = dispatcher.bind(ops.count_tokens)
         self._bias = dispatcher.bind(ops.add_bias)
+        self._mask = dispatcher.bind(ops.apply_token_mask)
         self._logprob = dispatcher.bind(ops.logprobs)
 
     @staticmethod
@@ -101,6 +118,9 @@ class Sampler:
         prompt, counts = self._new_tables(1)
         logits = self._penalize(logits, rows, prompt, counts, one, zero, zero)
         logits = self._bias(logits, rows, rows, zero)
+        bitmask = np.full((count, mask_words(self._vocab_size)), -1, dtype=np.int32)
+        places = np.arange(count, dtype=np.int64)
+        logits = self._mask(logits, *self._upload_mask(TokenMask(bitmask, places)))
         self._greedy(logits)
         self._sample(logits, one, zero)
         tokens = self._sample(logits, one, zero, top_k, one, zero)
@@ -147,6 +167,7 @@ class Sampler:
             greedy=greedy,
             penalized=penalized,
             biased=biased,
+            constrained=np.flatnonzero(self._constrained[rows]),
             logprobs=top if top >= 0 else None,
             asks=asks,
         )
@@ -160,6 +181,7 @@ class Sampler:
         penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
         self._penalties[:, row] = penalties
         self._penalized[row] = penalties != (1.0, 0.0, 0.0)
+        self._constrained[row] = request.constraint is not None
         self._biased[row] = bool(params.logit_bias) or params.min_tokens > 0
         self._logprobs[row] = -1 if params.logprobs is None else params.logprobs
         self._asks[row] = params.logprobs is not None and bool(params.logprob_token_ids)
@@ -197,7 +219,8 @@ class Sampler:
         values: list[float] = []
         for place, request in enumerate(requests):
             bias = dict(request.params.logit_bias)
-            if len(request.output) + request.in_flight - 1 < request.params.min_tokens:
+            early = len(request.output) + request.in_flight - 1 < request.params.min_tokens
+            if early and request.constraint is None:  # else its mask bans them
                 bias |= dict.fromkeys(request.stop_ids, float(FORBIDDEN))
             places += [place] * len(bias)
             tokens += bias.keys()
@@ -212,18 +235,27 @@ class Sampler:
 
     # ---- device side ----
 
-    def sample(self, logits: Tensor, inputs: SampleInputs, there: Mapping[str, Tensor]) -> Sampled:
+    def sample(
+        self,
+        logits: Tensor,
+        inputs: SampleInputs,
+        there: Mapping[str, Tensor],
+        mask: TokenMask | None = None,
+    ) -> Sampled:
         """Sample from logits [S, V] with the uploaded arrays; begins the copies to the host."""
         if not inputs.everyone:
             logits = logits[there["sample_sequences"]]
         raw, rows = logits, there["sample_rows"]
-        if inputs.logprobs is not None and (inputs.penalized or inputs.biased):
+        changed = inputs.penalized or inputs.biased or mask is not None
+        if inputs.logprobs is not None and changed:
             logits = logits.clone()  # those ops may write over their input
         if inputs.penalized:
             logits = self._apply_penalties(logits, rows, there)
         if inputs.biased:
             places = (there["bias_rows"], there["bias_tokens"])
             logits = self._bias(logits, *places, there["bias_values"])
+        if mask is not None:
+            logits = self._mask(logits, *self._upload_mask(mask))
         if inputs.greedy:
             tokens = self._greedy(logits)
         else:
@@ -239,6 +271,10 @@ class Sampler:
             parts = (*self._logprob(raw, tokens, inputs.logprobs), of_tokens(raw, ids))
             logprobs = tuple(self._device.download(part) for part in parts)
         return Sampled(self._device.download(tokens), logprobs)
+
+    def _upload_mask(self, mask: TokenMask) -> tuple[Tensor, Tensor]:
+        there = upload(self._device, {"bitmask": mask.bitmask, "rows": mask.places})
+        return there["bitmask"], there["rows"]
 
     def _apply_penalties(self, logits: Tensor, rows: Tensor, there: Mapping[str, Tensor]) -> Tensor:
         assert self._seen is not None

@@ -74,6 +74,7 @@ class Scheduler:
         self._max_step_tokens = max_step_tokens
         self._prefix_cache = prefix_cache
         self._growth = GrowthEstimate(page_tokens)
+        self._admitted = 0
         self._full_at = self._full_for = 0  # the room that was too little, and for how many steps
         self._retractions = 0
 
@@ -169,19 +170,40 @@ class Scheduler:
             request.in_flight -= 1
             if request.status is Status.FINISHED:
                 continue
-            token = tokens[sequence]
-            output = request.output
-            output.append(token)
-            finish = None
-            if token in request.stop_ids and len(output) >= request.params.min_tokens:
-                finish = "stop"
-            elif len(output) >= request.max_tokens:
-                finish = "length"
-            produced.append(Produced(request, token, sequence, finish))
-            if finish:
-                self.abort(request)
+            produced.append(self._append(request, tokens[sequence], sequence))
         self._growth.step_done()
         return produced
+
+    def jump(self, plan: StepPlan, sequence: int, tokens: Sequence[int]) -> list[Produced]:
+        """Append tokens that a launched sequence is certain to yield: the first one, and those after
+        it, which are then computed like a prompt's. What the step samples for it is dropped."""
+        request = plan.requests[sequence]
+        plan.samples[sequence] = False
+        request.in_flight -= 1
+        produced = []
+        for token in tokens:
+            produced.append(self._append(request, token, sequence))
+            if produced[-1].finish:
+                return produced
+        del self._decoding[request]
+        self._decodes_changed = True
+        self._prefilling.insert(0, request)  # a stream that runs: before prompts that begin
+        return produced
+
+    def _append(self, request: Request, token: int, sequence: int) -> Produced:
+        """Add a token to an answer, and end the answer if that was its last."""
+        output, constraint = request.output, request.constraint
+        output.append(token)
+        finish = None
+        if token in request.stop_ids and len(output) >= request.params.min_tokens:
+            finish = "stop"
+        elif constraint is not None:
+            finish = constraint.advance(output)
+        if finish is None and len(output) >= request.max_tokens:
+            finish = "length"
+        if finish:
+            self.abort(request)
+        return Produced(request, token, sequence, finish, first=len(output) == 1)
 
     # ---- decodes ----
 
@@ -338,6 +360,8 @@ class Scheduler:
         request.tree_pages = len(match.pages)
         if not request.retractions:
             request.cached_tokens = match.tokens(self.page_tokens)
+        self._admitted += 1
+        request.order = self._admitted
         request.status = Status.RUNNING
         self._prefilling.append(request)
 
@@ -368,8 +392,8 @@ class Scheduler:
 
     def _retract_newest(self) -> None:
         """Take memory from the request admitted last, of those of the lowest priority."""
-        newest_first = [*reversed(self._prefilling), *reversed(self._decoding)]
-        self._retract(min(newest_first, key=lambda request: request.priority))
+        running = (*self._prefilling, *self._decoding)
+        self._retract(min(running, key=lambda request: (request.priority, -request.order)))
         self._growth.ran_short()
 
     def _retract(self, request: Request) -> None:

@@ -108,6 +108,11 @@ class Tokenizer:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
     @property
+    def spells_bytes(self) -> bool:
+        """Whether each token stands for bytes of its own."""
+        return self._bytes is not None
+
+    @property
     def has_chat_template(self) -> bool:
         return bool(self._chat_template)
 

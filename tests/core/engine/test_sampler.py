@@ -28,7 +28,15 @@ def test_logprobs_are_those_of_the_model_where_a_kernel_writes_over_the_logits()
     arrays = {"sample_rows": row, "bias_rows": row, "bias_tokens": one}
     arrays["bias_values"] = np.full(1, 50, dtype=np.float32)
     inputs = SampleInputs(
-        row, row, arrays, everyone=True, greedy=True, penalized=False, biased=True, logprobs=2
+        row,
+        row,
+        arrays,
+        everyone=True,
+        greedy=True,
+        penalized=False,
+        biased=True,
+        constrained=np.empty(0, np.int64),
+        logprobs=2,
     )
     there = {name: torch.from_numpy(array) for name, array in arrays.items()}
     sampled = sampler.sample(torch.zeros(1, 3), inputs, there)
@@ -68,7 +76,15 @@ def test_a_rehearsal_takes_the_memory_of_any_step(monkeypatch: pytest.MonkeyPatc
     arrays = {"sample_sequences": rows, "sample_rows": rows}
     arrays |= {"bias_rows": rows, "bias_tokens": rows, "bias_values": np.zeros(8, np.float32)}
     inputs = SampleInputs(
-        rows, rows, arrays, everyone=False, greedy=True, penalized=False, biased=True, logprobs=1
+        rows,
+        rows,
+        arrays,
+        everyone=False,
+        greedy=True,
+        penalized=False,
+        biased=True,
+        constrained=np.empty(0, np.int64),
+        logprobs=1,
     )
     there = {name: device.upload(array) for name, array in arrays.items()}
     step = peak(lambda: sampler.sample(logits, inputs, there))
