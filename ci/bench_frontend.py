@@ -40,7 +40,7 @@ from inarch.hal.reference.host import cpu_name
 
 STREAMS, BYSTANDERS, ARRIVALS = 512, 64, 600
 OPTIONS = ("--backend", "null", "--served-model-name", "null", "--log-level", "warning",
-           "--max-running-requests", "1024")  # fmt: skip
+           "--max-running-requests", "1024", "--load-format", "dummy")  # fmt: skip
 SMALL = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 64,
          "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
          "head_dim": 32, "torch_dtype": "float32"}  # fmt: skip
@@ -48,7 +48,7 @@ SMALL = {"vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 64,
 
 @dataclass(frozen=True)
 class Cpu:
-    """Processor seconds that a server's two processes have used."""
+    """Processor seconds that a server's engine and its one front end have used."""
 
     frontend: float
     frontend_thread: float  # of the main thread alone: it cannot have more than one core
@@ -56,8 +56,8 @@ class Cpu:
 
     @staticmethod
     def of(pid: int) -> Cpu:
-        (engine,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return Cpu(_seconds(f"/proc/{pid}"), _seconds(f"/proc/{pid}/task/{pid}"),
+        front_end, engine = child(pid, "inarch_server.worker"), child(pid, "inarch.engine.process")
+        return Cpu(_seconds(f"/proc/{front_end}"), _seconds(f"/proc/{front_end}/task/{front_end}"),
                    _seconds(f"/proc/{engine}"))  # fmt: skip
 
     def since(self, before: Cpu) -> Cpu:
@@ -66,6 +66,17 @@ class Cpu:
             self.frontend_thread - before.frontend_thread,
             self.engine - before.engine,
         )
+
+
+def child(pid: int, module: str) -> int:
+    """The process of a server that runs a module."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    (found,) = [
+        int(one)
+        for one in listed
+        if module.encode() in Path(f"/proc/{one}/cmdline").read_bytes().split(b"\0")
+    ]
+    return found
 
 
 def _seconds(folder: str) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from inarch.hal.kv import KVState
 from inarch.hal.op import Kernel
 from inarch.hal.reference.executor import EagerExecutor
 
+FIRST_TELLING = 300  # beyond the single bytes of a dummy tokenizer
+
 
 class NullAttention:
     """Plans by taking note of the batch, as cheaply as can be."""
@@ -26,6 +30,9 @@ class NullAttention:
     capturable = True
 
     def __init__(self, *_: Any) -> None: ...
+
+    def kept_bytes(self, most: StepShape) -> int:
+        return 0
 
     def plan(self, batch: AttentionBatch) -> HostPlan:
         return HostPlan({}, {}, lambda _: batch)
@@ -65,11 +72,13 @@ class LateTransfer:
 class NullDevice(Device):
     torch_device = torch.device("cpu")
 
-    def __init__(self, vocab_size: int, memory_bytes: int, step_s: float) -> None:
+    def __init__(self, vocab_size: int, memory_bytes: int, step_s: float, log: str) -> None:
         self.info = DeviceInfo("null", "null", memory_bytes)
         self._vocab_size = vocab_size
         self._tokens = np.full(4096, 7)
         self._step_s, self._busy_until = step_s, 0.0
+        self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if log else None
+        self._steps = 0
 
     def memory(self) -> MemoryStats:
         return MemoryStats(self.info.memory_bytes, self.info.memory_bytes, 0, 0)
@@ -84,6 +93,10 @@ class NullDevice(Device):
         if not self._step_s:
             return ReadyTransfer(tokens)
         self._busy_until = max(self._busy_until, time.monotonic()) + self._step_s
+        if self._log is not None:
+            os.write(self._log, struct.pack("=d", self._busy_until))
+            tokens = np.full(len(tensor), FIRST_TELLING + self._steps % (self._vocab_size // 2))
+            self._steps += 1
         return LateTransfer(tokens, self._busy_until)
 
     def synchronize(self) -> None: ...
@@ -104,9 +117,16 @@ class NullBackend(Backend):
     name = "null"
 
     def __init__(
-        self, vocab_size: int, memory_bytes: int = 8 << 30, *, step_s: float = 0.0
+        self,
+        vocab_size: int,
+        memory_bytes: int = 8 << 30,
+        *,
+        step_s: float = 0.0,
+        log: str = "",
     ) -> None:
-        self._arguments = (vocab_size, memory_bytes, step_s)
+        """log: a file for the time at which each step ends (float64, on time.monotonic). The number of
+        the step is then what its tokens tell: the first step's are FIRST_TELLING."""
+        self._arguments = (vocab_size, memory_bytes, step_s, log)
 
     def probe(self) -> Probe:
         return Probe(score=1, devices=("null",))

@@ -1,7 +1,7 @@
 """The null backend as a plugin, so that `inarch serve --backend null` runs on it.
 
 Found by whoever has this folder, and metadata that names this module, on PYTHONPATH: see
-bench_frontend.py. A step lasts INARCH_NULL_STEP_MS.
+bench_frontend.py. A step lasts INARCH_NULL_STEP_MS, and is noted in the file INARCH_NULL_LOG.
 """
 
 from __future__ import annotations
@@ -24,4 +24,5 @@ def inarch_backends() -> Sequence[Backend]:
     from null_backend import NullBackend
 
     step_ms = float(os.environ.get("INARCH_NULL_STEP_MS", "0"))
-    return [NullBackend(VOCABULARY, step_s=step_ms / 1000)]
+    log = os.environ.get("INARCH_NULL_LOG", "")
+    return [NullBackend(VOCABULARY, step_s=step_ms / 1000, log=log)]

@@ -28,9 +28,11 @@ from inarch.hal.device import Device, DeviceInfo, MemoryStats, ReadyTransfer, Tr
 from inarch.hal.kv import KVHeads, KVSpec, KVState
 from inarch.hal.ops import OPS
 from inarch.hal.reference.attention import ReferenceAttention
-from inarch_triton.attention import GLUON, TritonAttention, processors
+from inarch_triton.attention import TritonAttention
+from inarch_triton.attention_launch import GLUON
 from inarch_triton.kernels import kernels
 from inarch_triton.kv import PagedKVStore
+from inarch_triton.options import processors
 from inarch_triton.tiles import Tile, choose_tile
 
 SPEC = AttentionSpec(32, 8, 128, 128, 128**-0.5, torch.bfloat16)

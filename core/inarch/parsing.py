@@ -90,7 +90,7 @@ class ToolFormat(Protocol):
 
     @property
     def special(self) -> bool:
-        """Whether its markers are special tokens, which the text must keep then."""
+        """Whether its markers are special tokens, for some models at least: the text keeps them."""
 
     @property
     def reasons(self) -> bool:

@@ -24,7 +24,11 @@ from inarch_server.response_format import ResponseFormat
 # Names go into grammars, markers and URLs of others: nothing that any of these could misread.
 ToolName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.:/-]{1,128}$")]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
+NO_ARGUMENTS: dict[str, Any] = {
+    "type": "object",
+    "properties": {},
+    "additionalProperties": False,
+}
 LEGACY = "it is the older form of tools and tool_choice: use those"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import msgspec
 
@@ -94,10 +95,12 @@ class Control:
 
     async def messages(self) -> AsyncIterator[Orders | Reports]:
         """Until the other end has gone."""
-        while line := await self._reader.readline():
-            yield _decode(line)
+        with suppress(ConnectionError):  # it had not read all before it ended
+            while line := await self._reader.readline():
+                yield _decode(line)
 
     async def close(self) -> None:
         """After what was sent has gone out."""
         self._writer.close()
-        await self._writer.wait_closed()
+        with suppress(ConnectionError):
+            await self._writer.wait_closed()

@@ -57,9 +57,7 @@ async def decisions(request: web.Request) -> web.Response:
     body = await read_body(request, DecisionRequest)
     service.check_model(body.model)
     messages = to_messages(body.input)
-    asked = await asyncio.to_thread(_ask, service.engine, messages, body.questions)
-    for number, one in enumerate(asked):  # says by name which one is too long
-        await tokenize(service.engine, {f"questions[{number}]": list(one.prompt)})
+    asked = await _ask(service.engine, messages, body.questions)
     shares, usage = await _shares(request, service, asked, body.terms(service.config))
     answers = [
         {**_answer(one.question, likelihoods(one.answers, found)), "name": one.question.name}
@@ -68,16 +66,26 @@ async def decisions(request: web.Request) -> web.Response:
     return json_response({"answers": answers, "model": service.model, "usage": usage})
 
 
-def _ask(engine: AsyncEngine, messages: Messages, questions: Sequence[AnyQuestion]) -> list[Asked]:
-    return [_asked(engine, messages, question) for question in questions]
+async def _ask(
+    engine: AsyncEngine, messages: Messages, questions: Sequence[AnyQuestion]
+) -> list[Asked]:
+    def work() -> dict[str, str | list[Any]]:
+        return {
+            f"questions[{number}]": _prompt(engine, messages, question)
+            for number, question in enumerate(questions)
+        }
+
+    prompts = await tokenize(engine, await asyncio.to_thread(work), special=False)
+    asked = []
+    for question, prompt in zip(questions, prompts, strict=True):
+        texts = _texts(question)
+        answers = [tuple(engine.tokenizer.encode(t, add_special_tokens=False)) for t in texts]
+        asked.append(Asked(question, prompt.ids, answers, branchings(answers)))
+    return asked
 
 
-def _asked(engine: AsyncEngine, messages: Messages, question: AnyQuestion) -> Asked:
-    text = _without_reasoning(engine, render(engine, _conversation(messages, question)))
-    tokenizer = engine.tokenizer
-    answers = [tuple(tokenizer.encode(a, add_special_tokens=False)) for a in _texts(question)]
-    prompt = tokenizer.encode(text, add_special_tokens=False)
-    return Asked(question, prompt, answers, branchings(answers))
+def _prompt(engine: AsyncEngine, messages: Messages, question: AnyQuestion) -> str:
+    return _without_reasoning(engine, render(engine, _conversation(messages, question)))
 
 
 def _conversation(messages: Messages, question: AnyQuestion) -> Conversation:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
+from pathlib import Path
 
 import inarch.errors
 from inarch.config import EngineConfig, dump
 from inarch.errors import InarchError
 from inarch_server.control import Control, Draining, Failed, Orders, Ready
+
+METRICS_DIR = "INARCH_METRICS_DIR"  # environment of a front end
 
 
 class FrontEnd:
@@ -25,14 +29,18 @@ class FrontEnd:
         self.retired = False  # it is meant to end
 
     @classmethod
-    async def start(cls, config: EngineConfig, listener: socket.socket) -> FrontEnd:
-        """Start a process for a resolved configuration, on a bound socket."""
+    async def start(cls, config: EngineConfig, listener: socket.socket, metrics: Path) -> FrontEnd:
+        """Start a process for a resolved configuration, on a bound socket.
+
+        metrics: a folder in which the front ends of a server count together.
+        """
         ours, theirs = socket.socketpair()
         try:
             descriptors = listener.fileno(), theirs.fileno()
+            environment = {**os.environ, METRICS_DIR: str(metrics)}
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "inarch_server.worker", *map(str, descriptors),
-                stdin=PIPE, pass_fds=descriptors, process_group=0,
+                stdin=PIPE, pass_fds=descriptors, process_group=0, env=environment,
             )  # fmt: skip
         finally:
             theirs.close()
@@ -74,12 +82,12 @@ class FrontEnd:
         """End the process by force, if it is there."""
         if self._process.returncode is None:
             self._process.kill()
-        await self.ended
+        await asyncio.shield(self.ended)
 
     async def _listen(self) -> None:
         async for report in self._control.messages():
             match report:
-                case Ready() | Failed():
+                case Ready() | Failed() if not self._ready.done():
                     self._ready.set_result(report)
                 case Draining():
                     self._draining.set_result(report.running)

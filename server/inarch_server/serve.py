@@ -57,6 +57,7 @@ async def serve(
     async def say_goodbye(_: web.Request, response: web.StreamResponse) -> None:
         if stop.asked.is_set():
             response.force_close()
+            response.headers["Connection"] = "close"
 
     app.on_response_prepare.append(say_goodbye)
     await runner.setup()

@@ -7,10 +7,12 @@ and stop; again: stop at once. SIGHUP: replace all other processes one after the
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import signal
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -74,6 +76,7 @@ class Supervisor:
         self._engine: Incarnation | None = None
         self._front_ends: set[FrontEnd] = set()  # those that retire too
         self._tending: set[asyncio.Task[None]] = set()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
         """Until `stop` is asked for, or it is no use any more: then InarchError is raised."""
@@ -83,10 +86,10 @@ class Supervisor:
             click.echo(banner)
             await self._until_asked()
             await self._drain()
+            if self._failed.done():
+                await self._failed
         finally:
-            for task in self._tending:
-                task.cancel()
-            await asyncio.gather(*self._tending, return_exceptions=True)
+            await self._stop_tending(self._tending)
             await asyncio.gather(*(one.stop() for one in self._front_ends))
             await self._keeper.stop()
 
@@ -118,12 +121,16 @@ class Supervisor:
         front_ends = [task.result() for task in starting]
         for one in front_ends:
             self._tend(self._watch(one))
-        self._tend(self._keeper.keep())
+        self._keeping = self._tend(self._keeper.keep())
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGHUP, lambda: self._tend(self._renew())
+        )
         return front_ends[0].banner
 
     async def _open(self) -> FrontEnd:
         """A front end that lets clients in. Raises InarchError: why it cannot."""
-        one = await FrontEnd.start(self._config, self._listener)
+        metrics = Path(self._keeper.folder, "metrics")
+        one = await FrontEnd.start(self._config, self._listener, metrics)
         self._front_ends.add(one)
         if self._engine is not None:
             one.tell(EngineBegins(self._engine))
@@ -138,20 +145,25 @@ class Supervisor:
     # ---- go on ----
 
     async def _until_asked(self) -> None:
-        """Keep all alive; raises what makes that useless."""
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._tend(self._renew()))
+        """Until the user wants the server to stop, or it cannot go on."""
         asked = asyncio.create_task(self._stop.asked.wait())
-        while not asked.done():
-            ended, _ = await asyncio.wait(
-                {asked, *self._tending}, return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in ended - {asked}:
-                self._tending.discard(task)
-                if error := task.exception():
-                    self._tell(NoMoreEngine(str(error)))
-                    await self._drain()
-                    raise error
+        either: set[asyncio.Future[Any]] = {asked, self._failed}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+
+    def _tend(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tending.add(task)
+        task.add_done_callback(self._tended)
+        return task
+
+    def _tended(self, task: asyncio.Task[None]) -> None:
+        self._tending.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self._tell(NoMoreEngine(str(error)))
+        if not self._failed.done():
+            self._failed.set_exception(error)
 
     async def _watch(self, one: FrontEnd) -> None:
         """Put another one in the place of a front end that ends without having been asked to."""
@@ -159,44 +171,43 @@ class Supervisor:
         self._front_ends.discard(one)
         if one.retired:
             return
-        log.error(
-            "a front end ended with code %s; its connections are lost, and it is replaced", code
-        )
-        failures = 0
-        while True:
+        log.error("a front end ended with code %s; another one takes its place", code)
+        for failures in itertools.count(1):
             try:
                 self._tend(self._watch(await self._open()))
+                return
             except InarchError as error:
-                failures += 1
                 log.error("a front end could not be started: %s", error)
                 if failures == MOST_FAILURES:
                     raise
-                await asyncio.sleep(min(2.0 ** (failures - 1), LONGEST_PAUSE_S))
-            else:
-                return
+            await asyncio.sleep(min(2.0 ** (failures - 1), LONGEST_PAUSE_S))
 
     async def _renew(self) -> None:
         """Replace every front end, one after the other, and then the engine."""
         log.info("all processes are replaced, as asked")
-        for old in [one for one in self._front_ends if not one.retired]:
-            new = await self._open()
-            self._tend(self._watch(new))
-            old.retired = True
-            old.tell(Retire())
+        try:
+            for old in [one for one in self._front_ends if not one.retired]:
+                self._tend(self._watch(await self._open()))
+                old.retired = True
+                old.tell(Retire())
+        except InarchError as error:
+            log.error("nothing more is replaced, a new front end could not be started: %s", error)
+            return
         self._keeper.renew()
-
-    def _tend(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tending.add(asyncio.create_task(work))
 
     # ---- stop ----
 
     async def _drain(self) -> None:
         """Let front ends finish what runs, for as long as the user has patience."""
         self._listener.close()
+        # An engine that dies is replaced to the last, but nobody else is.
+        await self._stop_tending(self._tending - {self._keeping})
         front_ends = list(self._front_ends)
         for one in front_ends:
             one.retired = True
             one.tell(Drain())
+        if not front_ends:
+            return
         ended = asyncio.create_task(asyncio.wait([one.ended for one in front_ends]))
         if running := sum(await asyncio.gather(*(one.draining() for one in front_ends))):
             click.echo(
@@ -213,3 +224,9 @@ class Supervisor:
             await asyncio.wait({ended}, timeout=LAST_WORDS_S)
         for task in (ended, insisted):
             task.cancel()
+
+    async def _stop_tending(self, tasks: Iterable[asyncio.Task[None]]) -> None:
+        tasks = list(tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -112,7 +112,6 @@ def test_without_formats_all_is_content():
 class Both(Hermes):
     """A format of calls that tells reasoning apart itself."""
 
-    special = True
     reasons = True
 
     def parser(self, tools):
@@ -128,7 +127,9 @@ def test_a_format_that_tells_reasoning_apart_itself_is_used_alone():
 
 
 def test_special_tokens_are_kept_only_for_a_format_that_is_in_use():
-    assert not Formats(Hermes(), Thinking("think")).special([WEATHER])
-    assert Formats(Both()).special([WEATHER])
-    assert not Formats(Both()).special([])
-    assert Formats(None, Thinking("think", special=True)).special([])
+    plain = Thinking("think", special=False)
+    assert Formats(Hermes(), plain).special([WEATHER])
+    assert not Formats(Hermes(), plain).special([])
+    assert Formats(None, Thinking("think")).special([])
+    assert not Formats(None, plain).special([WEATHER])
+    assert not Formats().special([WEATHER])

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ PATIENCE_S = 60.0
 class ServerProcess:
     """Used as a context manager; leaving it stops the server and checks that it ended well."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
             [INARCH, "serve", "--port", "0", *arguments],
             # Tests share the machine; threads that wait for one another would mostly wait.
-            env={"OMP_NUM_THREADS": "1", **os.environ},
+            env={"OMP_NUM_THREADS": "1", **os.environ, **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -78,6 +78,22 @@ class ServerProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    def children(self, module: str) -> list[int]:
+        """Process ids of the server's processes that run a module."""
+        listed = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(pid) for pid in listed if _runs(int(pid), module)]
+
+    @property
+    def engine(self) -> int:
+        """Process id of the engine; there is none for a moment after it has died."""
+        eventually(lambda: len(self.children("inarch.engine.process")) == 1)
+        (engine,) = self.children("inarch.engine.process")
+        return engine
+
+    @property
+    def front_ends(self) -> list[int]:
+        return self.children("inarch_server.worker")
+
     def signal(self, number: signal.Signals) -> None:
         if self._process.poll() is None:
             self._process.send_signal(number)
@@ -122,6 +138,13 @@ class ServerProcess:
         found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
         assert found, text
         return float(found[1])
+
+
+def _runs(pid: int, module: str) -> bool:
+    try:
+        return module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except FileNotFoundError:
+        return False
 
 
 def eventually(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:

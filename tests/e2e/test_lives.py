@@ -13,20 +13,9 @@ from .process import INARCH, ServerProcess, eventually
 LONG_STREAM = {"prompt": "Once", "max_tokens": 200, "ignore_eos": True, "stream": True}
 
 
-def engine_of(server: ServerProcess) -> int:
-    """Process id of the server's engine."""
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    (engine,) = [int(child) for child in children if _is_engine(int(child))]
-    return engine
-
-
-def _is_engine(pid: int) -> bool:
-    return b"inarch.engine.process" in Path(f"/proc/{pid}/cmdline").read_bytes()
-
-
 def test_sigterm_lets_a_stream_finish_and_leaves_no_process_behind() -> None:
     with ServerProcess() as server:
-        engine = engine_of(server)
+        engine = server.engine
         connection = server.send("POST", "/v1/completions", LONG_STREAM)
         response = connection.getresponse()
         server.signal(signal.SIGTERM)
@@ -51,32 +40,18 @@ def test_a_second_signal_stops_at_once() -> None:
         connection.close()
 
 
-def test_when_the_engine_dies_streams_end_with_an_error_and_health_says_503() -> None:
-    with ServerProcess() as server:
-        endless = {**LONG_STREAM, "max_tokens": 1_000_000}
-        connection = server.send("POST", "/v1/completions", endless)
-        response = connection.getresponse()
-        os.kill(engine_of(server), signal.SIGKILL)
-        *_, error, done, _ = response.read().decode().split("\n\n")
-        connection.close()
-        assert done == "data: [DONE]"
-        assert json.loads(error.removeprefix("data: "))["error"]["code"] == "engine_dead"
-        for method, path in (("GET", "/health"), ("POST", "/v1/completions")):
-            status, answer = server.ask(method, path, {"prompt": "x"})
-            assert (status, answer["error"]["code"]) == (503, "engine_dead")
-
-
-def test_an_engine_does_not_outlive_its_server() -> None:
-    with ServerProcess() as server:
-        engine = engine_of(server)
+def test_no_process_outlives_its_server() -> None:
+    with ServerProcess("--api-workers", "2") as server:
+        others = [server.engine, *server.front_ends]
+        assert len(others) == 3
         os.kill(server.pid, signal.SIGKILL)
         server.expected_exit = -signal.SIGKILL
-        eventually(lambda: not Path(f"/proc/{engine}").exists() or _is_gone(engine))
+        eventually(lambda: all(map(_is_gone, others)))
 
 
-def test_an_engine_that_works_does_not_outlive_its_server_either() -> None:
+def test_no_process_that_works_outlives_its_server_either() -> None:
     with ServerProcess() as server:
-        engine = engine_of(server)
+        others = [server.engine, *server.front_ends]
         endless = {
             "prompt": [5] * 40,
             "max_tokens": 1900,
@@ -88,13 +63,31 @@ def test_an_engine_that_works_does_not_outlive_its_server_either() -> None:
         connection.getresponse().read(1)
         os.kill(server.pid, signal.SIGKILL)
         server.expected_exit = -signal.SIGKILL
-        eventually(lambda: not Path(f"/proc/{engine}").exists() or _is_gone(engine))
+        eventually(lambda: all(map(_is_gone, others)))
         connection.close()
 
 
+def test_an_engine_that_dies_while_a_server_drains_is_replaced_too() -> None:
+    with ServerProcess("--drain-timeout", "600") as server:
+        connection = server.send("POST", "/v1/completions", {**LONG_STREAM, "max_tokens": 500})
+        response = connection.getresponse()
+        assert response.read(1)
+        server.signal(signal.SIGTERM)
+        eventually(lambda: "a second signal stops at once" in server.output)
+        os.kill(server.engine, signal.SIGKILL)
+        *_, last, done, _ = response.read().decode().split("\n\n")
+        connection.close()
+        assert done == "data: [DONE]"
+        choice = json.loads(last.removeprefix("data: "))["choices"][0]
+        assert choice["finish_reason"] == "length"
+
+
 def _is_gone(pid: int) -> bool:
-    """Ended, though nobody has asked for its exit code yet."""
-    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    """Ended, though nobody may have asked for its exit code yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 def test_a_prompt_longer_than_the_kv_memory_is_a_400() -> None:
@@ -105,6 +98,18 @@ def test_a_prompt_longer_than_the_kv_memory_is_a_400() -> None:
         # What fits is served, and more of it than fits at once too.
         body = {"prompt": [[5] * 100] * 8, "max_tokens": 40, "ignore_eos": True}
         assert server.post("/v1/completions", body)["usage"]["completion_tokens"] == 320
+
+
+def test_a_server_that_is_interrupted_while_it_starts_ends_quietly() -> None:
+    command = [INARCH, "serve", "--port", "0", "--api-workers", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    others = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    eventually(lambda: len(others.read_text().split()) == 3)
+    children = [int(child) for child in others.read_text().split()]
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "")
+    assert all(map(_is_gone, children))
 
 
 def _fails(*arguments: str) -> str:
@@ -124,3 +129,11 @@ def test_a_port_in_use_is_told_before_the_model_is_loaded(server: ServerProcess)
 
 def test_a_model_that_is_not_there_is_a_sentence_not_a_traceback() -> None:
     assert "/no/such/model" in _fails("/no/such/model", "--port", "0")
+
+
+def test_what_a_front_end_cannot_do_is_told_once(tmp_path: Path) -> None:
+    template = tmp_path / "broken.jinja"
+    template.write_text("{% if %}")
+    message = _fails("--port", "0", "--api-workers", "3", "--chat-template", str(template))
+    assert message.count("error: ") == 1
+    assert "--chat-template: line 1" in message

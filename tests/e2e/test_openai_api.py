@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from typing import Any
+import re
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import openai
 import pytest
+from pydantic import BaseModel, Field
 
 from .process import ServerProcess
 
@@ -180,13 +182,117 @@ def test_openais_asynchronous_client_gets_many_streams_at_once(server: ServerPro
         assert answer == alone["choices"][0]["message"]["content"]
 
 
-def test_an_answer_ends_where_a_pattern_matches(server: ServerProcess) -> None:
+class Trip(BaseModel):
+    city: Literal["Rome", "Oslo"]
+    days: Annotated[int, Field(ge=1, le=9)]
+    by: list[Literal["train", "boat"]] = Field(min_length=1, max_length=2)
+
+
+TOOL = {
+    "type": "function",
+    "function": {"name": "book", "parameters": Trip.model_json_schema()},
+}
+CLOCK = {"type": "function", "function": {"name": "clock"}}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_every_sample_fits_its_schema_however_hot_it_is(server: ServerProcess, seed: int) -> None:
     with server.openai() as client:
-        answer = client.completions.create(
+        answer = client.chat.completions.parse(
             model=client.models.list().data[0].id,
-            prompt="1, 2, 3, 4, ",
-            max_tokens=40,
-            temperature=0,
-            extra_body={"stop_regex": ["[0-9]+, [0-9]+"], "priority": 3, "cache_salt": "mine"},
+            messages=messages("Where to?"),
+            response_format=Trip,
+            temperature=1.9,
+            seed=seed,
+            n=4,
         )
-    assert answer.choices[0].finish_reason in ("stop", "length")
+    for choice in answer.choices:
+        assert choice.finish_reason == "stop"
+        assert isinstance(choice.message.parsed, Trip)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_calls_fit_the_schemas_of_their_tools(
+    server: ServerProcess, path: str, stream: bool
+) -> None:
+    with server.openai() as client:
+        model = client.models.list().data[0].id
+        for seed in range(3):
+            options: dict[str, Any] = {"model": model, "temperature": 1.9}
+            if path == RESPONSES:
+                options |= {"input": "Where to?", "tool_choice": "required"}
+                options["tools"] = [
+                    {"type": "function", **tool["function"]} for tool in (TOOL, CLOCK)
+                ]
+                options["extra_body"] = {"seed": seed}
+                if stream:
+                    with client.responses.stream(**options) as events_:
+                        response: Any = events_.until_done().get_final_response()
+                else:
+                    response = client.responses.create(**options)
+                made = [(item.name, item.arguments) for item in response.output]
+            else:
+                options |= {"messages": messages("Where to?"), "tools": [TOOL, CLOCK], "seed": seed}
+                options["tool_choice"] = "required"
+                if stream:
+                    with client.chat.completions.stream(**options) as chunks:
+                        choice: Any = chunks.until_done().get_final_completion().choices[0]
+                else:
+                    choice = client.chat.completions.create(**options).choices[0]
+                assert choice.finish_reason == "tool_calls"
+                made = [(c.function.name, c.function.arguments) for c in choice.message.tool_calls]
+            assert made
+            for name, arguments in made:
+                if name == "book":
+                    Trip.model_validate_json(arguments)
+                else:
+                    assert (name, json.loads(arguments)) == ("clock", {})
+
+
+def test_a_named_tool_is_called_once(server: ServerProcess) -> None:
+    choice = {"type": "function", "function": {"name": "book"}}
+    body = {"messages": messages("Hi"), "tools": [TOOL, CLOCK], "tool_choice": choice}
+    (call,) = server.post(CHAT, {**body, "seed": 1})["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["name"] == "book"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_beside_tools_an_answer_is_a_call_or_fits_its_format(
+    server: ServerProcess, seed: int
+) -> None:
+    format = {"type": "json_schema", "json_schema": {"schema": Trip.model_json_schema()}}
+    body = {"messages": messages("Where to?"), "tools": [CLOCK], "response_format": format}
+    answer = server.post(CHAT, {**body, "temperature": 1.9, "seed": seed})
+    message = answer["choices"][0]["message"]
+    if "tool_calls" not in message:
+        Trip.model_validate_json(message["content"])
+
+
+def test_a_constraint_holds_beside_log_probabilities_and_stops(server: ServerProcess) -> None:
+    body = {"prompt": "It was ", "max_tokens": 30, "logprobs": 1, "n": 2, "temperature": 1.9}
+    pattern = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    for choice in server.post(COMPLETIONS, {**body, "regex": pattern})["choices"]:
+        assert re.fullmatch(pattern, choice["text"])
+        assert "".join(choice["logprobs"]["tokens"]).startswith(choice["text"])
+    for choice in server.post(COMPLETIONS, {**body, "regex": pattern, "stop": "-"})["choices"]:
+        assert re.fullmatch("[0-9]{4}", choice["text"])
+
+
+def test_what_cannot_be_held_to_is_refused_with_the_reason(server: ServerProcess) -> None:
+    format = {"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}
+    for stream in (False, True):
+        body = {"messages": messages("Hi"), "response_format": format, "stream": stream}
+        status, answer = server.ask("POST", CHAT, body)
+        assert status == 400
+        assert "nonsense" in answer["error"]["message"]
+
+
+def test_an_answer_ends_where_a_pattern_matches(server: ServerProcess) -> None:
+    body = {"prompt": "1, 2, 3, 4, ", "max_tokens": 60, "seed": 1, "ignore_eos": True}
+    free = continued(server, body.pop("prompt"), **body)["text"]
+    pattern = re.escape(free[10:14])
+    cut = continued(server, "1, 2, 3, 4, ", **body, stop_regex=[pattern], priority=3)
+    end = re.search(pattern, free)
+    assert end is not None
+    assert (cut["finish_reason"], cut["text"]) == ("stop", free[: end.start()])

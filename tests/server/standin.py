@@ -238,8 +238,9 @@ class StandIn:
             if self.fail_after is not None and count > self.fail_after:
                 raise InarchError("the device is on fire")
             token = self._token(prompt, count, params)
-            piece, reason, matched = text.push([token]), None, None
-            if token == EOS and not params.ignore_eos:
+            ends = token == EOS and not params.ignore_eos  # not part of the text
+            piece, reason, matched = "" if ends else text.push([token]), None, None
+            if ends:
                 reason, matched = "stop", EOS
             elif text.matched is not None:
                 reason, matched = "stop", text.matched

@@ -117,6 +117,27 @@ def test_a_stream_goes_on_to_its_end(engine: StandIn) -> None:
     connection.close()
 
 
+def test_who_is_about_to_ask_a_front_end_that_retires_is_answered(
+    engine: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inarch_server.serve.HAND_OVER_S", PATIENCE_S)
+    life = Life(engine)
+    eventually(life.listens)
+    connection = life.connect()
+    connection.request("GET", "/v1/models")
+    assert connection.getresponse().read()
+    life.stop.patience_s = None
+    life.ask_to_stop()
+    eventually(lambda: life.listener.fileno() == -1)
+    post(connection, {"prompt": "the answer"})
+    response = connection.getresponse()
+    assert (response.status, response.headers["Connection"]) == (200, "close")
+    assert json.loads(response.read())["choices"][0]["text"] == "the answer"
+    life.ask_to_stop()
+    life.end()
+    connection.close()
+
+
 @pytest.mark.parametrize("impatient", [False, True], ids=["drain timeout", "second signal"])
 def test_patience_ends_by_timeout_or_when_the_user_insists(
     engine: StandIn, impatient: bool

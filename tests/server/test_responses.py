@@ -205,6 +205,22 @@ def test_calls_and_their_results_go_on_by_id_or_by_items() -> None:
     )
 
 
+def test_items_of_one_turn_are_one_message_and_those_of_two_are_two() -> None:
+    def thought(text: str) -> dict[str, Any]:
+        return {"type": "reasoning", "content": [{"type": "reasoning_text", "text": text}]}
+
+    turns = [
+        {"role": "user", "content": "a"},
+        thought("1"),
+        {"role": "assistant", "content": "b"},
+        thought("2"),
+        {"role": "assistant", "content": "c"},
+    ]
+    with Server(talker("x")) as server:
+        server.post(PATH, {"input": turns})
+        assert prompt_of(server) == "user: a\nassistant: 1b\nassistant: 2c\nassistant: "
+
+
 def test_parts_of_text_are_joined_and_a_developer_is_a_system() -> None:
     turns = [
         {"role": "developer", "content": [{"type": "input_text", "text": "a"}]},

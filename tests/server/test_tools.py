@@ -19,7 +19,7 @@ CHAT = "/v1/chat/completions"
 ASK = {"messages": messages("Hi"), "tools": [WEATHER, CLOCK]}
 TOOLS = [
     Tool("weather", SCHEMA, "Tell the weather"),
-    Tool("clock", {"type": "object", "properties": {}}),
+    Tool("clock", {"type": "object", "properties": {}, "additionalProperties": False}),
 ]
 
 
@@ -77,6 +77,17 @@ def test_a_name_that_is_no_tool_is_content() -> None:
         choice = server.post(CHAT, ASK).json["choices"][0]
     assert choice["message"] == {"role": "assistant", "content": says}
     assert choice["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_might_have_become_a_call_is_content_when_the_answer_ends(stream: bool) -> None:
+    with Server(talker("Look: <tool_c")) as server:
+        answer = server.post(CHAT, {**ASK, "stream": stream})
+    if stream:
+        said = "".join(e["choices"][0]["delta"].get("content", "") for e in answer.events)
+    else:
+        said = answer.json["choices"][0]["message"]["content"]
+    assert said == "Look: <tool_c"
 
 
 def test_a_call_that_max_tokens_cuts_ends_for_length() -> None:

@@ -2,11 +2,15 @@
 
 A graph is captured when its bucket is first met, or while there is nothing to do, right after that
 step has run eagerly on the same buffers (which also compiles what it needs). All graphs share the
-memory that inputs are copied to and one pool, where each overwrites what the last one left.
+memory that inputs are copied to.
+
+Running out of memory costs speed, no answer: when a graph cannot be captured, no more are tried; when
+a step that runs as it comes finds no memory, all graphs go and it has theirs.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,24 +19,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.hal.executor import Step, StepInputs, StepShape
+from inarch.hal.executor import Kept, Step, StepInputs, StepShape
 from inarch.hal.kv import KVState
 from inarch.hal.packing import Packing, pack
 from inarch_nvidia.buckets import bucket, shapes
+from inarch_nvidia.recorder import Recorded, Recorder, out_of_memory
 from inarch_nvidia.transfer import pinned
 
 # All that the largest captured step reads, some 100 KiB for each kind of attention, and what else
 # comes with it.
 INPUT_BYTES = 4 << 20
+# Of a graph, beside the pool. Measured on an H200 (2026-11-22): 0.87 MiB with 331 kernels.
+GRAPH_BYTES = 2 << 20
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Graph:
     """A captured step, and everything that is baked into it."""
 
-    replayed: torch.cuda.CUDAGraph
+    recorded: Recorded
     addresses: tuple[Any, ...]  # of its inputs and of the buffers of its plans
-    logits: Tensor  # in the pool: overwritten by whichever graph runs next
 
 
 @dataclass(frozen=True)
@@ -46,14 +54,14 @@ class Inputs:
 class GraphExecutor:
     """Serves one decoder and one KV state, whose addresses are in the graphs."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, recorder: Recorder | None = None) -> None:
         self._device = device
+        self._recorder = Recorder(device) if recorder is None else recorder
         # One for all shapes: a step's copy begins when the step before has run.
         self._buffer = torch.zeros(INPUT_BYTES, dtype=torch.uint8, device=device)
         self._inputs: dict[StepShape, Inputs] = {}
-        self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(device)
         self._graphs: dict[StepShape, Graph] = {}
+        self._capturing = True
         self._kv: KVState = None
 
     @property
@@ -65,7 +73,14 @@ class GraphExecutor:
         return bucket(shape)
 
     def unprepared(self, most: StepShape) -> StepShape | None:
+        if not self._capturing:
+            return None
         return next((shape for shape in shapes(most) if shape not in self._inputs), None)
+
+    def kept(self, most: StepShape) -> Kept | None:
+        captured = shapes(most)
+        tokens, seqs = (max(getattr(s, name) for s in captured) for name in ("tokens", "seqs"))
+        return Kept(StepShape(tokens, seqs, tokens), len(captured) * GRAPH_BYTES)
 
     # ---- inputs ----
 
@@ -107,7 +122,7 @@ class GraphExecutor:
     ) -> tuple[Tensor, KVState]:
         addresses = addresses_of(shape, inputs)
         if addresses is None:
-            return step(inputs, kv)
+            return self._eager(step, inputs, kv)
         graph = self._graphs.get(shape)
         if graph is None:
             return self._first(step, shape, inputs, kv, addresses)
@@ -117,8 +132,7 @@ class GraphExecutor:
                 f"{graph.addresses} became {addresses}, the KV state is "
                 f"{'the same' if kv is self._kv else 'another'}"
             )
-        graph.replayed.replay()
-        return graph.logits, kv
+        return graph.recorded.replay(), kv
 
     def _first(
         self,
@@ -129,15 +143,43 @@ class GraphExecutor:
         addresses: tuple[Any, ...],
     ) -> tuple[Tensor, KVState]:
         """Run a step as it comes and capture it for the next time."""
-        logits, kv = step(inputs, kv)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(
-            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-        ):
-            captured, kv = step(inputs, kv)
-        self._graphs[shape] = Graph(graph, addresses, unowned(captured))
-        self._kv = kv
+        logits, kv = self._eager(step, inputs, kv)
+        if not self._capturing:
+            return logits, kv
+        try:
+            recorded = self._recorder.record(lambda: step(inputs, kv)[0])
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            self._stop(
+                f"capture steps of {shape.tokens} tokens",
+                f"no more than {len(self._graphs)} shapes are",
+            )
+        else:
+            self._graphs[shape] = Graph(recorded, addresses)
+            self._kv = kv
         return logits, kv
+
+    def _eager(self, step: Step, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
+        """Run a step as it comes; a second time, which writes the same again, without any graphs."""
+        try:
+            return step(inputs, kv)
+        except RuntimeError as error:
+            if not self._graphs or not out_of_memory(error):
+                raise
+        # Here the error is gone, and so are the tensors of the step that it held.
+        self._graphs.clear()
+        self._recorder.reclaim()
+        self._stop(f"run a step of {len(inputs.token_ids)} tokens", "none is")
+        return step(inputs, kv)
+
+    def _stop(self, what: str, left: str) -> None:
+        self._capturing = False
+        log.warning(
+            "there was too little memory on the device to %s: %s captured from now on, any other step is "
+            "launched piece by piece, which is slower; give it more room: lower --memory-share, "
+            "--kv-tokens or --max-step-tokens, or end what else is on the device", what, left,
+        )  # fmt: skip
 
 
 def addresses_of(shape: StepShape, inputs: StepInputs) -> tuple[Any, ...] | None:
@@ -153,23 +195,3 @@ def addresses_of(shape: StepShape, inputs: StepInputs) -> tuple[Any, ...] | None
         return None
     given = (inputs.token_ids, inputs.positions, inputs.last_token)
     return (*(tensor.data_ptr() for tensor in given), *plans)
-
-
-def unowned(tensor: Tensor) -> Tensor:
-    """The same contiguous memory without keeping it: graphs of one pool may then share it."""
-
-    assert tensor.dtype == torch.float32
-    assert tensor.is_contiguous()
-    return torch.as_tensor(Memory(tensor), device=tensor.device)
-
-
-class Memory:
-    """Where a tensor lies, in the words by which libraries hand arrays to each other."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.__cuda_array_interface__ = {
-            "version": 3,
-            "shape": tuple(tensor.shape),
-            "typestr": "<f4",
-            "data": (tensor.data_ptr(), False),
-        }

@@ -11,13 +11,10 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-import triton
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from inarch.hal.attention import (
     AttentionBatch,
@@ -27,17 +24,17 @@ from inarch.hal.attention import (
     Rotation,
 )
 from inarch.hal.device import Device
+from inarch.hal.executor import StepShape
 from inarch.hal.kv import NULL_PAGE, KVState, KVStore
 from inarch.hal.reference.grouping import query_slots
-from inarch_triton.attention_kernel import attention_kernel, merge_kernel
-from inarch_triton.options import launch_options
+from inarch_triton.attention_launch import GLUON, Launch, Launcher
+from inarch_triton.options import processors
 from inarch_triton.rotary_write import OURS, rope_write
 from inarch_triton.shared import LEAST_SEQS, SharedWork, most_slots, no_work, share, shared_shape
 from inarch_triton.tiles import (
     Tile,
     choose_tile,
     for_shared_prefixes,
-    kernel_options,
     long_rows,
     padded,
     short_rows,
@@ -54,31 +51,6 @@ from inarch_triton.work import (
 )
 
 FEW = 16  # query tokens of a sequence that still counts as short
-LOG2_E = 1.4426950408889634
-MERGED = 32  # rows of chunks that a merging program loads at once
-INTERPRETED = triton.knobs.runtime.interpret
-# Gluon is experimental: it is imported where it is used, and may be missing elsewhere.
-TRITON = tuple(int(part) for part in triton.__version__.split(".")[:2])
-GLUON = TRITON >= (3, 6) and not INTERPRETED
-
-Pages = tuple[Any, Any]  # K and V of a layer: tensors, or descriptors of one sort
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One launch of the kernel: its work (see work.py) and room for the chunks of cut tiles."""
-
-    tile: Tile
-    tile_tokens: int
-    items: Tensor
-    jobs: Tensor
-    tree: Tensor | None  # int64 [T, 2]: ancestors, position
-    parts: Tensor  # float32 [slots, G, rows, padded value_dim]
-    part_lse: Tensor  # float32 [slots, G, rows]
-    counters: Tensor  # int32 [slots, G], zero between launches
-    merged_rows: int  # of tiles whose last program merges their chunks; 0: merge_kernel does
-    members: Tensor | None = None  # int32: the query tokens that items of shared prefixes name
-    before: Launch | None = None  # the one whose parts the items take up
 
 
 @dataclass(frozen=True)
@@ -129,10 +101,9 @@ class TritonAttention:
         self._page_tokens = store.layout.page_tokens
         self._group = spec.q_heads // spec.kv_heads
         self._processors = processors(device.torch_device)
-        self._options = launch_options(device.torch_device)
+        self._launcher = Launcher(spec, self._page_tokens, device.torch_device)
         self._table: Tensor | None = None
         self._parts: dict[tuple[Tile, int], tuple[Tensor, Tensor, Tensor]] = {}
-        self._descriptors: dict[tuple[int, Tile], tuple[Tensor, Pages]] = {}
 
     # ---- plan ----
 
@@ -243,7 +214,25 @@ class TritonAttention:
         return padded(self._group) if shape.tile_tokens == 1 and not trees else 0
 
     def _most_slots(self, tile: Tile) -> int:
+        """Chunks that are put aside: a cut tile has one more than it takes extra items."""
         return 2 * most_extra(self._spec.kv_heads, self._processors, tile.waves)
+
+    def kept_bytes(self, most: StepShape) -> int:
+        words = padded(self._spec.value_dim) + 1  # of a row: its part and the sum; see _room
+        return sum(
+            slots * self._spec.kv_heads * (tile.rows * words + 1) * torch.float32.itemsize
+            for tile, slots in self._rooms(most) - self._parts.keys()
+        )
+
+    def _rooms(self, most: StepShape) -> set[tuple[Tile, int]]:
+        """The tiles of all batches up to `most`, with the slots of each."""
+        crowds = {math.inf, *map(self._crowd, range(1, most.seqs + 1))}
+        rows = {short_rows(self._group, queries, 1) for queries in range(1, FEW + 1)}
+        tiles = {self._tile(each, crowd, long=False) for each in rows for crowd in crowds}
+        tiles |= {self._shape(most.tokens, 1, math.inf, long=True)[0]}
+        rooms = {(tile, self._most_slots(tile)) for tile in tiles}
+        tile, shape = self._shared
+        return rooms if self._spec.window else rooms | {(tile, most_slots(shape))}
 
     def _room(self, tile: Tile, slots: int) -> tuple[Tensor, Tensor, Tensor]:
         if (tile, slots) not in self._parts:
@@ -280,65 +269,8 @@ class TritonAttention:
         out = q.new_empty((*q.shape[:2], self._spec.value_dim))
         sums = q.new_empty(q.shape[:2], dtype=torch.float32) if lse else None
         for launch in plan.launches:
-            pages = self._pages(layer, kv[layer], launch.tile)
-            self._attend(launch, q, pages, plan.table, sinks, out, sums)
-            if launch.jobs.numel():
-                self._merge(launch, sinks, out, sums)
+            self._launcher.run(launch, layer, q, kv[layer], plan.table, sinks, out, sums)
         return AttentionResult(out, kv, sums)
-
-    def _pages(self, layer: int, kv: tuple[Tensor, Tensor], tile: Tile) -> Pages:
-        """K and V of a layer as the tile reads them; descriptors take long to make, so they stay."""
-        if not tile.descriptors:
-            return kv
-        k_pages, pages = self._descriptors.get((layer, tile), (None, None))
-        if pages is None or k_pages is not kv[0]:
-            pages = descriptor(kv[0], tile), descriptor(kv[1], tile)
-            self._descriptors[layer, tile] = kv[0], pages
-        return pages
-
-    def _attend(
-        self,
-        launch: Launch,
-        q: Tensor,
-        pages: Pages,
-        table: Tensor,
-        sinks: Tensor | None,
-        out: Tensor,
-        lse: Tensor | None,
-    ) -> None:
-        spec, tile, before = self._spec, launch.tile, launch.before
-        if tile.specialized:
-            from inarch_triton import hopper  # see GLUON
-
-            parts = launch.parts, launch.part_lse
-            hopper.attend(
-                spec, tile, self._page_tokens, q, pages, table, launch.items, out, lse, parts,
-                scales(spec)[0],
-            )  # fmt: skip
-            return
-        attention_kernel[(spec.kv_heads, len(launch.items))](
-            q, *pages, table, launch.items, launch.tree, launch.members, sinks, out, lse,
-            launch.parts, launch.part_lse, launch.counters,
-            before and before.parts, before and before.part_lse,
-            q.stride(0), q.stride(1), table.stride(0), *scales(spec),
-            **attention_constants(
-                spec, tile, self._page_tokens,
-                tree=launch.tree is not None, sinks=sinks is not None, lse=lse is not None,
-                gathered=launch.members is not None, shared_rows=before.tile.rows if before else 0,
-                merged_rows=launch.merged_rows,
-            ),
-            **kernel_options(tile), **self._options,
-        )  # fmt: skip
-
-    def _merge(self, launch: Launch, sinks: Tensor | None, out: Tensor, lse: Tensor | None) -> None:
-        rows = launch.tile_tokens * self._group
-        merge_kernel[(rows, self._spec.kv_heads, len(launch.jobs))](
-            launch.parts, launch.part_lse, launch.jobs, sinks, out, lse,
-            **merge_constants(
-                self._spec, launch.tile, sinks=sinks is not None, lse=lse is not None
-            ),
-            num_warps=4, **self._options,
-        )  # fmt: skip
 
 
 def _classes(batch: AttentionBatch) -> dict[str, Class]:
@@ -370,79 +302,3 @@ def _classes(batch: AttentionBatch) -> dict[str, Class]:
 
 def _members(classes: Mapping[str, Class], name: str) -> np.ndarray:
     return classes[name].chosen if name in classes else np.empty(0, np.int64)
-
-
-def processors(device: torch.device) -> int:
-    """Multiprocessors, or compute units; some where Triton's interpreter plays the device."""
-    if device.type == "cpu":
-        return 8
-    count: int = torch.cuda.get_device_properties(device).multi_processor_count
-    return count
-
-
-def descriptor(pages: Tensor, tile: Tile) -> Any:
-    """Of all slots of a layer as a matrix [slots, G * D], read in tiles of one head's keys."""
-    slots = pages.flatten(0, 1).flatten(1)
-    if tile.specialized:
-        from inarch_triton import hopper  # see GLUON
-
-        return hopper.boxes(slots)
-    return TensorDescriptor.from_tensor(slots, [tile.keys, pages.shape[-1]])
-
-
-def scales(spec: AttentionSpec) -> tuple[float, float]:
-    """The kernel's `scale` and `cap`: it computes powers of two, and tanh from one of them."""
-    if spec.softcap is None:
-        return spec.scale * LOG2_E, 0.0
-    return spec.softcap * LOG2_E, 2 * LOG2_E * spec.scale / spec.softcap
-
-
-def attention_constants(
-    spec: AttentionSpec,
-    tile: Tile,
-    page_tokens: int,
-    *,
-    tree: bool,
-    sinks: bool,
-    lse: bool,
-    gathered: bool = False,
-    shared_rows: int = 0,
-    merged_rows: int = 0,
-) -> dict[str, Any]:
-    return {
-        "HEADS": spec.kv_heads,
-        "GROUP": spec.q_heads // spec.kv_heads,
-        "KEY_DIM": spec.key_dim,
-        "VALUE_DIM": spec.value_dim,
-        "BLOCK_KEY": padded(spec.key_dim),
-        "BLOCK_VALUE": padded(spec.value_dim),
-        "ROWS": tile.rows,
-        "KEYS": tile.keys,
-        "PAGE": page_tokens,
-        "DESCRIPTORS": tile.descriptors,
-        "BOUNCE": tile.bounce and not INTERPRETED,
-        "WINDOW": spec.window or 0,
-        "SOFTCAP": spec.softcap is not None,
-        "SINKS": sinks,
-        "LSE": lse,
-        "TREE": tree,
-        "GATHERED": gathered,
-        "SHARED_ROWS": shared_rows,
-        "MERGED_ROWS": merged_rows,
-        "CHUNKS": max(MERGED // max(merged_rows, 1), 1),
-        "UPCAST": INTERPRETED and spec.dtype == torch.bfloat16,
-        "EXACT": spec.dtype == torch.float32,
-    }
-
-
-def merge_constants(spec: AttentionSpec, tile: Tile, *, sinks: bool, lse: bool) -> dict[str, Any]:
-    return {
-        "HEADS": spec.kv_heads,
-        "GROUP": spec.q_heads // spec.kv_heads,
-        "VALUE_DIM": spec.value_dim,
-        "BLOCK_VALUE": padded(spec.value_dim),
-        "ROWS": tile.rows,
-        "CHUNKS": MERGED // 2,
-        "SINKS": sinks,
-        "LSE": lse,
-    }

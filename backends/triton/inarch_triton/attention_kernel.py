@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from inarch_triton.options import LOG2_E
 from inarch_triton.work import ITEM_FIELDS, JOB_FIELDS
 
-LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 ITEM = tl.constexpr(ITEM_FIELDS)
 JOB = tl.constexpr(JOB_FIELDS)
@@ -69,39 +69,63 @@ def _load(
     return tile
 
 
-@triton.jit
-def _opaque(tile):
-    """The same 16-bit tile, of which the compiler knows nothing. NVIDIA alone.
+# The bytes of two 16-bit words, first the even and then the odd ones, as two 16-bit floats each.
+SPLIT = tl.constexpr("""{
+    .reg .b32 even, odd;
+    .reg .b16 low, high, rest;
+    prmt.b32 even, $2, 0, 0x4420;
+    prmt.b32 odd, $2, 0, 0x4431;
+    mov.b32 {low, rest}, even;
+    mov.b32 {high, rest}, odd;
+    cvt.rn.f16x2.e4m3x2 $0, low;
+    cvt.rn.f16x2.e4m3x2 $1, high;
+}""")
 
-    It would else change the layout of a tile before its conversion, in shared memory: what a product
-    wants of V is there one byte at a time.
-    """
-    return tl.inline_asm_elementwise(
-        "mov.b32 $0, $1;", "=r,r", [tile], dtype=tile.dtype, is_pure=False, pack=2
-    )
+
+@triton.jit
+def _halves(pairs, INTERPRETED: tl.constexpr):
+    """Of pairs of 8-bit floats, as int16: the even ones and the odd ones, as float16, exactly."""
+    if INTERPRETED:
+        low, high = (pairs & 0xFF).to(tl.uint8), ((pairs >> 8) & 0xFF).to(tl.uint8)
+        even = low.to(tl.float8e4nv, bitcast=True).to(tl.float16)
+        odd = high.to(tl.float8e4nv, bitcast=True).to(tl.float16)
+    else:
+        even, odd = tl.inline_asm_elementwise(
+            SPLIT, "=r,=r,r", [pairs], dtype=(tl.float16, tl.float16), is_pure=True, pack=2
+        )
+    return even, odd
 
 
 @triton.jit
 def _attend(
-    acc, total, highest, q, k_pages, v_pages, table, head, start, stop, end,
+    acc, odd_acc, total, highest, q, odd_q, k_pages, v_pages, table, head, start, stop, end,
     position, prefix, ancestors, scale, cap,
     HEADS: tl.constexpr, KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     BLOCK_KEY: tl.constexpr, BLOCK_VALUE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, BOUNCE: tl.constexpr, WINDOW: tl.constexpr,
+    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, PAIRS: tl.constexpr, WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr, TREE: tl.constexpr, UPCAST: tl.constexpr, EXACT: tl.constexpr,
-    MASKED: tl.constexpr,
+    INTERPRETED: tl.constexpr, MASKED: tl.constexpr,
 ):  # fmt: skip
-    """Go on with the online softmax over the keys [start, stop); `end` bounds what may be read."""
+    """Go on with the online softmax over the keys [start, stop); `end` bounds what may be read.
+
+    PAIRS: all sizes of heads count pairs, of which q and acc are the even features, odd_q and odd_acc
+    the odd ones.
+    """
+    dtype: tl.constexpr = tl.int16 if PAIRS else q.dtype
     ahead = _find(table, start, end, KEYS, PAGE)
     for at in tl.range(start, stop, KEYS):
         keys = at + tl.arange(0, KEYS)
         slots = ahead  # found one turn early, so that loads of K and V can be begun early too
         ahead = _find(table, at + KEYS, end, KEYS, PAGE)
         k = _load(
-            k_pages, slots, keys < end, head, q.dtype,
+            k_pages, slots, keys < end, head, dtype,
             HEADS, KEY_DIM, BLOCK_KEY, KEYS, PAGE, DESCRIPTORS, MASKED,
         )  # fmt: skip
-        scores = _dot(q, tl.trans(k), tl.zeros([ROWS, KEYS], tl.float32), UPCAST, EXACT)
+        scores = tl.zeros([ROWS, KEYS], tl.float32)
+        if PAIRS:
+            k, odd_k = _halves(k, INTERPRETED)
+            scores = _dot(odd_q, tl.trans(odd_k), scores, UPCAST, EXACT)
+        scores = _dot(q, tl.trans(k), scores, UPCAST, EXACT)
         if SOFTCAP:  # tanh(x) = 1 - 2 / (exp(2 x) + 1), exact at both ends
             scores = 1.0 - 2.0 / (tl.exp2(scores * cap) + 1.0)
         if MASKED:
@@ -125,16 +149,26 @@ def _attend(
         total = total * decay + tl.sum(weights, 1)
         acc = acc * decay[:, None]
         v = _load(
-            v_pages, slots, keys < end, head, q.dtype,
+            v_pages, slots, keys < end, head, dtype,
             HEADS, VALUE_DIM, BLOCK_VALUE, KEYS, PAGE, DESCRIPTORS, MASKED,
         )  # fmt: skip
-        if BOUNCE:
-            v = _opaque(v)
         if not UPCAST:
-            weights = weights.to(v.dtype)
+            weights = weights.to(q.dtype)
+        if PAIRS:
+            v, odd_v = _halves(v, INTERPRETED)
+            odd_acc = _dot(weights, odd_v, odd_acc * decay[:, None], UPCAST, EXACT)
         acc = _dot(weights, v, acc, UPCAST, EXACT)
         highest = new
-    return acc, total, highest
+    return acc, odd_acc, total, highest
+
+
+@triton.jit
+def _query(q, own, token, heads, q_token, q_head, first, STEP: tl.constexpr, DIM: tl.constexpr,
+           BLOCK: tl.constexpr):  # fmt: skip
+    """[ROWS, BLOCK]: every STEP-th feature from `first`, DIM of them."""
+    dims = tl.arange(0, BLOCK)
+    place = q + token[:, None] * q_token + heads[:, None] * q_head + first + STEP * dims[None, :]
+    return tl.load(place, mask=own[:, None] & (dims < DIM)[None, :], other=0.0)
 
 
 @triton.jit
@@ -220,10 +254,11 @@ def attention_kernel(  # noqa: C901, PLR0915
     parts, part_lse, counters, shared_parts, shared_lse, q_token, q_head, table_row, scale, cap,
     HEADS: tl.constexpr, GROUP: tl.constexpr, KEY_DIM: tl.constexpr, VALUE_DIM: tl.constexpr,
     BLOCK_KEY: tl.constexpr, BLOCK_VALUE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, BOUNCE: tl.constexpr, WINDOW: tl.constexpr,
+    PAGE: tl.constexpr, DESCRIPTORS: tl.constexpr, PAIRS: tl.constexpr, WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr, SINKS: tl.constexpr, LSE: tl.constexpr, TREE: tl.constexpr,
     GATHERED: tl.constexpr, SHARED_ROWS: tl.constexpr, MERGED_ROWS: tl.constexpr,
-    CHUNKS: tl.constexpr, UPCAST: tl.constexpr, EXACT: tl.constexpr, PDL: tl.constexpr,
+    CHUNKS: tl.constexpr, UPCAST: tl.constexpr, EXACT: tl.constexpr,
+    INTERPRETED: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program for a KV head and an item. q [T, H, D], out [T, H, VALUE_DIM], lse [T, H].
 
@@ -231,7 +266,8 @@ def attention_kernel(  # noqa: C901, PLR0915
     GATHERED: the tokens of an item are named by `members`. SHARED_ROWS: of the tiles that another
     launch has put aside in shared_parts; 0 if there are none. MERGED_ROWS: of tiles whose chunks are
     merged by the last of their programs; 0 if a launch of merge_kernel follows. counters: int32, one
-    for each slot and head, zero before and after.
+    for each slot and head, zero before and after. PAIRS: pages of 8-bit floats, given as int16: what
+    matrix products want of them comes out of shared memory by 16 bits and no less.
     """
     head = tl.program_id(0)
     item = items + tl.program_id(1) * ITEM
@@ -251,12 +287,16 @@ def attention_kernel(  # noqa: C901, PLR0915
     if GATHERED:
         token = tl.load(members + token, mask=own, other=0).to(tl.int64)
     heads = head * GROUP + rows % GROUP
-    dims = tl.arange(0, BLOCK_KEY)
-    q_tile = tl.load(
-        q + token[:, None] * q_token + heads[:, None] * q_head + dims[None, :],
-        mask=own[:, None] & (dims < KEY_DIM)[None, :],
-        other=0.0,
-    )
+    PARTS: tl.constexpr = 2 if PAIRS else 1  # of which one product each
+    KEY: tl.constexpr = KEY_DIM // PARTS
+    VALUE: tl.constexpr = VALUE_DIM // PARTS
+    KEY_BLOCK: tl.constexpr = BLOCK_KEY // PARTS
+    VALUE_BLOCK: tl.constexpr = BLOCK_VALUE // PARTS
+    q_tile = _query(q, own, token, heads, q_token, q_head, 0, PARTS, KEY, KEY_BLOCK)
+    odd_q = q_tile
+    if PAIRS:
+        odd_q = _query(q, own, token, heads, q_token, q_head, 1, 2, KEY, KEY_BLOCK).to(tl.float16)
+        q_tile = q_tile.to(tl.float16)
 
     ancestors = tl.zeros([ROWS], tl.int64)
     position = prefix + rows // GROUP
@@ -277,29 +317,32 @@ def attention_kernel(  # noqa: C901, PLR0915
         near = tl.minimum(near, begin + (end - begin + KEYS - 1) // KEYS * KEYS)
         far = tl.maximum(far, near)
 
-    acc = tl.zeros([ROWS, BLOCK_VALUE], tl.float32)
+    acc = tl.zeros([ROWS, VALUE_BLOCK], tl.float32)
+    odd_acc = tl.zeros([ROWS, VALUE_BLOCK], tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     highest = tl.full([ROWS], float("-inf"), tl.float32)
     if WINDOW > 0:
-        acc, total, highest = _attend(
-            acc, total, highest, q_tile, k_pages, v_pages, table, head, begin, near, end,
+        acc, odd_acc, total, highest = _attend(
+            acc, odd_acc, total, highest, q_tile, odd_q, k_pages, v_pages, table, head, begin, near, end,
             position, prefix, ancestors, scale, cap,
-            HEADS, KEY_DIM, VALUE_DIM, BLOCK_KEY, BLOCK_VALUE, ROWS, KEYS, PAGE, DESCRIPTORS,
-            BOUNCE, WINDOW, SOFTCAP, TREE, UPCAST, EXACT, True,
+            HEADS, KEY, VALUE, KEY_BLOCK, VALUE_BLOCK, ROWS, KEYS, PAGE, DESCRIPTORS,
+            PAIRS, WINDOW, SOFTCAP, TREE, UPCAST, EXACT, INTERPRETED, True,
         )  # fmt: skip
-    acc, total, highest = _attend(
-        acc, total, highest, q_tile, k_pages, v_pages, table, head, near, far, end,
+    acc, odd_acc, total, highest = _attend(
+        acc, odd_acc, total, highest, q_tile, odd_q, k_pages, v_pages, table, head, near, far, end,
         position, prefix, ancestors, scale, cap,
-        HEADS, KEY_DIM, VALUE_DIM, BLOCK_KEY, BLOCK_VALUE, ROWS, KEYS, PAGE, DESCRIPTORS,
-        BOUNCE, WINDOW, SOFTCAP, TREE, UPCAST, EXACT, False,
+        HEADS, KEY, VALUE, KEY_BLOCK, VALUE_BLOCK, ROWS, KEYS, PAGE, DESCRIPTORS,
+        PAIRS, WINDOW, SOFTCAP, TREE, UPCAST, EXACT, INTERPRETED, False,
     )  # fmt: skip
-    acc, total, highest = _attend(
-        acc, total, highest, q_tile, k_pages, v_pages, table, head, far, end, end,
+    acc, odd_acc, total, highest = _attend(
+        acc, odd_acc, total, highest, q_tile, odd_q, k_pages, v_pages, table, head, far, end, end,
         position, prefix, ancestors, scale, cap,
-        HEADS, KEY_DIM, VALUE_DIM, BLOCK_KEY, BLOCK_VALUE, ROWS, KEYS, PAGE, DESCRIPTORS,
-        BOUNCE, WINDOW, SOFTCAP, TREE, UPCAST, EXACT, True,
+        HEADS, KEY, VALUE, KEY_BLOCK, VALUE_BLOCK, ROWS, KEYS, PAGE, DESCRIPTORS,
+        PAIRS, WINDOW, SOFTCAP, TREE, UPCAST, EXACT, INTERPRETED, True,
     )  # fmt: skip
 
+    if PAIRS:
+        acc = tl.interleave(acc, odd_acc)
     if SHARED_ROWS > 0:
         acc, total, highest = _take_up(
             acc, total, highest, shared_parts, shared_lse,

@@ -11,10 +11,9 @@ import triton
 from torch import Tensor
 
 from inarch.hal.linear import LinearSpec, PackedWeight
-from inarch_triton.attention import processors
 from inarch_triton.linear_kernel import linear_kernel
 from inarch_triton.linear_tiles import LinearTile, linear_tiles
-from inarch_triton.options import FUSED, pdl
+from inarch_triton.options import FUSED, pdl, processors
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inarch_triton.options import FUSED
 from inarch_triton.ordering import rank_token, ranked
-from inarch_triton.survey import CHUNK, INFINITY, LEAST_RANK, LOG2E, Survey, merged
+from inarch_triton.survey import CHUNK, INFINITY, LEAST_RANK, LOG2_E, Survey, merged
 
 WARPS = 4
 
@@ -25,7 +25,7 @@ def logprobs_kernel(
     """One program a row: chosen [S]; values, ids [S, top]."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * row_stride
-    rank, peak, masses = merged(best, total, row, chunks, LOG2E, CHUNKS)
+    rank, peak, masses = merged(best, total, row, chunks, LOG2_E, CHUNKS)
     log_sum = tl.log(tl.sum(masses, 0))
     tl.store(chosen + row, tl.load(logits + tl.load(tokens + row)) - peak - log_sum)
     chunk = tl.arange(0, CHUNKS)

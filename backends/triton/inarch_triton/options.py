@@ -18,6 +18,9 @@ from typing import Any
 
 import torch
 import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)  # exponentials are computed as powers of two
 
 # Multiply and add in one instruction: said here because the default differs between versions.
 FUSED = {"enable_fp_fusion": True}
@@ -42,3 +45,11 @@ def launch_options(device: torch.device) -> dict[str, Any]:
         return options_for(device.type)
     major, minor = torch.cuda.get_device_capability(device)
     return options_for(f"sm_{major}{minor}")
+
+
+def processors(device: torch.device) -> int:
+    """Multiprocessors, or compute units; some where Triton's interpreter plays the device."""
+    if device.type == "cpu":
+        return 8
+    count: int = torch.cuda.get_device_properties(device).multi_processor_count
+    return count

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from inarch_triton.ordering import LOWEST, ordered, rank_key, rank_token, unordered
-from inarch_triton.survey import INFINITY, LEAST_RANK, LOG2E, exponent_scale, merged
+from inarch_triton.survey import INFINITY, LEAST_RANK, LOG2_E, exponent_scale, merged
 
 DEEPEST = tl.constexpr(104.0)  # exp(-104) is 0 in float32: nothing below can be drawn
 NO_CHANCE = tl.constexpr(1e-30)  # of a chunk: smaller sums may stem from weights that vanish
@@ -89,7 +89,7 @@ def narrow_kernel(
             mass = tl.sum(parts, 0)
             numbers = tl.arange(0, CHUNKS)
             lows = tl.load(least + row * chunks + numbers, mask=numbers < chunks, other=INFINITY)
-            floor = tl.maximum(tl.min(lows, 0), peak - 1 / scale * LOG2E * DEEPEST)
+            floor = tl.maximum(tl.min(lows, 0), peak - 1 / scale * LOG2_E * DEEPEST)
             floor = tl.minimum(floor, peak)
             low, high = tl.maximum(ordered(floor) - 1, LOWEST), ordered(peak)
             if chunk == 0:

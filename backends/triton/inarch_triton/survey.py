@@ -10,12 +10,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inarch_triton.options import FUSED
+from inarch_triton.options import FUSED, LOG2_E
 from inarch_triton.ordering import LOWEST, rank_key, rank_token, ranked, unordered
 
 CHUNK = 2048  # tokens
 WARPS = 4
-LOG2E = tl.constexpr(1.4426950408889634)
 LEAST_RANK = tl.constexpr(-(2**63))
 INFINITY = tl.constexpr(float("inf"))
 
@@ -23,7 +22,7 @@ INFINITY = tl.constexpr(float("inf"))
 @triton.jit
 def exponent_scale(temperature):
     """What a difference of logits is multiplied with before exp2; greedy rows do as with 1."""
-    return 1.0 / tl.where(temperature > 0, temperature, 1.0) * LOG2E
+    return 1.0 / tl.where(temperature > 0, temperature, 1.0) * LOG2_E
 
 
 @triton.jit
@@ -46,7 +45,7 @@ def survey_kernel(
     place = row * chunks + chunk
     tl.store(best + place, rank)
     if SUMS:
-        scale = LOG2E
+        scale = LOG2_E
         if temperature is not None:
             scale = exponent_scale(tl.load(temperature + row))
         peak = finite_or_zero(unordered(rank_key(rank)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,16 +20,20 @@ SHARED_MEMORY = {  # KiB that one program may use
     "gfx950": 160,
 }  # fmt: skip
 LEAST_SHARED_MEMORY = 64
+LEAST_DEPTH = 16  # of a product
 ASYNCHRONOUS = ("sm_90", "sm_100", "sm_103")  # matrix products of 64 rows run from shared memory
 
 # Decodes, by how many programs there are for each processor if none is cut, up to so many: keys,
 # stages, waves. A program alone does not saturate the memory; which number of them at once does best
-# depends on how evenly they fall on the processors. Measured on an H200 (2026-11-22) with bench.py's
-# problems, batches 1 to 512: up to 21 % faster than one tile for all.
+# depends on how evenly they fall on the processors. Measured on an H200 (2026-11-22): up to 1.75 with
+# bench.py's problems; beyond, 32 to 512 sequences of 1,024 to 1,279 tokens, up to 15 % faster than with
+# what bench.py had found best for sequences of one length.
 DECODES = {
-    "sm_90": ((1, 64, 3, 2), (1.75, 64, 2, 4), (2, 64, 3, 2), (4, 64, 2, 2), (8, 32, 4, 2),
+    "sm_90": ((1, 64, 3, 2), (1.75, 64, 2, 4), (2, 32, 4, 2), (3, 64, 3, 2), (4, 64, 4, 2),
               (math.inf, 64, 3, 2)),
 }  # fmt: skip
+# The same over 8-bit pages, whose tiles are half as large: 24 to 512 such sequences.
+NARROW_DECODES = {"sm_90": ((4, 64, 3, 2), (math.inf, 64, 4, 2))}
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Tile:
     chunk: int
     descriptors: bool = False  # load pages with the copy engine; needs keys <= page_tokens
     specialized: bool = False  # warps that load and warps that compute: see hopper_kernel.py
-    bounce: bool = False  # V goes through shared memory once more when it has been converted
+    pairs: bool = False  # two 8-bit floats at a time, each of which goes to a product of its own
 
 
 # Of sequences with many query tokens, where the kernel written for the device applies (`_is_plain`).
@@ -89,13 +94,14 @@ def choose_tile(
     if long and gluon and arch in SPECIALIZED and _is_plain(spec, stored, page_tokens):
         return SPECIALIZED[arch]
     width = max(padded(spec.key_dim), padded(spec.value_dim))
-    tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows, crowd)
+    decodes = DECODES if stored == spec.dtype else NARROW_DECODES
+    tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows, crowd, decodes)
     if stored != spec.dtype and long and arch.startswith("gfx"):
         tile = replace(tile, keys=max(16, tile.keys // 2))  # conversion takes registers
     if (spec.key_dim, spec.value_dim) != (padded(spec.key_dim), padded(spec.value_dim)):
         tile = replace(tile, descriptors=False)  # their blocks are powers of two
     tile = _fit(tile, arch, width, spec.dtype, stored, page_tokens)
-    tile = replace(tile, bounce=_bounces(tile, arch, spec.dtype, stored))
+    tile = replace(tile, pairs=_by_pairs(tile, arch, spec, stored))
     if tile.descriptors and padded(spec.q_heads // spec.kv_heads) <= 64:
         # Measured on an H200 (2026-11-22): 5 to 35 % faster than 128 rows by 8 warps.
         return replace(tile, rows=64, warps=4)
@@ -107,10 +113,14 @@ def for_shared_prefixes(tile: Tile) -> Tile:
     return replace(tile, waves=2, chunk=512)
 
 
-def _bounces(tile: Tile, arch: str, dtype: torch.dtype, stored: torch.dtype) -> bool:
-    """Products from registers want V transposed, which is done in pairs of bytes, or slowly."""
+def _by_pairs(tile: Tile, arch: str, spec: AttentionSpec, stored: torch.dtype) -> bool:
+    """Where products read registers, which are filled from shared memory by 16 bits, or slowly."""
     from_registers = tile.rows < 64 or arch not in ASYNCHRONOUS
-    return arch.startswith("sm_") and from_registers and stored.itemsize < dtype.itemsize == 2
+    narrow = stored.itemsize < spec.dtype.itemsize == 2
+    wide = (
+        min(spec.key_dim, spec.value_dim) > LEAST_DEPTH
+    )  # half of it, padded, is a product's depth
+    return arch.startswith("sm_") and from_registers and narrow and wide
 
 
 def padded(size: int) -> int:
@@ -129,9 +139,14 @@ def _is_plain(spec: AttentionSpec, stored: torch.dtype, page_tokens: int) -> boo
     )
 
 
-def _short_tile(arch: str, rows: int, crowd: float) -> Tile:
-    if rows <= 16 and arch in DECODES:
-        keys, stages, waves = next(row[1:] for row in DECODES[arch] if crowd <= row[0])
+def _short_tile(
+    arch: str,
+    rows: int,
+    crowd: float,
+    decodes: Mapping[str, tuple[tuple[float, int, int, int], ...]],
+) -> Tile:
+    if rows <= 16 and arch in decodes:
+        keys, stages, waves = next(row[1:] for row in decodes[arch] if crowd <= row[0])
         return Tile(rows, keys, warps=4, stages=stages, waves=waves, chunk=128)
     waves = 8 if rows <= 16 else 4  # what is put aside for chunks grows with the rows
     if arch.startswith("gfx"):

@@ -41,11 +41,6 @@ class Shape:
         """The most tiles that are cut: each of them takes one extra item at least."""
         return min(self.tiles(tokens, seqs), self.extra)
 
-    @property
-    def slots(self) -> int:
-        """Chunks that are put aside: a cut tile has one more than it takes extra items."""
-        return 2 * self.extra
-
 
 @dataclass(frozen=True)
 class Work:

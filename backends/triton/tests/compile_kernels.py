@@ -24,7 +24,7 @@ from triton.experimental.gluon._runtime import GluonASTSource
 from inarch.hal.attention import AttentionSpec
 from inarch_triton import (
     activation,
-    attention,
+    attention_launch,
     hopper,
     kv,
     linear,
@@ -87,7 +87,9 @@ def attention_source(
     tile = tiles.for_shared_prefixes(tile) if shared and long else tile
     parts = "*fp32" if shared and not long else None
     kind, kept = NAMES[spec.dtype], NAMES[stored or spec.dtype]
-    pages = f"tensordesc<{kept}[{tile.keys}, {spec.key_dim}]>" if tile.descriptors else f"*{kept}"
+    pages = "*i16" if tile.pairs else f"*{kept}"
+    if tile.descriptors:
+        pages = f"tensordesc<{kept}[{tile.keys}, {spec.key_dim}]>"
     types = {
         "q": f"*{kind}", "k_pages": pages, "v_pages": pages, "table": "*i32", "items": "*i32",
         "tree": "*i64" if tree else None, "members": "*i32" if shared and long else None,
@@ -103,7 +105,7 @@ def attention_source(
     features += [
         n for n, on in {"tree": tree, "window": spec.window, "cap": spec.softcap}.items() if on
     ]
-    constants = attention.attention_constants(
+    constants = attention_launch.attention_constants(
         spec, tile, page_tokens, tree=tree, sinks=spec.sinks, lse=False,
         gathered=shared and long, shared_rows=64 if shared and not long else 0,
         merged_rows=0 if long or tree else tiles.padded(group),
@@ -133,7 +135,7 @@ def small_sources(arch: str) -> Iterator[Source]:
         yield from writing_sources(kept)
     tile = tiles.choose_tile(arch, LLAMA, 16, 16, long=False)
     four = {"num_warps": 4}
-    merge = attention.merge_constants(LLAMA, tile, sinks=False, lse=False)
+    merge = attention_launch.merge_constants(LLAMA, tile, sinks=False, lse=False)
     parts = {"parts": "*fp32", "part_lse": "*fp32", "jobs": "*i32"}
     outputs = {"sinks": None, "out": "*bf16", "lse": None}
     yield Source("merge", merge_kernel, parts | outputs, merge, four)
@@ -245,7 +247,8 @@ def sources(arch: str) -> Iterator[Source]:
     yield from linear_sources(arch)
     yield from sampling_sources()
     if keeps_fp8(arch):
-        yield attention_source(arch, LLAMA, 64, long=False, stored=FP8)
+        for crowd in (1, *(row[0] for row in tiles.NARROW_DECODES.get(arch, ())[1:])):
+            yield attention_source(arch, LLAMA, 64, long=False, stored=FP8, crowd=crowd)
         yield attention_source(arch, LLAMA, 64, long=True, stored=FP8)
         yield attention_source(arch, replace(LLAMA, dtype=torch.float16), 16, long=True, stored=FP8)
 

@@ -26,7 +26,7 @@ from inarch.hal.packing import upload
 from inarch.hal.reference.attention import ReferenceAttention
 from inarch.hal.reference.device import ReferenceDevice
 from inarch.hal.reference.kv import ReferenceKVStore
-from inarch_triton import attention
+from inarch_triton import attention_launch
 from inarch_triton.attention import Plan, TritonAttention
 from inarch_triton.kv import PagedKVStore
 from inarch_triton.rotary import rope as our_rope
@@ -268,7 +268,7 @@ def test_a_tree_may_be_verified_over_fp8_pages(device, fp8: torch.dtype) -> None
 def test_a_long_decode_is_cut_into_more_chunks_than_are_merged_at_once(
     device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "MERGED", 4)
+    monkeypatch.setattr(attention_launch, "MERGED", 4)
     case = build(spec(q_heads=2, kv_heads=1), [(700, chain(1))], 64, tree=False)
     case.k[-1] = 3 * case.q[-1, :1]  # the last chunk weighs more than all before it
     check(case, device, lse=True)

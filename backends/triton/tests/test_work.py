@@ -67,7 +67,7 @@ def test_every_query_attends_to_each_of_its_keys_once(
             assert runs[0][0] <= seen
             assert runs[-1][1] > prefix + i
     assert sorted(slots) == list(range(len(slots)))
-    assert len(slots) <= shape.slots
+    assert len(slots) <= 2 * extra
     merged = [(first, count) for _, _, first, count in work.jobs.tolist() if count]
     assert sorted(s + i for s, count in merged for i in range(count)) == sorted(slots)
 

@@ -54,6 +54,7 @@ def _memory_rows(built: Built) -> list[tuple[str, str, str]]:
         ("usable", usable, f"{memory.share:g} of it: --memory-share, or the device's own"),
         ("weights", memory.weights, "measured, after loading"),
         ("a step", memory.activations, "measured, the peak of the largest step"),
+        ("kept", memory.kept, "by captured steps: measured; by attention: computed"),
         ("sampling", memory.sampling, "counts for penalties, per request that can run"),
         ("KV cache", memory.kv, f"{memory.pages} pages of {memory.page_bytes} bytes"),
     ]

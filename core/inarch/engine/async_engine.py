@@ -198,6 +198,8 @@ class AsyncEngine:
         if request_id in self._requests:
             raise InvalidRequestError(f"request id {request_id!r} is in use", param="request_id")
         self._quarantine.check(ids, params)
+        if not self.alive and len(self._frontend.samples) >= self.config.max_queued_requests:
+            raise self._overloaded(len(self._frontend.samples))
         samples = self._frontend.open(ids, params, request_id=request_id, terms=terms)
         name = self._frontend.samples[samples[0].handle].request_id
         self._requests[name] = Ongoing(listener, [message.handle for message in samples])
@@ -259,6 +261,7 @@ class AsyncEngine:
 
     def engine_begins(self, engine: Incarnation) -> None:
         """An engine is there: say hello, and give it what is open as soon as it answers."""
+        self._quarantine.learn(Path(engine.folder))
         self._link = Link(engine)
         self._talk = asyncio.create_task(self._converse(self._link))
 
@@ -298,11 +301,11 @@ class AsyncEngine:
         """End the samples of which the engine has died."""
         if not self._begun or not link.engine.journal.exists():  # it never got that far
             return
-        journal = Journal(link.engine.journal)
+        journal, folder = Journal(link.engine.journal), Path(link.engine.folder)
         for sample in convict(list(self._frontend.samples.values()), link.name, journal):
             log.error("request %s is refused: the engine died of it", sample.request_id)
             self._frontend.close(sample.handle)
-            self._deliver(sample.request_id, self._quarantine.take(sample.message))
+            self._deliver(sample.request_id, self._quarantine.take(sample.message, folder))
 
     def _resubmit(self) -> None:
         for sample in list(self._frontend.samples.values()):
@@ -378,16 +381,10 @@ class AsyncEngine:
                 if reply is not None and not reply.done():  # who asked may have been cancelled
                     reply.set_result(message)
             case Overloaded():
-                waiting, limit = message.waiting, self.config.max_queued_requests
-                self._refuse(
-                    message.handle,
-                    f"the server is overloaded: {waiting} requests are waiting, the limit is "
-                    f"{limit}; try again later",
-                    status=503,
-                    code="overloaded",
-                )
+                self._refuse(message.handle, self._overloaded(message.waiting))
             case Refused():
-                self._refuse(message.handle, message.message, status=message.status)
+                error = InvalidRequestError(message.message, status=message.status)
+                self._refuse(message.handle, error)
             case AbortByName():
                 for name in self._named(message.request_id):
                     await self.abort(name)
@@ -404,11 +401,18 @@ class AsyncEngine:
         if ongoing is not None:
             ongoing.listener(output)
 
-    def _refuse(self, handle: int, why: str, *, status: int, code: str | None = None) -> None:
+    def _refuse(self, handle: int, error: InvalidRequestError) -> None:
         sample = self._frontend.samples.get(handle)
         if sample is not None:
-            error = InvalidRequestError(why, status=status, code=code)
             self._deliver(sample.request_id, error)
+
+    def _overloaded(self, waiting: int) -> InvalidRequestError:
+        return InvalidRequestError(
+            f"the server is overloaded: {waiting} requests are waiting, the limit is "
+            f"{self.config.max_queued_requests}; try again later",
+            status=503,
+            code="overloaded",
+        )
 
     def _check_alive(self) -> None:
         if self._over is not None:

@@ -27,7 +27,7 @@ from inarch.errors import ConfigError
 from inarch.hal.backend import Backend
 from inarch.hal.device import Device
 from inarch.hal.dispatch import REFERENCE, Dispatcher
-from inarch.hal.executor import StepInputs, StepShape
+from inarch.hal.executor import Executor, StepInputs, StepShape
 from inarch.hal.kv import KVStore
 from inarch.hal.packing import upload
 from inarch.hal.reference.executor import EagerExecutor
@@ -87,9 +87,10 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     dispatcher.freeze()
     executor = (device.executor() if decoder.capturable else None) or EagerExecutor(device)
     step_tokens = max(config.max_step_tokens or device.step_tokens, running)
+    most = StepShape(step_tokens, running, step_tokens)
     memory = _size_memory(
-        config, device, store, decoder, sampler, weights=loaded, running=running,
-        step_tokens=step_tokens, context=context, vocab_size=description.vocab_size,
+        config, device, store, decoder, executor, sampler, most, weights=loaded, context=context,
+        vocab_size=description.vocab_size,
     )  # fmt: skip
     scheduler = Scheduler(
         pages=memory.pages,
@@ -100,7 +101,6 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         prefix_cache=config.prefix_cache,
     )
     kv = store.allocate(memory.pages)
-    most = StepShape(step_tokens, running, step_tokens)
     runner = Runner(decoder, executor, sampler, scorer, scheduler.table, kv, most)
     grammars = _grammars(config, plugins, description.vocab_size, _eos_token_ids(checkpoint))
     core = EngineCore(scheduler, runner, grammars, max_waiting=config.max_queued_requests)
@@ -197,29 +197,36 @@ def _size_memory(
     device: Device,
     store: KVStore,
     decoder: Decoder,
+    executor: Executor,
     sampler: Sampler,
+    most: StepShape,
     *,
     weights: int,
-    running: int,
-    step_tokens: int,
     context: int,
     vocab_size: int,
 ) -> MemoryPlan:
-    run_step = _rehearsal(device, store, decoder, sampler, context)
+    sampled = _rehearsal(device, store, decoder, sampler, context)
+    activations = measure_activations(device, sampled, most.tokens, most.seqs)
+    kept = sum(attention.kept_bytes(most) for attention in decoder.attentions)
+    captured = executor.kept(most)
+    if captured is not None:
+        shape, unsampled = captured.shape, _rehearsal(device, store, decoder, None, context)
+        kept += captured.more + measure_activations(device, unsampled, shape.tokens, shape.seqs)
     return plan_memory(
         device,
         store.layout,
         share=config.memory_share or device.memory_share,
         weights=weights,
-        activations=measure_activations(device, run_step, step_tokens, running),
-        sampling=Sampler.penalty_bytes(running, vocab_size),
+        activations=activations,
+        kept=kept,
+        sampling=Sampler.penalty_bytes(most.seqs, vocab_size),
         kv_tokens=config.kv_tokens,
-        most_tokens=context * running * USEFUL_CONTEXTS,
+        most_tokens=context * most.seqs * USEFUL_CONTEXTS,
     )
 
 
 def _rehearsal(
-    device: Device, store: KVStore, decoder: Decoder, sampler: Sampler, context: int
+    device: Device, store: KVStore, decoder: Decoder, sampler: Sampler | None, context: int
 ) -> RunStep:
     """A step of padding; with `prefix` its last sequence's tokens end a whole context."""
 
@@ -233,7 +240,8 @@ def _rehearsal(
         plans = decoder.plan(batch.attention).on(device)
         inputs = StepInputs(**upload(device, batch.inputs), plans=plans)
         logits, _ = decoder.forward(inputs, store.allocate(2))
-        sampler.rehearse(logits)
+        if sampler is not None:
+            sampler.rehearse(logits)
 
     return run_step
 

@@ -86,7 +86,11 @@ class Keeper:
         self._child.stdin.write(dump(self._config))
         self._child.stdin.close()
         self._audience.engine_begins(engine)
-        words = await _read(hears)
+        try:
+            words = await _read(hears)
+        except asyncio.CancelledError:
+            self._kill()
+            raise
         if words == READY:
             self._journal = Journal(engine.journal)
             return

@@ -23,6 +23,7 @@ class MemoryPlan:
     share: float  # of the total, that the engine may use
     weights: int
     activations: int  # measured: the peak of a step
+    kept: int  # by captured steps, and by attention
     sampling: int  # reserved for penalties
     page_bytes: int
     pages: int  # the null page included
@@ -33,7 +34,10 @@ class MemoryPlan:
         return self.pages * self.page_bytes
 
     def as_dict(self) -> dict[str, int]:
-        parts = {name: getattr(self, name) for name in ("weights", "activations", "sampling", "kv")}
+        parts = {
+            name: getattr(self, name)
+            for name in ("weights", "activations", "kept", "sampling", "kv")
+        }
         return {"total": self.total, "usable": int(self.total * self.share), **parts}
 
 
@@ -79,6 +83,7 @@ def plan_memory(
     share: float,
     weights: int,
     activations: int,
+    kept: int,
     sampling: int,
     kv_tokens: int | None,
     most_tokens: int,
@@ -89,7 +94,7 @@ def plan_memory(
     """
     stats = device.memory()
     usable = min(int(stats.total * share) - stats.used, int(stats.free * share))
-    left = usable - activations - sampling
+    left = usable - activations - kept - sampling
     fit = max(left // layout.page_bytes, 0)
     wanted = kv_tokens if kv_tokens is not None else most_tokens
     asked = 1 + -(-wanted // layout.page_tokens)
@@ -101,7 +106,7 @@ def plan_memory(
     if fit < 2:
         raise OutOfMemoryError(
             f"no memory is left for the KV cache: {_gib(stats.free)} of {_gib(stats.total)} are free "
-            f"on {device.info.name}, a step needs {_gib(activations)}: free memory, raise "
+            f"on {device.info.name}, a step needs {_gib(activations + kept)}: free memory, raise "
             "--memory-share, lower --max-step-tokens or --max-running-requests, or take a smaller "
             "model or dtype"
         )
@@ -113,6 +118,7 @@ def plan_memory(
         share,
         weights,
         activations,
+        kept,
         sampling,
         layout.page_bytes,
         min(asked, fit),

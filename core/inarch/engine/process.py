@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,24 +68,25 @@ def main(engine: Incarnation, parent: int, pipe: int) -> int:
     socket.setsockopt(zmq.LINGER, 1000)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # to hear that a front end has gone
     socket.bind(engine.address)
-    with os.fdopen(pipe, "wb") as says:
-        try:
-            service = Service(config, socket, parent, engine.journal)
-        except InarchError as error:
-            says.write(_line(StartFailed(type(error).__name__, str(error))))
-            return 1
-        except Exception as error:
-            log.exception("the engine could not start")
-            says.write(_line(StartFailed("InarchError", f"{type(error).__name__}: {error}")))
-            return 1
-        settle()
-        says.write(READY)
+    try:
+        service = Service(config, socket, parent, engine.journal)
+    except InarchError as error:
+        _say(pipe, msgspec.json.encode(StartFailed(type(error).__name__, str(error))) + b"\n")
+        return 1
+    except Exception as error:
+        log.exception("the engine could not start")
+        why = StartFailed("InarchError", f"{type(error).__name__}: {error}")
+        _say(pipe, msgspec.json.encode(why) + b"\n")
+        return 1
+    settle()
+    _say(pipe, READY)
     service.run()
     return 0
 
 
-def _line(failed: StartFailed) -> bytes:
-    return msgspec.json.encode(failed) + b"\n"
+def _say(pipe: int, line: bytes) -> None:
+    with suppress(BrokenPipeError), os.fdopen(pipe, "wb") as file:  # the parent may have gone
+        file.write(line)
 
 
 class Service:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from inarch.engine.frontend import SUSPECT, Sample, as_bytes
-from inarch.engine.journal import Holder, Journal
+from inarch.engine.journal import Journal
 from inarch.engine.messages import NewRequest, encode
 from inarch.engine.trials import CLEARED
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams
+
+SUFFIX = ".poison"
 
 
 def convict(samples: Iterable[Sample], client: bytes, journal: Journal) -> list[Sample]:
@@ -23,16 +26,20 @@ def convict(samples: Iterable[Sample], client: bytes, journal: Journal) -> list[
     Those that killed it are returned: the one on trial, or a suspect that was all alone.
     """
     running, on_trial = journal.running(), journal.on_trial
-    guilty = []
-    for sample in samples:
-        holder = Holder(client, sample.handle)
-        if not _was_touched(sample, holder in running or holder == on_trial):
-            continue
+    touched = [
+        sample
+        for sample in samples
+        if _was_touched(sample, (client, sample.handle) in {*running, on_trial})
+    ]
+    for sample in touched:
         sample.deaths = sample.deaths + 1 if sample.since_death < CLEARED else 1
-        tried = sample.deaths > SUSPECT and holder == on_trial
-        if tried or (sample.deaths == SUSPECT and running == {holder}):
-            guilty.append(sample)
-    return guilty
+    alone = len(touched) == 1 and len(running) <= 1
+    return [
+        sample
+        for sample in touched
+        if (sample.deaths > SUSPECT and (client, sample.handle) == on_trial)
+        or (sample.deaths == SUSPECT and alone)
+    ]
 
 
 def _was_touched(sample: Sample, held: bool) -> bool:
@@ -41,15 +48,24 @@ def _was_touched(sample: Sample, held: bool) -> bool:
 
 
 class Quarantine:
-    """Requests that killed engines: one like them is refused, for clients like to try again."""
+    """Requests that killed engines: one like them is refused, for clients like to try again.
+
+    All front ends of a server learn of them from the folder of its engines, with each new engine.
+    """
 
     def __init__(self) -> None:
-        self._known: set[bytes] = set()
+        self._known: set[str] = set()
 
-    def take(self, message: NewRequest) -> InvalidRequestError:
+    def take(self, message: NewRequest, folder: Path) -> InvalidRequestError:
         """Remember a request; the error with which it is answered."""
-        self._known.add(_fingerprint(message.prompt, message.params))
+        name = _fingerprint(message.prompt, message.params)
+        self._known.add(name)
+        Path(folder, name + SUFFIX).touch()
         return _refusal()
+
+    def learn(self, folder: Path) -> None:
+        """Of what others have taken."""
+        self._known.update(path.stem for path in folder.glob("*" + SUFFIX))
 
     def check(self, prompt: Sequence[int], params: SamplingParams) -> None:
         """Raise InvalidRequestError for a request that was taken."""
@@ -57,8 +73,8 @@ class Quarantine:
             raise _refusal()
 
 
-def _fingerprint(prompt: bytes, params: SamplingParams) -> bytes:
-    return hashlib.blake2b(prompt + encode(params)).digest()
+def _fingerprint(prompt: bytes, params: SamplingParams) -> str:
+    return hashlib.blake2b(prompt + encode(params), digest_size=32).hexdigest()
 
 
 def _refusal() -> InvalidRequestError:

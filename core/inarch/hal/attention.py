@@ -153,6 +153,10 @@ class Attention(Protocol):
         """Prepare one step; must have copied what it keeps of the batch."""
         ...
 
+    def kept_bytes(self, most: StepShape) -> int:
+        """What it will keep of the device's memory for steps up to `most`, beyond what it has now."""
+        ...
+
     def run(
         self,
         layer: int,

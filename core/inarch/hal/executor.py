@@ -31,6 +31,14 @@ class StepShape:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Memory that an executor comes to keep: as much as a step of `shape` takes, and `more` bytes."""
+
+    shape: StepShape
+    more: int
+
+
+@dataclass(frozen=True)
 class StepInputs:
     """What a forward pass reads, padded to the bucket.
 
@@ -86,4 +94,8 @@ class Executor(Protocol):
 
         The core runs it on padding while it has nothing else to do. None: nothing is left.
         """
+        ...
+
+    def kept(self, most: StepShape) -> Kept | None:
+        """What all shapes of steps up to `most` keep once they are prepared; None: nothing."""
         ...

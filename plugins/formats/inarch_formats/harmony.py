@@ -17,7 +17,18 @@ from inarch.parsing import Choice, Content, Parser, Reasoning, Template, Tool
 from inarch_formats.calls import EMPTY, Calls, Outcome
 from inarch_formats.json_text import copy_value
 from inarch_formats.reader import GeneratorParser, Reader, Steps, markers
-from inarch_formats.structure import Format, allowed, json_arguments, structural_tag, tag
+from inarch_formats.structure import (
+    TEXT,
+    Format,
+    allowed,
+    const,
+    json_arguments,
+    one_of,
+    repeated,
+    sequence,
+    structural_tag,
+    tag,
+)
 
 CHANNEL, MESSAGE, START, CALL = "<|channel|>", "<|message|>", "<|start|>", "<|call|>"
 END, RETURN = "<|end|>", "<|return|>"
@@ -53,27 +64,21 @@ class HarmonyTools(_Harmony):
 
     def grammar(self, tools: Sequence[Tool], choice: Choice) -> Grammar:
         """Reasoning comes first, so it is part of the language; <|call|> and <|return|> end it."""
-        analysis = tag(f"{CHANNEL}analysis{MESSAGE}", _any(), f"{END}{START}assistant")
-        preamble = tag(f"{CHANNEL}commentary{MESSAGE}", _any(), f"{END}{START}assistant")
-        before: Format = {
-            "type": "star",
-            "content": {"type": "or", "elements": [analysis, preamble]},
-        }
+        messages = [_message_format(channel) for channel in ("analysis", "commentary")]
         last = [_call_format(tool) for tool in allowed(tools, choice)]
         if choice.kind == "auto":
-            last.append(tag(FINAL, _any(), ""))
-        return structural_tag(
-            {"type": "sequence", "elements": [before, {"type": "or", "elements": last}]}
-        )
+            last.append(sequence([const(FINAL), TEXT]))
+        return structural_tag(sequence([repeated(one_of(messages)), one_of(last)]))
 
 
-def _any() -> Format:
-    return {"type": "any_text", "excludes": [CHANNEL, START, MESSAGE, CALL, RETURN]}
+def _message_format(channel: str) -> Format:
+    """A message that another one follows."""
+    return sequence([tag(f"{CHANNEL}{channel}{MESSAGE}", TEXT, END), const(f"{START}assistant")])
 
 
 def _call_format(tool: Tool) -> Format:
     head = f"{CHANNEL}commentary to=functions.{tool.name} <|constrain|>json{MESSAGE}"
-    return tag(head, json_arguments(tool), "")
+    return sequence([const(head), json_arguments(tool)])
 
 
 def _read(reader: Reader, calls: Calls) -> Steps[None]:

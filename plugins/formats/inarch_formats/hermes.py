@@ -23,7 +23,7 @@ BEGIN, END = "<tool_call>", "</tool_call>"
 
 class Hermes:
     name = "hermes"
-    special = False
+    special = True
     reasons = False
 
     def used_by(self, template: Template) -> bool:

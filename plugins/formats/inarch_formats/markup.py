@@ -15,16 +15,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from inarch.grammar import Grammar
 from inarch.parsing import Choice, Parser, Template, Tool
 from inarch_formats.calls import Calls, read_sections
+from inarch_formats.elements import Bare, Property, one_by_one
 from inarch_formats.reader import GeneratorParser, Reader, Steps, markers
 from inarch_formats.structure import (
+    Format,
     allowed,
+    const,
     grammar_of_calls,
     grammar_of_sections,
-    json_arguments,
+    sequence,
     tag,
 )
 from inarch_formats.values import copy_raw, quoted
@@ -37,7 +41,7 @@ class Markup:
     call, call_end: around one call; its name ends with any of name_ends, of which those that begin
     what comes next are left unread. key, key_end, value, value_end: around an argument's name and
     its value; `value` is "" if nothing comes between them. trim: a line break at either end of a
-    value is not part of it. style: of the arguments, as structural tags call it.
+    value is not part of it. sign: is in the templates of these models and of no others.
     """
 
     name: str
@@ -51,9 +55,8 @@ class Markup:
     value: str
     value_end: str
     trim: bool
-    style: str
-    sign: str  # that is in the templates of these models and of no others
-    special: bool = False
+    sign: str
+    special: bool = True
     reasons: bool = False
 
     def used_by(self, template: Template) -> bool:
@@ -95,21 +98,25 @@ class Markup:
         return key.strip()
 
     def grammar(self, tools: Sequence[Tool], choice: Choice) -> Grammar:
-        name_end = self.name_ends[0].strip()
-        line = "\n" if self.begin else ""
-        tags = [
-            tag(
-                f"{self.call}{tool.name}{name_end}",
-                json_arguments(tool, style=self.style),
-                f"{self.call_end}{line}",
-            )
-            for tool in allowed(tools, choice)
-        ]
+        tags = [self._tag(tool) for tool in allowed(tools, choice)]
         if not self.begin:
             return grammar_of_calls(choice, tags, triggers=[self.call], separator="\n")
         return grammar_of_sections(
             choice, tags, begin=f"{self.begin}\n", end=self.end, separator=""
         )
+
+    def _tag(self, tool: Tool) -> Format:
+        line = "\n" if self.begin else ""
+        first = self.name_ends[0]
+        begin = f"{self.call}{tool.name}{first}" + ("\n" if first.strip() else "")
+        return tag(begin, one_by_one(tool, partial(self._element, tool)), f"{self.call_end}{line}")
+
+    def _element(self, tool: Tool, one: Property) -> Format:
+        """An argument; a break of lines behind it is part of no marker, so that text ends at one."""
+        value = f"\n{self.value}" if self.value else ""
+        begin = f"{self.key}{one.name}{self.key_end}{value}"
+        line = "\n" if self.trim else ""
+        return sequence([Bare(tool, begin, self.value_end, line).value(one.schema), const("\n")])
 
 
 MARKUPS = (
@@ -125,7 +132,6 @@ MARKUPS = (
         value="",
         value_end="</parameter>",
         trim=True,
-        style="qwen_xml",
         sign="<function=",
     ),
     Markup(
@@ -140,7 +146,6 @@ MARKUPS = (
         value="",
         value_end="</parameter>",
         trim=False,
-        style="minimax_xml",
         sign="minimax:tool_call",
     ),
     Markup(
@@ -148,14 +153,13 @@ MARKUPS = (
         begin="",
         end="",
         call="<tool_call>",
-        name_ends=("\n", " ", "<arg_key>", "</tool_call>"),
+        name_ends=("\n", " ", "\t", "\r", "<arg_key>", "</tool_call>"),
         call_end="</tool_call>",
         key="<arg_key>",
         key_end="</arg_key>",
         value="<arg_value>",
         value_end="</arg_value>",
         trim=False,
-        style="glm_xml",
         sign="<arg_key>",
     ),
 )

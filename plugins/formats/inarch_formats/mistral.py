@@ -16,7 +16,14 @@ from inarch.grammar import Grammar
 from inarch.parsing import Choice, Content, Parser, Template, Tool
 from inarch_formats.calls import Calls, Outcome, read_arguments, read_list, read_object
 from inarch_formats.reader import GeneratorParser, MalformedError, Reader, Steps, markers
-from inarch_formats.structure import Format, allowed, grammar_of_calls, json_arguments, tag
+from inarch_formats.structure import (
+    Format,
+    allowed,
+    grammar_of_calls,
+    json_arguments,
+    separated,
+    tag,
+)
 from inarch_formats.values import quoted
 
 BEGIN, ID, ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
@@ -37,17 +44,10 @@ class Mistral:
 
     def grammar(self, tools: Sequence[Tool], choice: Choice) -> Grammar:
         """Either way to write calls: which of them a model was taught, it knows best."""
-        one = not choice.parallel or choice.kind == "named"
         tools = allowed(tools, choice)
-        objects: Format = {
-            "type": "tags_with_separator",
-            "tags": [_object(tool) for tool in tools],
-            "separator": ", ",
-            "at_least_one": True,
-            "stop_after_first": one,
-        }
         tags = [tag(f"{BEGIN}{tool.name}{ARGUMENTS}", json_arguments(tool), "") for tool in tools]
-        tags.append(tag(f"{BEGIN}[", objects, "]"))
+        objects = [_object(tool) for tool in tools]
+        tags.append(tag(f"{BEGIN}[", separated(objects, ", ", choice), "]"))
         return grammar_of_calls(choice, tags, triggers=[BEGIN], separator="")
 
 

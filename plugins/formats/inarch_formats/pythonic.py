@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from inarch.grammar import Grammar
 from inarch.parsing import Choice, Content, Parser, Template, Tool
 from inarch_formats.calls import EMPTY, Calls, Outcome
+from inarch_formats.elements import keyword_arguments
 from inarch_formats.python_text import copy_literal, read_word
 from inarch_formats.reader import GeneratorParser, MalformedError, Reader, Steps, markers
 from inarch_formats.structure import (
-    Format,
     allowed,
+    const,
     grammar_of_calls,
     grammar_of_sections,
-    keyword_arguments,
+    one_of,
+    repeated,
+    sequence,
     tag,
 )
 from inarch_formats.values import quoted
@@ -38,22 +41,13 @@ class Pythonic:
         calls = [tag(f"{tool.name}(", keyword_arguments(tool), ")") for tool in tools]
         if choice.kind != "auto":
             return grammar_of_sections(choice, calls, begin="[", end="]", separator=", ")
-        others: Format = {"type": "tags_with_separator", "tags": calls, "separator": ", "}
-        more: Format = {
-            "type": "optional",
-            "content": tag(", ", {**others, "at_least_one": True}, ""),
-        }
+        more = repeated(sequence([const(", "), one_of(calls)]))
         tags = [
             tag(
                 f"[{tool.name}(",
-                {
-                    "type": "sequence",
-                    "elements": [
-                        keyword_arguments(tool),
-                        {"type": "const_string", "value": ")"},
-                        *([more] if choice.parallel else []),
-                    ],
-                },
+                sequence(
+                    [keyword_arguments(tool), const(")"), *([more] if choice.parallel else [])]
+                ),
                 "]",
             )
             for tool in tools

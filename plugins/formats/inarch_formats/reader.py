@@ -9,6 +9,7 @@ White space next to a marker belongs to the marker: it is neither content nor re
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Generator
@@ -30,6 +31,7 @@ class CutOffError(MalformedError):
     """The text ended before the format says it may."""
 
 
+@functools.lru_cache(256)
 def markers(*texts: str) -> re.Pattern[str]:
     """Finds the first of some markers, or at the end of a text what may become one (no group)."""
     beginnings = {text[:n] for text in texts for n in range(1, len(text))}
@@ -103,6 +105,7 @@ class Reader:
     def keep(self) -> None:
         """What was consumed since `begin` means something, or is part of a marker."""
         self._record = None
+        self._space = ""
 
     def give_back(self) -> str:
         """What was consumed since `begin`; nothing if `keep` was called."""

@@ -16,7 +16,15 @@ from inarch.grammar import Grammar
 from inarch.parsing import Choice, Parser, Template, Tool
 from inarch_formats.calls import Calls, read_arguments, read_sections
 from inarch_formats.reader import GeneratorParser, MalformedError, Reader, Steps, markers
-from inarch_formats.structure import Format, allowed, grammar_of_sections, json_arguments, tag
+from inarch_formats.structure import (
+    Format,
+    allowed,
+    const,
+    grammar_of_sections,
+    json_arguments,
+    sequence,
+    tag,
+)
 
 
 @dataclass(frozen=True)
@@ -97,10 +105,9 @@ class KimiK2(Sections):
 
     def _tag(self, tool: Tool) -> Format:
         number: Format = {"type": "regex", "pattern": "(0|[1-9][0-9]{0,3})"}
-        after: Format = {"type": "const_string", "value": self.name_end}
         return tag(
             f"{self.call}{self.head}{tool.name}:",
-            {"type": "sequence", "elements": [number, after, json_arguments(tool)]},
+            sequence([number, const(self.name_end), json_arguments(tool)]),
             *self.call_end,
         )
 

@@ -25,7 +25,7 @@ class Thinking:
     end: str = "</think>"
     families: tuple[str, ...] = ()
     leave: tuple[str, ...] = ()
-    special: bool = False
+    special: bool = True
 
     def used_by(self, template: Template) -> bool:
         known = not self.families or template.model_type.startswith(self.families)
@@ -74,7 +74,7 @@ def _skip_spaces(reader: Reader) -> Steps[None]:
 
 THINKING = (
     Thinking("kimi", "◁think▷", "◁/think▷"),
-    Thinking("mistral", "[THINK]", "[/THINK]", special=True),
+    Thinking("mistral", "[THINK]", "[/THINK]"),
     Thinking("kimi_k2", families=("kimi_k2",), leave=("<|tool_calls_section_begin|>",)),
     Thinking("deepseek_r1", families=("deepseek",)),
     Thinking("qwen3", families=("qwen",)),

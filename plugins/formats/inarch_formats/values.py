@@ -29,7 +29,7 @@ def types(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[str
         kinds = schema["type"]
         return frozenset([kinds] if isinstance(kinds, str) else kinds) & ALL
     if "$ref" in schema:
-        return types(_target(schema["$ref"], root), root, depth + 1)
+        return types(target(schema["$ref"], root), root, depth + 1)
     if "enum" in schema or "const" in schema:
         values = schema.get("enum", [schema.get("const")])
         return frozenset(kind for value in values for kind in _types_of(value))
@@ -43,7 +43,7 @@ def types(schema: Any, root: Mapping[str, Any], depth: int = 0) -> frozenset[str
     return found
 
 
-def _target(reference: str, root: Mapping[str, Any]) -> Any:
+def target(reference: str, root: Mapping[str, Any]) -> Any:
     """What a reference within the schema points at; True, which allows anything, if it dangles."""
     found: Any = root
     for part in reference.removeprefix("#").split("/")[1:]:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inarch.formats import Formats
-from inarch.parsing import Content, Parser, ToolFormat
+from inarch.parsing import Parser, ToolFormat
 from inarch_formats.markup import MARKUPS
 from inarch_formats.plugin import inarch_reasoning_formats, inarch_tool_formats
 
@@ -38,10 +38,6 @@ def markup(name: str) -> Callable[[str, Arguments], str]:
         return f"{text}{format.call_end}{format.end}"
 
     return write
-
-
-def python(value: Any) -> str:
-    return repr(value)
 
 
 WRITERS: dict[str, Callable[[str, Arguments], str]] = {
@@ -238,7 +234,10 @@ def test_the_split_of_a_text_changes_nothing(name, data):
     reasoning = data.draw(st.sampled_from([None, *REASONING_FORMATS.values()]))
     formats = Formats(TOOL_FORMATS[name], reasoning)
     prompt_end = data.draw(st.sampled_from(["", "<think>\n", "<think>\n\n</think>\n\n"]))
-    open_parser: Callable[[], Parser] = lambda: formats.open_parser(TOOLS, prompt_end)
+
+    def open_parser() -> Parser:
+        return formats.open_parser(TOOLS, prompt_end)
+
     whole = read(open_parser(), text)
     assert same(whole, assembled(deltas(open_parser(), text))), "character by character"
     assert same(whole, assembled(deltas(open_parser(), pieces(data.draw, text))))
@@ -250,7 +249,10 @@ def test_the_split_of_a_text_changes_nothing(name, data):
 def test_the_split_of_reasoning_changes_nothing(name, data):
     text = data.draw(SOUPS)
     prompt_end = data.draw(st.sampled_from(["", "<think>\n", "◁think▷", "</think>\n\n"]))
-    open_parser = lambda: REASONING_FORMATS[name].parser(prompt_end)
+
+    def open_parser() -> Parser:
+        return REASONING_FORMATS[name].parser(prompt_end)
+
     whole = read(open_parser(), text)
     assert same(whole, assembled(deltas(open_parser(), text)))
     assert same(whole, assembled(deltas(open_parser(), pieces(data.draw, text))))

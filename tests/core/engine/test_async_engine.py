@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
 from inarch.config import EngineConfig
+from inarch.engine import keeper
 from inarch.engine.async_engine import AsyncEngine
 from inarch.engine.outputs import RequestOutput
-from inarch.errors import InvalidRequestError, OutOfMemoryError
+from inarch.errors import EngineDeadError, InvalidRequestError, OutOfMemoryError
 from inarch.sampling import SamplingParams
 
 from ..models.oracle import Saved
@@ -118,6 +121,23 @@ def test_requests_outlive_their_engine(run: Callable[..., None]) -> None:
     run(program, dtype="float32")
 
 
+def test_who_waited_for_a_dead_engine_is_taken_by_the_next_one(run: Callable[..., None]) -> None:
+    """However many may wait: nobody is refused who was let in."""
+
+    async def program(engine: AsyncEngine) -> None:
+        crowd = [asyncio.create_task(collect(engine, LONG))]
+        while not (await engine.stats()).running:
+            await asyncio.sleep(0.01)
+        crowd += [asyncio.create_task(collect(engine, LONG)) for _ in range(2)]
+        while (await engine.stats()).waiting < 2:
+            await asyncio.sleep(0.01)
+        assert engine._keeper
+        os.kill(engine._keeper.pid, signal.SIGKILL)
+        assert [len(answer) for answer in await asyncio.gather(*crowd)] == [400] * 3
+
+    run(program, max_running_requests=1, max_queued_requests=2)
+
+
 def test_more_than_may_wait_is_refused_with_503(run: Callable[..., None]) -> None:
     async def program(engine: AsyncEngine) -> None:
         crowd = [collect(engine, SHORT) for _ in range(30)]
@@ -135,3 +155,43 @@ def test_the_reason_why_an_engine_cannot_start_arrives(run: Callable[..., None])
 
     with pytest.raises(OutOfMemoryError, match="--kv-tokens"):
         run(program, kv_tokens=10**13)
+
+
+def test_an_engine_that_cannot_be_started_again_is_given_up(
+    served: Callable[[str], Saved], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "MOST_FAILURES", 2)
+    folder = tmp_path / "model"
+    shutil.copytree(served("llama").folder, folder)
+
+    async def main() -> None:
+        config = EngineConfig(model=str(folder), backend="reference", kv_tokens=4096)
+        async with AsyncEngine(config) as engine:
+            shutil.rmtree(folder)
+            task = asyncio.create_task(collect(engine, LONG))
+            await asyncio.sleep(0.05)
+            assert engine._keeper
+            os.kill(engine._keeper.pid, signal.SIGKILL)
+            with pytest.raises(EngineDeadError, match="2 times in a row"):
+                await task
+            with pytest.raises(EngineDeadError):
+                await collect(engine, SHORT)
+            assert not engine.alive
+
+    asyncio.run(main())
+
+
+def test_while_no_engine_is_there_no_more_wait_than_may(run: Callable[..., None]) -> None:
+    async def program(engine: AsyncEngine) -> None:
+        assert engine._keeper
+        os.kill(engine._keeper.pid, signal.SIGKILL)
+        while engine.alive:
+            await asyncio.sleep(0.01)
+        answers = await asyncio.gather(
+            *(collect(engine, SHORT) for _ in range(5)), return_exceptions=True
+        )
+        refused = [answer for answer in answers if isinstance(answer, InvalidRequestError)]
+        assert [error.status for error in refused] == [503] * 3
+        assert [len(answer) for answer in answers if isinstance(answer, list)] == [3, 3]
+
+    run(program, max_queued_requests=2)

@@ -296,3 +296,21 @@ def test_a_given_template_that_cannot_be_used_stops_the_start(tmp_path: Path) ->
         given_template(str(tmp_path / "missing.jinja"))
     with pytest.raises(ConfigError, match="--chat-template: line 1"):
         given_template("{% if %}")
+
+
+def test_what_a_template_reads_beside_what_it_sets_itself_is_known() -> None:
+    source = "{% set a = 1 %}{% if tools %}{{ a }}{{ enable_thinking }}{% endif %}"
+    template = ChatTemplate({"default": source}, {})
+    assert template.source == source
+    assert {"tools", "enable_thinking"} <= template.variables
+    assert "a" not in template.variables
+
+
+def test_the_template_that_tools_would_reach_is_the_one_that_is_looked_at() -> None:
+    template = ChatTemplate({"default": "{{ messages }}", "tool_use": "{{ tools }}"}, {})
+    assert (template.source, "tools" in template.variables) == ("{{ tools }}", True)
+
+
+def test_without_a_template_nothing_is_read() -> None:
+    template = ChatTemplate({}, {})
+    assert (template.source, template.variables) == ("", frozenset())

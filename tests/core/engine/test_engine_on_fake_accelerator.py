@@ -119,6 +119,7 @@ def test_decodes_are_replayed(start: Start, monkeypatch: pytest.MonkeyPatch) -> 
 def test_memory_is_measured_when_no_size_is_given(start: Start) -> None:
     with start(kv_tokens=None) as engine:
         assert engine.info.memory["activations"] > 0
+        assert engine.info.memory["kept"] > 0, "what its captured steps need"
         assert engine.info.kv_tokens >= engine.info.context_length
 
 
@@ -130,3 +131,21 @@ def test_the_next_step_is_launched_before_the_last_one_is_read(start: Start) -> 
         (request,) = engine._core._requests.values()
         assert (len(request.output), request.in_flight) == (1, 1)
         outputs.close()
+
+
+@pytest.mark.parametrize("retract", [False, True])
+def test_a_pause_lets_no_further_step_begin_and_loses_none_in_flight(
+    start: Start, served: Served, retract: bool
+) -> None:
+    prompt = random_prompt(40)
+    with start() as engine:
+        outputs = engine.stream(prompt, GREEDY)
+        tokens = list(next(outputs).token_ids)
+        engine._core.pause(retract=retract)
+        before = engine.stats().steps
+        while engine._core.has_work:
+            engine._step()
+        assert engine.stats().steps - before <= 1
+        engine._core.proceed()
+        tokens += [token for output in outputs for token in output.token_ids]
+    assert tokens == oracle(served("llama"), prompt)

@@ -238,12 +238,11 @@ def test_the_grammar_wins_over_what_is_asked_of_the_end(engine: Engine) -> None:
     (answer,) = engine.generate("Hello", options)
     assert re.fullmatch("(yes|no)!", answer.text)
     assert answer.finish_reason == "stop"
-    open_end = Grammar(kind="regex", source="a+")
-    (answer,) = engine.generate("Hello", greedy(grammar=open_end, ignore_eos=True, max_tokens=30))
-    assert len(answer.token_ids) == 30
-    (answer,) = engine.generate(
-        "Hello", greedy(grammar=open_end, min_tokens=20, logit_bias={4: 100.0, 2: 100.0})
-    )
+    open_end, eager = Grammar(kind="regex", source="a+"), {4: 100.0, 2: 100.0}
+    options = greedy(grammar=open_end, ignore_eos=True, max_tokens=30, logit_bias=eager)
+    assert len(engine.generate("Hello", options)[0].token_ids) == 30
+    options = greedy(grammar=open_end, min_tokens=20, logit_bias=eager)
+    (answer,) = engine.generate("Hello", options)
     assert len(answer.token_ids) == 20 + 1, "its end comes after that many"
     (answer,) = engine.generate(
         "Hello", greedy(grammar=Grammar(kind="regex", source="b"), min_tokens=20)

@@ -56,6 +56,7 @@ def make_plan(device: Device, **changes: object) -> memory.MemoryPlan:
         "share": 0.9,
         "weights": 0,
         "activations": 20 * MIB,
+        "kept": 4 * MIB,
         "sampling": 10 * MIB,
         "kv_tokens": None,
         "most_tokens": 10**9,
@@ -66,7 +67,7 @@ def make_plan(device: Device, **changes: object) -> memory.MemoryPlan:
 def test_the_cache_takes_what_the_other_parts_leave_of_the_share(device: Device) -> None:
     held = torch.empty(15 * MIB, dtype=torch.uint8, device=device.torch_device)
     plan = make_plan(device)
-    assert plan.pages == (90 - 15 - 20 - 10)
+    assert plan.pages == (90 - 15 - 20 - 4 - 10)
     assert "0.9" in plan.limited_by
     assert held.nbytes == 15 * MIB
 

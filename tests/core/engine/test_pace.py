@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inarch.engine.pace import LAUNCHES, MARGIN_S, MOST, Pace
+from inarch.engine.pace import LAUNCHES, LONGEST_S, MARGIN_S, MOST, Pace
 from inarch.engine.plan import StepPlan
 
 STEP_S = 0.020
@@ -63,13 +63,31 @@ def test_the_next_step_may_wait_for_a_part_of_the_running_one(pace, clock):
     assert pace.spare(plan(8)) == 0
 
 
-def test_behind_a_step_with_a_prompt_nothing_is_held_back(pace):
+def measure(pace, clock, step, seconds):
+    """A step that takes so long, behind another one."""
+    pace.launched(clock.now, behind=True)
+    clock.now += seconds
+    pace.finished(step)
+
+
+def test_behind_a_step_with_a_prompt_nothing_is_held_back_until_one_was_measured(pace, clock):
+    assert pace.spare(plan(8, prompts=1)) == 0
+    measure(pace, clock, plan(8, prompts=1), 0.010)
+    assert pace.spare(plan(8, prompts=1)) == pytest.approx(MOST * 0.010)
+
+
+def test_behind_a_long_step_with_prompts_nothing_is_held_back(pace, clock):
+    measure(pace, clock, plan(8, prompts=1), LONGEST_S + 0.001)
     assert pace.spare(plan(8, prompts=1)) == 0
 
 
-def test_a_much_smaller_batch_is_not_expected_to_take_as_long(pace):
-    assert pace.spare(plan(7)) > 0
-    assert pace.spare(plan(4)) == 0
+@pytest.mark.parametrize("prompts", [0, 2])
+def test_a_smaller_step_is_expected_to_take_its_part_and_a_larger_one_no_longer(
+    pace, clock, prompts
+):
+    measure(pace, clock, plan(8 - prompts, prompts), STEP_S)
+    assert pace.spare(plan(4 - prompts, prompts)) == pytest.approx(HELD_S / 2)
+    assert pace.spare(plan(16 - prompts, prompts)) == pytest.approx(HELD_S)
 
 
 def test_a_time_in_which_the_device_was_idle_is_not_a_step(pace, clock):

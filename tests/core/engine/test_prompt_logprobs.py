@@ -87,6 +87,15 @@ def test_only_those_who_ask_compute_their_prompt_again(start: Start, served: Ser
         assert other.prompt_logprobs == ()
 
 
+def test_each_of_several_samples_tells_of_the_prompt(start: Start, served: Served) -> None:
+    prompt = random_prompt(30)
+    with start() as engine:
+        answers = engine.generate(prompt, asking(n=3, temperature=1.0, seed=1))
+    assert len({answer.token_ids for answer in answers}) == 3
+    for answer in answers:
+        check_answer(answer, prompt, served("llama"))
+
+
 def test_asking_changes_no_token(start: Start) -> None:
     prompts = [random_prompt(length, length) for length in LENGTHS]
     plain = SamplingParams(max_tokens=20, seed=1, ignore_eos=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inarch.engine.sampler import SampleInputs, Sampler
+from inarch.engine.sampler import SampleInputs, Sampler, TokenMask
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.op import Kernel
 from inarch.hal.ops import sampling as ops
@@ -21,26 +21,26 @@ def bias_in_place(logits: Tensor, *args: Tensor) -> Tensor:
     return logits.copy_(ops.add_bias(logits, *args))
 
 
-def test_logprobs_are_those_of_the_model_where_a_kernel_writes_over_the_logits() -> None:
-    dispatcher = Dispatcher([Kernel("add_bias", "in place", bias_in_place)])
+def mask_in_place(logits: Tensor, *args: Tensor) -> Tensor:
+    return logits.copy_(ops.apply_token_mask(logits, *args))
+
+
+@pytest.mark.parametrize("how", ["bias", "mask"])
+def test_logprobs_are_those_of_the_model_where_a_kernel_writes_over_the_logits(how: str) -> None:
+    kernels = {"add_bias": bias_in_place, "apply_token_mask": mask_in_place}
+    dispatcher = Dispatcher([Kernel(op, "in place", run) for op, run in kernels.items()])
     sampler = Sampler(4, 3, ReferenceDevice(), dispatcher)
     one, row = np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
     arrays = {"sample_rows": row, "bias_rows": row, "bias_tokens": one}
     arrays["bias_values"] = np.full(1, 50, dtype=np.float32)
     inputs = SampleInputs(
-        row,
-        row,
-        arrays,
-        everyone=True,
-        greedy=True,
-        penalized=False,
-        biased=True,
-        constrained=np.empty(0, np.int64),
-        logprobs=2,
-    )
+        row, row, arrays, everyone=True, greedy=True, penalized=False, biased=how == "bias",
+        constrained=np.empty(0, np.int64), logprobs=2,
+    )  # fmt: skip
     there = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    sampled = sampler.sample(torch.zeros(1, 3), inputs, there)
-    assert sampled.tokens.wait().tolist() == [1], "as the bias asks"
+    mask = TokenMask(np.array([[0b010]], dtype=np.int32), row) if how == "mask" else None
+    sampled = sampler.sample(torch.zeros(1, 3), inputs, there, mask)
+    assert sampled.tokens.wait().tolist() == [1], "as the bias or the mask asks"
     assert sampled.logprobs is not None
     np.testing.assert_allclose(sampled.logprobs[0].wait(), [-np.log(3)], rtol=1e-5)
 

@@ -17,6 +17,7 @@ from inarch.hal.attention import (
     Rotation,
 )
 from inarch.hal.device import Device
+from inarch.hal.executor import StepShape
 from inarch.hal.kv import NULL_PAGE, KVState, KVStore
 from inarch.hal.reference.attention import ReferenceAttention
 from inarch_fake.kv import PAGE_TOKENS
@@ -53,6 +54,9 @@ class FakeAttention:
         self._spec, self._store, self._device = spec, store, device
         self._fallback = ReferenceAttention(spec, store, device)
         self._table: np.ndarray | None = None
+
+    def kept_bytes(self, most: StepShape) -> int:
+        return 0
 
     def plan(self, batch: AttentionBatch) -> HostPlan:
         table = self._updated_table(batch)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.hal.executor import Step, StepInputs, StepShape
+from inarch.hal.executor import Kept, Step, StepInputs, StepShape
 from inarch.hal.kv import KVState
 from inarch_fake.memory import DEVICE, FakeDeviceError, Recorder, poison
 
@@ -69,6 +69,9 @@ class FakeExecutor:
                 if shape not in self._graphs and shape.tokens <= most.tokens:
                     return shape
         return None
+
+    def kept(self, most: StepShape) -> Kept:
+        return Kept(StepShape(CAPTURED_TOKENS, CAPTURED_SEQS, CAPTURED_TOKENS), 0)
 
     def upload(
         self,

@@ -23,6 +23,7 @@ from inarch.hal.attention import (
     Rotation,
 )
 from inarch.hal.device import Device
+from inarch.hal.executor import StepShape
 from inarch.hal.kv import KVState, KVStore
 from inarch.hal.reference.dense import causal_attention, explicit_attention, masked_attention
 from inarch.hal.reference.grouping import HostGroup, group_sequences, query_slots
@@ -62,6 +63,9 @@ class ReferenceAttention:
         self._page_tokens = store.layout.page_tokens
         dims = spec.key_dim + spec.value_dim
         self._token_bytes = spec.kv_heads * dims * store.spec.dtype.itemsize
+
+    def kept_bytes(self, most: StepShape) -> int:
+        return 0
 
     def plan(self, batch: AttentionBatch) -> HostPlan:
         groups = list(

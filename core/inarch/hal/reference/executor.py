@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from inarch.hal.device import Device
-from inarch.hal.executor import Step, StepInputs, StepShape
+from inarch.hal.executor import Kept, Step, StepInputs, StepShape
 from inarch.hal.kv import KVState
 from inarch.hal.packing import upload
 
@@ -36,4 +36,7 @@ class EagerExecutor:
         return step(inputs, kv)
 
     def unprepared(self, most: StepShape) -> StepShape | None:
+        return None
+
+    def kept(self, most: StepShape) -> Kept | None:
         return None
