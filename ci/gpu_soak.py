@@ -226,19 +226,23 @@ def judge(tally: Tally, watch: Watch, numbers: dict[str, float], seconds: float)
         grown[where] = growth(seen, settled)
         if (grown[where] or 0) > most:
             tally.blame("memory", f"the {where}'s grew by {grown[where]:,} bytes, {most:,} at most")
-    if not numbers["inarch_retractions_total"]:
+    if not numbers["sglang:num_retracted_requests_total"]:
         tally.blame("too easy", "no request was retracted: give less --kv-tokens or more --clients")
     if not tally.left:
         tally.blame("too easy", "nobody left early")
-    names = ("inarch_retractions_total", "inarch_steps_total", "inarch_cached_tokens_total")
+    names = (
+        "sglang:num_retracted_requests_total",
+        "inarch:steps_total",
+        "sglang:cached_tokens_total",
+    )
     return {"grown": grown} | {name: numbers[name] for name in names}
 
 
 def report(tally: Tally, seen: dict[str, Any], minutes: float) -> None:
     print(f"\nsoak of {minutes:g} minutes: {words(tally)}, {tally.tokens:,} tokens")
     print(
-        f"{seen['inarch_steps_total']:,.0f} steps, {seen['inarch_retractions_total']:,.0f} "
-        f"retractions, {seen['inarch_cached_tokens_total']:,.0f} cached tokens"
+        f"{seen['inarch:steps_total']:,.0f} steps, {seen['sglang:num_retracted_requests_total']:,.0f} "
+        f"retractions, {seen['sglang:cached_tokens_total']:,.0f} cached tokens"
     )
     for where, bytes_ in seen["grown"].items():
         if bytes_ is not None:

@@ -78,15 +78,16 @@ def growth(samples: Sequence[tuple[float, int]], settled_s: float) -> int | None
 
 
 def metrics(url: str) -> dict[str, float]:
-    """The server's numbers that have no labels."""
+    """The server's numbers without their labels; the last one of those that differ in them alone."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
         text = answer.read().decode()
-    return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
+    lines = re.findall(r"^([\w:]+)(?:\{.*\})? (\S+)$", text, re.MULTILINE)
+    return {name: float(value) for name, value in lines}
 
 
 def unfinished(numbers: dict[str, float]) -> list[str]:
     """What an idle server should not hold any more."""
-    held = ("inarch_running_requests", "inarch_waiting_requests", "inarch_kv_pages_used")
-    if numbers["inarch_engine_alive"] != 1:
+    held = ("sglang:num_running_reqs", "sglang:num_queue_reqs", "inarch:kv_pages_used")
+    if numbers["inarch:engine_alive"] != 1:
         return ["the engine does not answer"]
     return [f"{name} is {numbers[name]:g}" for name in held if numbers[name]]

@@ -201,9 +201,28 @@ class EngineConfig:
         "info", "How much to log.", "Server"
     )
 
+    log_requests: bool = option(
+        False,
+        "Log a line of JSON on standard output for every request that is over: times, tokens, "
+        "sampling parameters, but nothing of what was asked or answered.",
+        "Server",
+    )
+    log_request_text: bool = option(
+        False, "With --log-requests: also log prompts, answers and error messages.", "Server"
+    )
+    otlp_endpoint: str | None = option(
+        None,
+        "Send OpenTelemetry traces to this collector (OTLP over HTTP, such as "
+        "http://localhost:4318); needs the extra inarch[otel].",
+        "Server",
+        metavar="URL",
+    )
+
     def __post_init__(self) -> None:
         for field in fields():
             check(field, getattr(self, field.name))
+        if self.log_request_text and not self.log_requests:
+            raise ConfigError("--log-request-text needs --log-requests")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import msgspec
@@ -162,8 +161,8 @@ DEFAULT_TERMS = Terms()
 
 # NaN fails every comparison, so it is refused by the ranges too.
 _RANGES: tuple[tuple[str, float, float], ...] = (
-    ("max_tokens", 0, math.inf),
-    ("min_tokens", 0, math.inf),
+    ("max_tokens", 0, 2**31 - 1),
+    ("min_tokens", 0, 2**31 - 1),
     ("temperature", 0, 100),
     ("top_p", 0, 1),
     ("top_k", -1, 2**31 - 1),
@@ -175,7 +174,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("n", 1, MAX_N),
     ("logprobs", 0, MAX_TOP_LOGPROBS),
     ("prompt_logprobs", 0, MAX_TOP_LOGPROBS),
-    ("logprob_start", 0, math.inf),
+    ("logprob_start", 0, 2**31 - 1),
 )
 
 

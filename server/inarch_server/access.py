@@ -19,6 +19,7 @@ from inarch.errors import InvalidRequestError
 from inarch_server.service import SERVICE
 
 OPEN = frozenset({"/health", "/"})  # probes send no key; the page asks its reader for one
+STATIC = "/static/"  # what the page is made of
 # /abort_request is one of them where it ends all requests, and not one.
 ADMIN = frozenset(
     {
@@ -37,7 +38,7 @@ def check_access(request: web.Request) -> None:
     """Raise InvalidRequestError (401, 403) unless this client may use this route."""
     if request.path in ADMIN:
         check_admin(request)
-    elif request.path not in OPEN:
+    elif request.path not in OPEN and not request.path.startswith(STATIC):
         check_user(request)
 
 

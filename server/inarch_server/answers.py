@@ -20,8 +20,8 @@ from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
 
 if TYPE_CHECKING:
     from inarch.engine.async_engine import AsyncEngine
-    from inarch_server.metrics import Stopwatch
     from inarch_server.prompts import Prompt
+    from inarch_server.stopwatch import Stopwatch
 
 
 @dataclass(slots=True, eq=False)
@@ -64,10 +64,14 @@ class Answers:
         params: Sequence[SamplingParams],
         stopwatch: Stopwatch,
         terms: Terms = DEFAULT_TERMS,
+        *,
+        keep_text: bool = False,
     ) -> None:
         self._engine = engine
         self.ids, self.prompts, self.params = ids, prompts, params
         self.stopwatch = stopwatch
+        # What each choice said, if somebody will want to read it.
+        self.transcript: dict[int, list[str]] | None = {} if keep_text else None
         self._terms = terms
         self._alarm: asyncio.TimerHandle | None = None
         self._begun: list[str] = []  # ids
@@ -75,13 +79,14 @@ class Answers:
         self._completed: dict[int, int] = {}  # tokens so far by choice
         self._cached: dict[int, int] = {}  # tokens of each prompt that were not computed again
         self._first_choice = [0, *accumulate(p.n for p in params)]  # of each prompt
-        self._unfinished = self._first_choice[-1]  # choices
+        self.choices = self._unfinished = self._first_choice[-1]
         self._error: Exception | None = None
         # Woken once for all that comes before the waiting task runs: an Event costs more.
         self._news: asyncio.Future[None] | None = None
         self._over = asyncio.Event()
 
     def __enter__(self) -> Answers:
+        self.stopwatch.send()
         try:
             for number, name in enumerate(self.ids):
                 ids, params = self.prompts[number].ids, self.params[number]
@@ -106,7 +111,7 @@ class Answers:
             self._alarm.cancel()
         for name in self._begun:
             self._engine.end(name)
-        self.stopwatch.finish()
+        self.stopwatch.stop(self._unfinished)
 
     async def wait(self) -> None:
         """Until there is something to take. Raises what went wrong, once the rest was taken."""
@@ -153,13 +158,18 @@ class Answers:
             # The samples of one prompt share it: only what the first found counts as cached.
             found = self._cached.get(number, output.cached_tokens)
             self._cached[number] = min(found, output.cached_tokens)
+            self.stopwatch.begun(output)
         self._completed[index] = output.completion_tokens
         piece = self._pending.get(index)
         if piece is None:
             piece = self._pending[index] = Piece(index, number)
         piece.add(output)
+        if self.transcript is not None:
+            self.transcript.setdefault(index, []).append(output.text)
         if output.finish_reason is not None:
             self._unfinished -= 1
+            constrained = self.params[number].grammar is not None
+            self.stopwatch.finished(index, output, constrained=constrained)
             if not self._unfinished:
                 self._over.set()
         self._wake()

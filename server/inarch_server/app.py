@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -10,17 +12,21 @@ from inarch_server import openapi
 from inarch_server.body import MAX_BODY_BYTES
 from inarch_server.cors import ORIGINS, allow_origin, parse_origins
 from inarch_server.health import Health
+from inarch_server.live import ERRORS, RecentErrors
 from inarch_server.metrics import Metrics
 from inarch_server.middleware import MIDDLEWARES, show_id
+from inarch_server.observers import asked_for
 from inarch_server.responses_store import RESPONSES, ResponseStore
 from inarch_server.routes import ROUTES
 from inarch_server.service import SERVICE, Service
 from inarch_server.sessions import SESSIONS, Sessions
+from inarch_server.tally import METRICS_DIR
 from inarch_server.turnstile import TURNSTILE, Turnstile
 
 if TYPE_CHECKING:
     from inarch.config import EngineConfig
     from inarch.engine.async_engine import AsyncEngine
+    from inarch_server.account import Observer
 
 
 def make_app(engine: AsyncEngine, config: EngineConfig) -> web.Application:
@@ -29,8 +35,11 @@ def make_app(engine: AsyncEngine, config: EngineConfig) -> web.Application:
     Run it with `handler_cancellation=True`: that is how a request ends when its client goes away.
     """
     app = web.Application(middlewares=MIDDLEWARES, client_max_size=MAX_BODY_BYTES)
-    metrics = Metrics(len(engine.info.reference_ops))
-    app[SERVICE] = Service(engine, config, metrics, Health(engine, metrics))
+    folder = os.environ.get(METRICS_DIR)
+    metrics = Metrics(engine.info, Path(folder) if folder else None)
+    errors = app[ERRORS] = RecentErrors()
+    observers: list[Observer] = [errors, *asked_for(app, engine, config)]
+    app[SERVICE] = Service(engine, config, metrics, Health(engine, metrics), observers)
     app[TURNSTILE] = Turnstile()
     app[RESPONSES] = ResponseStore()
     app[SESSIONS] = Sessions()

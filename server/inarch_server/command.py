@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.command("serve", cls=GroupedCommand)
 @engine_options()
 def serve(config: EngineConfig) -> None:
-    """Serve MODEL over HTTP: OpenAI's API, SGLang's /generate, and a page to chat on.
+    """Serve MODEL over HTTP: OpenAI's API, SGLang's /generate, and a page to chat and to watch.
 
     Without MODEL the bundled one is served.
     """

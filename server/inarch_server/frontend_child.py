@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
-from pathlib import Path
 
 import inarch.errors
 from inarch.config import EngineConfig, dump
 from inarch.errors import InarchError
 from inarch_server.control import Control, Draining, Failed, Orders, Ready
-
-METRICS_DIR = "INARCH_METRICS_DIR"  # environment of a front end
 
 
 class FrontEnd:
@@ -29,18 +25,14 @@ class FrontEnd:
         self.retired = False  # it is meant to end
 
     @classmethod
-    async def start(cls, config: EngineConfig, listener: socket.socket, metrics: Path) -> FrontEnd:
-        """Start a process for a resolved configuration, on a bound socket.
-
-        metrics: a folder in which the front ends of a server count together.
-        """
+    async def start(cls, config: EngineConfig, listener: socket.socket) -> FrontEnd:
+        """Start a process for a resolved configuration, on a bound socket."""
         ours, theirs = socket.socketpair()
         try:
             descriptors = listener.fileno(), theirs.fileno()
-            environment = {**os.environ, METRICS_DIR: str(metrics)}
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "inarch_server.worker", *map(str, descriptors),
-                stdin=PIPE, pass_fds=descriptors, process_group=0, env=environment,
+                stdin=PIPE, pass_fds=descriptors, process_group=0,
             )  # fmt: skip
         finally:
             theirs.close()
@@ -95,4 +87,5 @@ class FrontEnd:
             self._ready.set_result(None)
         if not self._draining.done():
             self._draining.set_result(0)
+        await self._control.close()
         await self.wait()

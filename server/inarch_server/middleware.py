@@ -8,13 +8,14 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from inarch_server.access import check_access
+from inarch_server.account import tell
 from inarch_server.apis import api_of
 from inarch_server.cors import answer_preflights
 from inarch_server.refusals import refusal
-from inarch_server.service import CLIENT_GONE, RECEIVED_S, REQUEST_ID, SERVICE
+from inarch_server.service import CLIENT_GONE, RECEIVED_S, REFUSED, REQUEST_ID, SERVICE
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -44,18 +45,21 @@ async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
     service = request.app[SERVICE]
     resource = request.match_info.route.resource
     endpoint = resource.canonical if resource else "unknown"
+    method = request.method if request.method in hdrs.METH_ALL else "unknown"
     status = CLIENT_CLOSED_REQUEST
+    service.metrics.request(endpoint, method)
     task = asyncio.current_task()
     assert task is not None
-    service.running.add(task)
+    service.running[task] = request
     try:
         response = await handler(request)
         if not request.get(CLIENT_GONE):
             status = response.status
         return response
     finally:
-        service.running.discard(task)
-        service.metrics.requests.labels(endpoint, str(status)).inc()
+        del service.running[task]
+        service.metrics.response(endpoint, method, status)
+        tell(service.observers, request, endpoint, status)
 
 
 @web.middleware
@@ -64,6 +68,7 @@ async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except Exception as error:  # not CancelledError: the client has gone, or the server stops
         answer = refusal(error, request[REQUEST_ID])
+        request[REFUSED] = answer.body["error"]
         return api_of(request.path).refuse(answer).response()
 
 

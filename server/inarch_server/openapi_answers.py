@@ -102,6 +102,24 @@ ANSWERS: dict[str, Schema] = {
     "AnthropicError": record(type=const("error"), error=record(type=TEXT, message=TEXT)),
     "OllamaError": record(error=TEXT),
     "Status": record(status=const("ok")),
+    "Live": record(
+        model=TEXT,
+        alive={"type": "boolean"},
+        engine=maybe(record(running=COUNT, waiting=COUNT)),
+        generated_per_s={"type": "number"},
+        prompt_per_s={"type": "number"},
+        cache_hit_rate=PROBABILITY,
+        requests=listed(record(id=TEXT, route=TEXT, prompt_tokens=COUNT, completion_tokens=COUNT)),
+        errors=listed(record(route=TEXT, status=COUNT, message=TEXT, times=COUNT)),
+    ),
+    "Kernels": record(
+        backend=TEXT,
+        device=TEXT,
+        ops=listed(record(op=TEXT, kernel=TEXT, bindings=COUNT, why=TEXT)),
+    ),
+    "CacheTree": record(
+        tokens=COUNT, nodes=listed(record(id=COUNT, parent=COUNT, tokens=COUNT, text=maybe(TEXT)))
+    ),
     "Model": record(
         id=TEXT, object=const("model"), created=COUNT, owned_by=TEXT, max_model_len=COUNT
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inarch_server import decisions, info, responses, tokenizing
+from inarch_server import decisions, info, live, page, responses, tokenizing
 from inarch_server.chat_protocol import ChatRequest
 from inarch_server.decisions_protocol import DecisionRequest
 from inarch_server.foreign_routes import ANTHROPIC_ROUTES, OLLAMA_ROUTES
@@ -17,7 +17,11 @@ from inarch_server.route import Route
 from inarch_server.tokenizing import DetokenizeRequest, TokenizeRequest
 
 ROUTES: Sequence[Route] = (
-    Route("GET", "/", info.page, "A page to chat on", "text/html"),
+    Route("GET", "/", page.page, "A page to chat and to watch", "text/html"),
+    Route("GET", "/static/{name}", page.static, "What the page is made of", "text/javascript"),
+    Route("GET", "/live", live.live, "What runs now", "Live"),
+    Route("GET", "/kernels", live.kernels, "The kernel of each op, and why", "Kernels"),
+    Route("GET", "/cache_tree", live.cache_tree, "The prefix tree in outline", "CacheTree"),
     Route("GET", "/health", info.health, "Whether a token can be made", "Status"),
     Route("GET", "/health_generate", info.health_generate, "Make a token to find out", "Status"),
     Route("GET", "/metrics", info.metrics, "Numbers for Prometheus", "text/plain"),

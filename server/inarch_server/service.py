@@ -14,12 +14,14 @@ from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams, Terms
 from inarch_server.answers import Answers
 from inarch_server.health import Health
-from inarch_server.metrics import Metrics, Stopwatch
+from inarch_server.metrics import Metrics
 from inarch_server.prompts import Prompt
+from inarch_server.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from inarch.config import EngineConfig
     from inarch.engine.async_engine import AsyncEngine
+    from inarch_server.account import Observer
 
 MAX_CHOICES = 4096  # of one request
 
@@ -30,7 +32,8 @@ class Service:
     config: EngineConfig
     metrics: Metrics
     health: Health
-    running: set[asyncio.Task[Any]] = field(default_factory=set)  # requests being handled
+    observers: Sequence[Observer] = ()  # told of every request when it is over
+    running: dict[asyncio.Task[Any], web.Request] = field(default_factory=dict)
     out_of_patience: asyncio.Event = field(default_factory=asyncio.Event)  # the server stops now
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -67,10 +70,16 @@ class Service:
             )
         stopwatch = Stopwatch(self.metrics, request[RECEIVED_S])
         terms = terms or Terms(timeout_s=self.config.request_timeout)
-        return Answers(self.engine, ids, prompts, params, stopwatch, terms)
+        request[ANSWERS] = answers = Answers(
+            self.engine, ids, prompts, params, stopwatch, terms,
+            keep_text=self.config.log_request_text,
+        )  # fmt: skip
+        return answers
 
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 RECEIVED_S: web.RequestKey[float] = web.RequestKey("received_s", float)  # time.perf_counter()
+ANSWERS: web.RequestKey[Answers] = web.RequestKey("answers", Answers)
+REFUSED: web.RequestKey[dict[str, Any]] = web.RequestKey("refused", dict)  # the error it got
 CLIENT_GONE: web.RequestKey[bool] = web.RequestKey("client_gone", bool)
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)

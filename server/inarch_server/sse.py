@@ -14,7 +14,7 @@ from inarch.errors import InvalidRequestError
 from inarch_server.answers import Answers, Piece
 from inarch_server.apis import api_of
 from inarch_server.refusals import refusal
-from inarch_server.service import CLIENT_GONE, REQUEST_ID, SERVICE
+from inarch_server.service import CLIENT_GONE, REFUSED, REQUEST_ID, SERVICE
 
 log = logging.getLogger("inarch.server")
 
@@ -116,7 +116,9 @@ async def _news(request: web.Request, answers: Answers, events: Events) -> tuple
             return b"".join([events.of(piece) for piece in pieces]), True
         return events.end(), False
     except Exception as error:
-        return events.error(refusal(error, request[REQUEST_ID]).body), False
+        body = refusal(error, request[REQUEST_ID]).body
+        request[REFUSED] = body["error"]
+        return events.error(body), False
 
 
 async def _write(request: web.Request, response: web.StreamResponse, lump: bytes) -> None:

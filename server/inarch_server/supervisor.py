@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import signal
 import socket
 from collections.abc import Coroutine, Iterable
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -32,9 +33,11 @@ from inarch_server.control import (
     Retire,
     StopNow,
 )
+from inarch_server.extras import check_extras
 from inarch_server.frontend_child import FrontEnd
 from inarch_server.listening import bind
 from inarch_server.stopping import Stop
+from inarch_server.tally import METRICS_DIR
 
 log = logging.getLogger("inarch.server")
 
@@ -45,6 +48,7 @@ LAST_WORDS_S = 5.0  # for a front end to end after its patience has
 
 def run(config: EngineConfig) -> None:
     """Serve until SIGTERM or SIGINT. Raises InarchError if the server cannot start, or go on."""
+    check_extras(config)
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -56,7 +60,8 @@ async def _run(config: EngineConfig) -> None:
     stop.on_signals(signal.SIGINT, signal.SIGTERM)
     stop.starting = asyncio.current_task()
     # The port is taken before the model is loaded: minutes of loading must not end in "in use".
-    with bind(config.host, config.port) as listener:
+    counts = TemporaryDirectory(prefix="inarch-", ignore_cleanup_errors=True)
+    with bind(config.host, config.port) as listener, counts as os.environ[METRICS_DIR]:
         config, backend = resolve(config, load_plugins())
         set_environment(backend)
         try:
@@ -129,8 +134,7 @@ class Supervisor:
 
     async def _open(self) -> FrontEnd:
         """A front end that lets clients in. Raises InarchError: why it cannot."""
-        metrics = Path(self._keeper.folder, "metrics")
-        one = await FrontEnd.start(self._config, self._listener, metrics)
+        one = await FrontEnd.start(self._config, self._listener)
         self._front_ends.add(one)
         if self._engine is not None:
             one.tell(EngineBegins(self._engine))

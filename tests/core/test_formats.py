@@ -99,6 +99,14 @@ def test_markers_of_calls_within_reasoning_are_reasoning():
     assert call == Call(0, "weather")
 
 
+def test_what_both_parsers_hold_back_comes_at_the_end():
+    formats = Formats(Hermes(), Thinking("think"))
+    found = parse(formats.open_parser([WEATHER], "<think>"), "hm</thi")
+    assert "".join(delta.text for delta in found if isinstance(delta, Reasoning)) == "hm</thi"
+    found = parse(formats.open_parser([WEATHER]), "Well <tool_ca")
+    assert "".join(delta.text for delta in found if isinstance(delta, Content)) == "Well <tool_ca"
+
+
 def test_without_tools_no_calls_are_looked_for():
     parser = Formats(Hermes(), Thinking("think")).open_parser([], "<think>\n")
     assert kinds(parse(parser, ANSWER)) == [Reasoning, Content]

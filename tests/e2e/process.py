@@ -135,7 +135,7 @@ class ServerProcess:
 
     def metric(self, name: str) -> float:
         _, text = self.ask("GET", "/metrics")
-        found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+        found = re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
         assert found, text
         return float(found[1])
 

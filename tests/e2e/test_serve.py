@@ -123,9 +123,9 @@ def test_a_client_that_goes_away_frees_its_request(server: ServerProcess) -> Non
     body = {"prompt": "x", "max_tokens": 100_000, "ignore_eos": True, "stream": True}
     connection = server.send("POST", "/v1/completions", body)
     assert connection.getresponse().read(10)
-    assert server.metric("inarch_running_requests") == 1
+    assert server.metric("sglang:num_running_reqs") == 1
     connection.close()
-    eventually(lambda: server.metric("inarch_running_requests") == 0)
+    eventually(lambda: server.metric("sglang:num_running_reqs") == 0)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_more_requests_than_the_engine_runs_at_once_are_all_answered(server: Ser
     answer = complete(server, prompts, max_tokens=4)
     assert [choice["index"] for choice in answer["choices"]] == list(range(300))
     assert answer["usage"]["completion_tokens"] == 1200
-    eventually(lambda: server.metric("inarch_running_requests") == 0)
+    eventually(lambda: server.metric("sglang:num_running_reqs") == 0)
 
 
 def test_health_and_the_page_answer(server: ServerProcess) -> None:

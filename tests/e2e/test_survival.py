@@ -92,7 +92,7 @@ def under_way(server: ServerProcess, tokens: int) -> None:
 def _tokens(server: ServerProcess) -> float:
     _, text = server.ask("GET", "/metrics")
     found = [
-        line for line in text.splitlines() if line.startswith("inarch_generation_tokens_total")
+        line for line in text.splitlines() if line.startswith("sglang:generation_tokens_total")
     ]
     return float(found[0].split()[1]) if found else -1.0
 
@@ -141,7 +141,7 @@ def test_a_front_end_that_dies_costs_its_own_connections_alone(
     kept = [index for index, answer in enumerate(answers) if answer is not None]
     assert len(kept) >= len(asked) - lost
     assert_same([answers[index] for index in kept], [undisturbed[index] for index in kept])
-    eventually(lambda: server.metric("inarch_running_requests") == 0)
+    eventually(lambda: server.metric("sglang:num_running_reqs") == 0)
     eventually(lambda: len(server.front_ends) == 2)
 
 
@@ -166,7 +166,7 @@ def test_a_front_end_that_dies_leaves_nothing_running(server: ServerProcess) -> 
         assert connection.getresponse().read(1)
     for pid in server.front_ends:
         os.kill(pid, signal.SIGKILL)
-    eventually(lambda: _connects(server) and server.metric("inarch_running_requests") == 0)
+    eventually(lambda: _connects(server) and server.metric("sglang:num_running_reqs") == 0)
     for connection in connections:
         connection.close()
     eventually(lambda: len(server.front_ends) == 2)
@@ -234,7 +234,7 @@ def test_only_the_request_that_kills_engines_is_refused(fragile: ServerProcess) 
     expected = ask(fragile, body)
     with ThreadPoolExecutor(8) as pool:
         bystanders = [pool.submit(ask, fragile, body) for _ in range(6)]
-        eventually(lambda: fragile.metric("inarch_running_requests") == 6)
+        eventually(lambda: fragile.metric("sglang:num_running_reqs") == 6)
         assert poison(fragile, "x") == (500, "poison_request")
         assert [future.result() for future in bystanders] == [expected] * 6
     deaths = fragile.output.count("the engine is gone")

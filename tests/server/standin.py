@@ -13,11 +13,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from inarch.engine.chat_template import ChatTemplate
-from inarch.engine.messages import ModelInfo, Stats
+from inarch.engine.messages import CacheTree, ModelInfo, OpChoice, Stats, TreeNode
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError
@@ -88,6 +89,8 @@ class StandIn:
             eos_token_ids=(EOS,),
             default_sampling=default_sampling or {},
             memory={},
+            reference_ops=("rms_norm",),
+            ops=(OpChoice("rms_norm", "reference", 9, "no kernel applies"),),
         )
         self.formats = Formats()
         self.alive = True
@@ -151,6 +154,15 @@ class StandIn:
             generated_tokens=self.generated,
             paused=self.paused,
         )
+
+    async def cache_tree(self, nodes: int) -> CacheTree:
+        """A branch of prompts that begin alike, and one of a tenant whose text is its own."""
+        if not self.alive:
+            raise EngineDeadError("the engine process has ended")
+        head = np.array(list(b"<b>Hello</b>"), dtype="<i4").tobytes()
+        tree = [TreeNode(7, 0, 32, 1, 5, 0, head), TreeNode(9, 7, 16, 0, 4, 3, head[:20]),
+                TreeNode(4, 0, 16, 0, 2, 0, b"")]  # fmt: skip
+        return CacheTree(ticket=0, nodes=tree[:nodes], tokens=112)
 
     def begin(
         self,

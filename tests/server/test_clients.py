@@ -17,8 +17,9 @@ from inarch.sampling import SamplingParams
 from inarch_server import body as body_module
 from inarch_server import sse
 from inarch_server.answers import Answers, Piece
-from inarch_server.metrics import Metrics, Stopwatch
+from inarch_server.metrics import Metrics
 from inarch_server.prompts import Prompt
+from inarch_server.stopwatch import Stopwatch
 
 from .harness import Server, eventually, messages
 from .standin import EOS, StandIn
@@ -57,8 +58,8 @@ def test_a_client_that_goes_away_frees_its_request(server: Server, stream: bool)
             assert client.recv(100).startswith(b"HTTP/1.1 200")
         eventually(lambda: server.engine.running == 1)
     eventually(lambda: aborted(server))
-    gone = 'inarch_requests_total{endpoint="/v1/completions",status="499"} 1.0'
-    eventually(lambda: counted(server, gone))
+    labels = 'endpoint="/v1/completions",method="POST",model_name="standin",status_code="499"'
+    eventually(lambda: counted(server, f"sglang:http_responses_total{{{labels}}} 1.0"))
 
 
 def test_a_reset_connection_frees_all_samples_of_a_batch(server: Server) -> None:

@@ -81,6 +81,7 @@ def test_a_body_that_is_no_json_object_is_refused(
             'not "image_url"',
         ),
         (CHAT, {**HI, "model": 3}, "model", "got 3"),
+        (CHAT, {**HI, "max_tokens": 10**20}, "max_tokens", "must be between 0 and"),
         (CHAT, {**HI, "stream": "yes"}, "stream", 'got "yes"'),
         (CHAT, {**HI, "stream_options": {}}, "stream_options", "only with stream: true"),
         (CHAT, {**HI, "top_logprobs": 2}, "top_logprobs", "only with logprobs: true"),

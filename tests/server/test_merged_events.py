@@ -20,7 +20,7 @@ from inarch.sampling import SamplingParams, Terms
 from inarch_server.answers import Answers
 from inarch_server.chat_events import ChatEvents
 from inarch_server.chat_protocol import ChatRequest
-from inarch_server.metrics import Metrics, Stopwatch
+from inarch_server.metrics import Metrics
 from inarch_server.native_protocol import GenerateRequest
 from inarch_server.native_results import Results
 from inarch_server.openai_common import Envelope
@@ -29,6 +29,7 @@ from inarch_server.prompts import Prompt
 from inarch_server.protocol import CompletionRequest
 from inarch_server.reading import Reader, Reading
 from inarch_server.sse import Events
+from inarch_server.stopwatch import Stopwatch
 
 from .standin import EOS, StandIn
 

@@ -14,13 +14,13 @@ from .scripts import CI, script
 asked, watch, soak = script("soak_questions"), script("soak_watch"), script("gpu_soak")
 RIGHT = [asked.Answer((5, 6, 7), "abc", "length")]
 IDLE = {
-    "inarch_engine_alive": 1.0, "inarch_running_requests": 0.0, "inarch_waiting_requests": 0.0,
-    "inarch_kv_pages_used": 0.0, "inarch_kv_pages_cached": 9.0,
+    "inarch:engine_alive": 1.0, "sglang:num_running_reqs": 0.0, "sglang:num_queue_reqs": 0.0,
+    "inarch:kv_pages_used": 0.0, "inarch:kv_pages_cached": 9.0,
 }  # fmt: skip
 BUSY = {
-    "inarch_retractions_total": 3.0,
-    "inarch_steps_total": 9.0,
-    "inarch_cached_tokens_total": 1.0,
+    "sglang:num_retracted_requests_total": 3.0,
+    "inarch:steps_total": 9.0,
+    "sglang:cached_tokens_total": 1.0,
 }
 
 
@@ -91,7 +91,8 @@ def test_memory_may_grow_until_it_has_settled_and_no_more():
 
 
 def test_a_run_that_tried_too_little_fails():
-    assert set(judged([1] * 20, BUSY | {"inarch_retractions_total": 0.0})[1].faults) == {"too easy"}
+    idle = BUSY | {"sglang:num_retracted_requests_total": 0.0}
+    assert set(judged([1] * 20, idle)[1].faults) == {"too easy"}
     assert set(judged([1] * 20, left=0)[1].faults) == {"too easy"}
 
 

@@ -74,6 +74,10 @@ class RadixCache:
         self._clock = itertools.count(1)
         self._queue: list[tuple[int, int, Node]] = []  # (last_used, tie-break, leaf)
 
+    @property
+    def root(self) -> Node:
+        return self._root
+
     def match(self, tokens: np.ndarray, namespace: str = "") -> Match:
         """Find the longest cached prefix of `tokens`, in whole pages. Changes nothing."""
         node, key = self._root, namespace.encode() + self._key(tokens, 0)

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from inarch.cli.tables import print_table
 from inarch.config import EngineConfig
 from inarch.engine.build import Built, build
 from inarch.engine.resolve import resolve
-from inarch.hal.dispatch import Choice
 from inarch.plugins import Plugins
 
 MIB = 1 << 20
-WHY = {
-    "preferred": "the best that applies",
-    "forced": "--kernels",
-    "parts": "made of its parts",
-    "reference": "no kernel applies",
-}
 
 
 def report(config: EngineConfig, plugins: Plugins) -> None:
@@ -27,7 +18,8 @@ def report(config: EngineConfig, plugins: Plugins) -> None:
     try:
         print_table(("model", built.info.name, "why"), _model_rows(built))
         print_table(("memory", "MiB", "where from"), _memory_rows(built))
-        print_table(("op", "kernel", "bindings", "why"), _op_rows(built.dispatcher.choices))
+        rows = [(row.op, row.kernel, str(row.bindings), row.why) for row in built.info.ops]
+        print_table(("op", "kernel", "bindings", "why"), rows)
     finally:
         built.device.close()
 
@@ -59,17 +51,3 @@ def _memory_rows(built: Built) -> list[tuple[str, str, str]]:
         ("KV cache", memory.kv, f"{memory.pages} pages of {memory.page_bytes} bytes"),
     ]
     return [(name, f"{size / MIB:.1f}", source) for name, size, source in rows]
-
-
-def _op_rows(choices: Iterable[Choice]) -> list[tuple[str, str, str, str]]:
-    """One row per op and reason: bindings that differ in their facts alone are counted together."""
-    counted: dict[tuple[str, str, str], int] = {}
-    for choice in choices:
-        passed_over = [f"not {kernel}: {reason}" for kernel, reason in choice.rejected]
-        row = (
-            choice.op,
-            choice.kernel,
-            "; ".join([WHY.get(choice.why, choice.why), *choice.caveats, *passed_over]),
-        )
-        counted[row] = counted.get(row, 0) + 1
-    return [(op, kernel, str(times), why) for (op, kernel, why), times in sorted(counted.items())]

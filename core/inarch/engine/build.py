@@ -15,7 +15,7 @@ from inarch.engine.batch import build_batch, nothing
 from inarch.engine.core import EngineCore
 from inarch.engine.grammars import Grammars, choose_engines
 from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
-from inarch.engine.messages import ModelInfo
+from inarch.engine.messages import ModelInfo, OpChoice
 from inarch.engine.runner import Runner
 from inarch.engine.sampler import Sampler
 from inarch.engine.scheduler import Scheduler
@@ -26,7 +26,7 @@ from inarch.engine.vocabulary import TokenizerVocabulary
 from inarch.errors import ConfigError
 from inarch.hal.backend import Backend
 from inarch.hal.device import Device
-from inarch.hal.dispatch import REFERENCE, Dispatcher
+from inarch.hal.dispatch import REFERENCE, Dispatcher, explain
 from inarch.hal.executor import Executor, StepInputs, StepShape
 from inarch.hal.kv import KVStore
 from inarch.hal.packing import upload
@@ -109,7 +109,10 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     )
     on_reference = {choice.op for choice in dispatcher.choices if choice.kernel == REFERENCE}
     info = msgspec.structs.replace(
-        info, reference_ops=tuple(sorted(on_reference)), grammar_kinds=grammars.kinds
+        info,
+        reference_ops=tuple(sorted(on_reference)),
+        ops=tuple(OpChoice(*row) for row in explain(dispatcher.choices)),
+        grammar_kinds=grammars.kinds,
     )
     reasons = {
         "dtype": dtype_reason,

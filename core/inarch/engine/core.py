@@ -10,13 +10,23 @@ may be sampled. Steps without such an answer never wait.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 import numpy as np
 
+from inarch.cache.outline import outline
+from inarch.cache.radix import Node
 from inarch.engine.grammars import Grammars
 from inarch.engine.held import Held
-from inarch.engine.messages import Abort, NewRequest, Refused, Stats, TokenOutput
+from inarch.engine.messages import (
+    Abort,
+    CacheTree,
+    NewRequest,
+    Refused,
+    Stats,
+    TokenOutput,
+    TreeNode,
+)
 from inarch.engine.pace import Pace
 from inarch.engine.plan import Produced, StepPlan
 from inarch.engine.request import Request, Status
@@ -25,6 +35,7 @@ from inarch.engine.sampler import TokenMask
 from inarch.engine.scheduler import Scheduler
 from inarch.engine.scoring import prompt_logprobs
 
+TREE_HEAD = 32  # token ids of each node of the prefix tree that are told
 MAX_IN_FLIGHT = 2  # launched steps: when there are as many, the oldest is waited for
 Outputs = dict[bytes, TokenOutput]  # by client
 
@@ -75,6 +86,7 @@ class EngineCore:
             priority=message.priority,
             client=client,
         )
+        request.arrived_s = self._pace.now()
         request.go_on(np.frombuffer(message.output, dtype=np.int32).tolist())
         self._requests[client, message.handle] = request
         if request.params.grammar is None:
@@ -131,6 +143,9 @@ class EngineCore:
             behind = bool(self._flight) and not self._flight[-1].ready()
             self._pace.launched(began, behind=behind)
             self.scheduler.publish(plan)
+            for request in plan.requests[plan.decodes :]:
+                if request.queued_s is None:
+                    request.queued_s = began - request.arrived_s
             mask = self._mask(step, outputs) if len(step.inputs.constrained) else None
             self._flight.append(self._runner.sample(step, mask))
         while self._flight and (
@@ -163,6 +178,25 @@ class EngineCore:
             generated_tokens=self._generated_tokens,
             paused=self._paused,
         )
+
+    def cache_tree(self, ticket: int, most: int) -> CacheTree:
+        """The prefix tree in outline: `most` nodes of it. A node goes by its first page's id."""
+        cache = self.scheduler.cache
+        found = list(outline(cache, most))
+        shown = Counter(node.parent for node, _ in found)
+        nodes = [
+            TreeNode(
+                _page(node),
+                _page(node.parent),
+                len(node.tokens),
+                node.locks,
+                node.last_used,
+                len(node.children) - shown[node],
+                b"" if is_named else node.tokens[:TREE_HEAD].astype("<i4").tobytes(),
+            )
+            for node, is_named in found
+        ]
+        return CacheTree(ticket=ticket, nodes=nodes, tokens=cache.pages * cache.page_tokens)
 
     # ---- grammars ----
 
@@ -238,6 +272,7 @@ class EngineCore:
         request, index = item.request, len(output.handles)
         if item.first:
             output.cached[index] = request.cached_tokens
+            output.queued[index] = request.queued_s or 0.0
             if request.params.prompt_logprobs is not None:
                 output.prompts[index] = prompt_logprobs(request)
             self._prompt_tokens += len(request.prompt)
@@ -255,3 +290,8 @@ class EngineCore:
         if item.finish:
             output.finish[index] = item.finish
             self._requests.pop((request.client, request.handle), None)
+
+
+def _page(node: Node | None) -> int:
+    """The first page of a node, which no other node has; 0, the null page, for the root."""
+    return int(node.pages[0]) if node is not None and node.parent is not None else 0

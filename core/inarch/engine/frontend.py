@@ -40,6 +40,7 @@ class Sample:
     prompt: Sequence[int] = ()  # where its log-probabilities are asked for
     completion_tokens: int = 0
     cached_tokens: int = 0
+    queued_s: float = 0.0
     cumulative_logprob: float = 0.0
     tokens: list[int] = field(default_factory=list)  # so far: what another engine must be told
     deaths: int = 0  # of engines in a row that ran it, and died before it got any further
@@ -146,6 +147,7 @@ class Frontend:
                 continue
             if index in first:
                 sample.cached_tokens = first[index]
+                sample.queued_s = news.queued.get(index, 0.0)
             finish = news.finish.get(index)
             try:
                 output = self._advance(sample, news.tokens[index], finish, _logprobs(news, index))
@@ -243,6 +245,7 @@ class Frontend:
             sample.completion_tokens,
             sample.cached_tokens,
             sample.cumulative_logprob if sample.params.logprobs is not None else None,
+            queued_s=sample.queued_s,
         )
 
 

@@ -65,6 +65,11 @@ class ClearCache(Message, frozen=True):
     ticket: int
 
 
+class GetCacheTree(Message, frozen=True):
+    ticket: int
+    nodes: int  # most to tell of
+
+
 class Pause(Message, frozen=True):
     """Compute nothing until Continue. What runs is ended, set back (it keeps its tokens and gives up
     its memory), or left where it is."""
@@ -92,6 +97,15 @@ class StopProfile(Message, frozen=True):
 # ---- engine to front end ----
 
 
+class OpChoice(msgspec.Struct, frozen=True, array_like=True):
+    """Which kernel serves an op, in how many places of the model, and why that one."""
+
+    op: str
+    kernel: str
+    bindings: int
+    why: str
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a front end must know of the loaded model."""
 
@@ -112,6 +126,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     default_sampling: dict[str, Any]  # from generation_config.json
     memory: dict[str, int]  # where the device's bytes went, by purpose
     reference_ops: tuple[str, ...] = ()  # those that the plain reference runs
+    ops: tuple[OpChoice, ...] = ()
     grammar_kinds: tuple[str, ...] = ()  # of the grammars that answers can be held to
 
 
@@ -136,8 +151,9 @@ class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True):
 class TokenOutput(Message, frozen=True):
     """One step's news for one front end: parallel lists, one entry a sample.
 
-    finish: index in the lists -> "stop" or "length". cached: index -> prompt tokens found in the
-    cache, with a sample's first token; prompts: index -> log-probabilities of a prompt, too.
+    finish: index in the lists -> "stop" or "length". With a sample's first token come cached: index
+    -> prompt tokens found in the cache; queued: index -> seconds until it was begun; prompts: index
+    -> log-probabilities of a prompt.
     logprobs: index -> (logprob, top values, top ids, log-probabilities of the ids that were named).
     """
 
@@ -145,6 +161,7 @@ class TokenOutput(Message, frozen=True):
     tokens: list[int]
     finish: dict[int, str] = {}
     cached: dict[int, int] = {}
+    queued: dict[int, float] = {}
     logprobs: dict[int, tuple[float, list[float], list[int], list[float]]] = {}
     prompts: dict[int, PromptLogprobs] = {}
 
@@ -170,6 +187,24 @@ class Cleared(Message, frozen=True):
     pages: int
 
 
+class TreeNode(msgspec.Struct, frozen=True, array_like=True):
+    """An edge of the prefix tree and the node at its end."""
+
+    id: int  # the same for as long as the node is there; above 0
+    parent: int  # id; 0: the root
+    tokens: int  # along the edge
+    locks: int  # samples at or below it that run now
+    last_used: int  # on a clock that counts uses
+    hidden: int  # children that are not told of
+    head: bytes  # the first token ids, int32 little endian; none of a namespace with a name
+
+
+class CacheTree(Message, frozen=True):
+    ticket: int
+    nodes: list[TreeNode]  # parents before children
+    tokens: int  # of the whole tree
+
+
 class Done(Message, frozen=True):
     """An order was carried out, or why not: `error` is for the person who gave it."""
 
@@ -193,8 +228,10 @@ class Refused(Message, frozen=True):
 
 
 Order = ClearCache | Pause | Continue | StartProfile | StopProfile
-ToEngine = Hello | NewRequest | Abort | AbortByName | GetStats | Order
-FromEngine = Ready | TokenOutput | Stats | Cleared | Done | Overloaded | Refused | AbortByName
+ToEngine = Hello | NewRequest | Abort | AbortByName | GetStats | GetCacheTree | Order
+FromEngine = (
+    Ready | TokenOutput | Stats | Cleared | CacheTree | Done | Overloaded | Refused | AbortByName
+)
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

@@ -31,6 +31,7 @@ from inarch.engine.messages import (
     Abort,
     AbortByName,
     FromEngine,
+    GetCacheTree,
     GetStats,
     Hello,
     NewRequest,
@@ -186,6 +187,8 @@ class Service:
                 self._send(client, Ready(info=self._built.info))
             case GetStats():
                 self._send(client, self._core.stats(message.ticket))
+            case GetCacheTree():
+                self._send(client, self._core.cache_tree(message.ticket, message.nodes))
             case _:
                 self._control.obey(client, message)
 

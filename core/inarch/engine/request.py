@@ -34,6 +34,7 @@ class Request:
     """
 
     __slots__ = (
+        "arrived_s",
         "cached_tokens",
         "client",
         "constraint",
@@ -49,6 +50,7 @@ class Request:
         "priority",
         "prompt",
         "prompt_logprobs",
+        "queued_s",
         "retractions",
         "row",
         "seed",
@@ -87,6 +89,8 @@ class Request:
         self.node: Node | None = None  # lock in the prefix tree
         self.tree_pages = 0  # of its pages, how many the tree owns: the first ones
         self.cached_tokens = 0  # found in the tree at first admission
+        self.arrived_s = 0.0  # on the engine's clock
+        self.queued_s: float | None = None  # from then until it was first begun
         self.order = 0  # of admission: the later the larger
         self.passed_over = 0  # times a later request was admitted before it
         self.retractions = 0

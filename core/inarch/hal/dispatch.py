@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +18,12 @@ from inarch.hal.op import Facts, Kernel, Op
 from inarch.hal.support import Support
 
 REFERENCE = "reference"
+WHY = {
+    "preferred": "the best that applies",
+    "forced": "--kernels",
+    "parts": "made of its parts",
+    "reference": "no kernel applies",
+}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -145,6 +152,17 @@ class Dispatcher:
             raise UnsupportedError(f"--strict: op {name} would run on the reference ({reasons})")
         why = "parts" if composite else REFERENCE
         return Choice(name, key, why, why, (), tuple(rejected)), None
+
+
+def explain(choices: Iterable[Choice]) -> list[tuple[str, str, int, str]]:
+    """(op, kernel, bindings, why) of each op: those that differ in their facts alone count together."""
+    counted = Counter((choice.op, choice.kernel, _why(choice)) for choice in choices)
+    return [(op, kernel, times, why) for (op, kernel, why), times in sorted(counted.items())]
+
+
+def _why(choice: Choice) -> str:
+    passed_over = [f"not {kernel}: {reason}" for kernel, reason in choice.rejected]
+    return "; ".join([WHY[choice.why], *choice.caveats, *passed_over])
 
 
 def _ask(kernel: Kernel, facts: Facts) -> Support:

@@ -278,6 +278,13 @@ def test_mistral_calls_have_ids_of_nine_letters_or_digits():
         assert ("a1B2c3D4e" in text) == ("a1B2c3D4e" in ids)
 
 
+def test_an_id_that_mistral_templates_would_refuse_is_replaced():
+    text = '[TOOL_CALLS][{"name": "get_time", "id": "call_1", "arguments": {}}]'
+    (id,) = read(FORMATS["mistral"].parser(TOOLS), text).ids
+    assert id is not None
+    assert len(id) == 9
+
+
 def test_gpt_oss_reasoning_is_no_content():
     (example,) = [text for name, text, *_ in EXAMPLES if "It is 4." in text]
     assert read(FORMATS["gpt-oss"].parser(TOOLS), example).order == [

@@ -215,6 +215,13 @@ def test_auto_may_end_without_a_call(engine, name):
     assert STOP in walk.allowed()
 
 
+@pytest.mark.parametrize("arguments", ["", "a=1", "b=True", "a=1, c=None", "b=False, c=None"])
+def test_optional_arguments_of_python_calls_may_be_left_out(engine, arguments):
+    walk = Walk(engine, FORMATS["pythonic"], Choice("named", "get"), 0)
+    walk.write(f"[get({arguments})]")
+    assert STOP in walk.allowed()
+
+
 def test_python_calls_refuse_schemas_that_they_cannot_be_held_to():
     tool = Tool("f", {"type": "object", "properties": {}, "minProperties": 1})
     with pytest.raises(InvalidRequestError, match=r"tool f: .*minProperties"):

@@ -7,9 +7,11 @@ import os
 import random
 import shutil
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from inarch.config import EngineConfig
@@ -103,6 +105,42 @@ def test_asking_for_numbers_and_giving_up_harms_nobody(run: Callable[..., None])
         assert len(await collect(engine, SHORT)) == 3
 
     run(program)
+
+
+def test_the_prefix_tree_can_be_looked_at(run: Callable[..., None]) -> None:
+    async def program(engine: AsyncEngine) -> None:
+        prompt = list(range(1, 36))
+        for tail, namespace in (([50] * 20, ""), ([51] * 20, ""), ([52] * 20, "tenant")):
+            async for _ in engine.generate(prompt + tail, SHORT, namespace=namespace):
+                pass
+        tree = await engine.cache_tree(10)
+        page = engine.info.page_tokens
+        # Of 55 + 3 tokens the last one's KV is not kept.
+        assert tree.tokens == (57 // page + (57 // page - 35 // page) + 57 // page) * page
+        by_id = {node.id: node for node in tree.nodes}
+        tails = [node for node in tree.nodes if node.parent]
+        assert len(tails) == 2
+        shared = by_id[tails[0].parent]
+        assert shared.tokens == 35 // page * page
+        assert np.frombuffer(shared.head, "<i4").tolist() == prompt[: shared.tokens]
+        (private,) = [node for node in tree.nodes if not node.head]
+        assert private.tokens == 57 // page * page
+        assert sum(node.locks for node in tree.nodes) == 0
+        one = await engine.cache_tree(1)
+        assert (one.nodes, one.tokens) == ([private], tree.tokens)
+
+    run(program)
+
+
+def test_a_sample_says_how_long_it_waited_in_the_engine(run: Callable[..., None]) -> None:
+    async def program(engine: AsyncEngine) -> None:
+        began = time.perf_counter()
+        answers = await asyncio.gather(*(collect(engine, SHORT) for _ in range(3)))
+        waits = sorted(answer[-1].queued_s for answer in answers)
+        # They run one after the other.
+        assert 0 <= waits[0] < waits[1] < waits[2] < time.perf_counter() - began
+
+    run(program, max_running_requests=1)
 
 
 def test_requests_outlive_their_engine(run: Callable[..., None]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import importlib.util
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +194,35 @@ def test_company_changes_no_answer(any_engine: Engine) -> None:
     assert [a.text for a in mixed[:12]] == kept
     assert [a.text for a in mixed[12:24]] == [a.text for a in alone[0]]
     assert [a.text for a in mixed[24:]] == [a.text for a in alone[1]]
+
+
+def test_a_device_that_answers_late_gives_the_same(
+    any_engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Steps overlap there: a mask needs the token of a step that is still under way."""
+    fake = Path(__file__).parents[2] / "fake_accelerator"
+    monkeypatch.syspath_prepend(fake)
+    monkeypatch.syspath_prepend(fake / "installed")
+    params: list[SamplingParams] = []
+    for i, value in enumerate(SCHEMAS):
+        grammar = None if i % 4 == 3 else schema(value)
+        params.append(
+            SamplingParams(
+                temperature=0.7, seed=i, max_tokens=60, grammar=grammar,
+                logprobs=0 if i % 5 == 4 else None,
+                frequency_penalty=0.5 * (i % 2), min_tokens=i % 3, top_p=0.9,
+            )
+        )  # fmt: skip
+    prompts = [f"Question {i}: name a colour." for i in range(len(params))]
+    expected = [answer.token_ids for answer in any_engine.generate(prompts, params)]
+    shutil.copytree(MODEL, tmp_path / "model")  # computed in what its configuration says
+    told = json.loads((MODEL / "config.json").read_text()) | {"torch_dtype": "float32"}
+    (tmp_path / "model/config.json").write_text(json.dumps(told))
+    small = {"kv_tokens": 1024, "context_length": 256, "max_step_tokens": 64}
+    late = config(backend="fake", dtype="auto", max_running_requests=8, **small)
+    late = dataclasses.replace(late, model=str(tmp_path / "model"))
+    with Engine(late) as engine:
+        assert [answer.token_ids for answer in engine.generate(prompts, params)] == expected
 
 
 def test_retraction_loses_nothing(any_engine: Engine) -> None:

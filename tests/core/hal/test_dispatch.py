@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from inarch.errors import ConfigError, PluginError, UnsupportedError
-from inarch.hal.dispatch import Choice, Dispatcher
+from inarch.hal.dispatch import Choice, Dispatcher, explain
 from inarch.hal.op import Facts, Kernel, op
 from inarch.hal.ops.norm import add_rms_norm, rms_norm
 from inarch.hal.support import Support, no, yes
@@ -233,3 +233,14 @@ def test_facets_that_are_classes_are_chosen_by_the_same_rules() -> None:
     dispatcher = Dispatcher([Kernel("attention", "fast", Fast)])
     assert dispatcher.select("attention", Reference, window=None) is Fast
     assert dispatcher.select("linear", Reference) is Reference
+
+
+def test_choices_that_differ_in_their_facts_alone_are_told_once() -> None:
+    def row(width: int, kernel: str, why: str) -> Choice:
+        return Choice("op", (("width", width),), kernel, why, ("slow",), (("x", "too wide"),))
+
+    rows = [row(1, "a", "preferred"), row(2, "a", "preferred"), row(3, "reference", "reference")]
+    assert explain(rows) == [
+        ("op", "a", 2, "the best that applies; slow; not x: too wide"),
+        ("op", "reference", 1, "no kernel applies; slow; not x: too wide"),
+    ]

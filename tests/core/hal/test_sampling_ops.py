@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from inarch.hal.ops.sampling import add_bias, count_tokens, greedy, logprobs, penalize, sample
+from inarch.hal.ops.sampling import (
+    add_bias,
+    apply_token_mask,
+    count_tokens,
+    greedy,
+    logprobs,
+    penalize,
+    sample,
+)
 
 OFF = 1 << 30  # a top_k that keeps everything
 
@@ -201,3 +209,17 @@ def test_logprobs_are_natural_and_ordered() -> None:
     best = np.argsort(-exact, axis=1)[:, :3]
     assert ids.tolist() == best.tolist()
     np.testing.assert_allclose(values, np.take_along_axis(exact, best, 1), rtol=1e-5)
+
+
+@given(st.integers(1, 100), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_a_token_mask_forbids_token_by_token(vocabulary: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.standard_normal((4, vocabulary), np.float32))
+    words = rng.integers(-(2**31), 2**31, (2, -(-vocabulary // 32))).astype(np.int32)
+    got = apply_token_mask(logits.clone(), torch.from_numpy(words), torch.tensor([3, 1]))
+    assert torch.equal(got[[0, 2]], logits[[0, 2]])
+    for mask, row in zip(words.tolist(), (3, 1), strict=True):
+        for token in range(vocabulary):
+            allowed = mask[token // 32] >> token % 32 & 1
+            assert got[row, token] == (logits[row, token] if allowed else -torch.inf)
