@@ -79,7 +79,7 @@ def is_local(request: web.Request) -> bool:
 
 
 def _check_key(request: web.Request, what: str, *keys: str | None) -> None:
-    sent = request.headers.get(hdrs.AUTHORIZATION, "").encode(errors="surrogateescape")
+    sent = _sent_key(request).encode(errors="surrogateescape")
     # In constant time: how long a refusal takes must not tell how much of the key was right.
     right = [hmac.compare_digest(sent, f"Bearer {key}".encode()) for key in keys if key is not None]
     if not any(right):
@@ -87,6 +87,12 @@ def _check_key(request: web.Request, what: str, *keys: str | None) -> None:
         raise InvalidRequestError(
             f"{why}; send it as 'Authorization: Bearer KEY'", status=401, code="invalid_api_key"
         )
+
+
+def _sent_key(request: web.Request) -> str:
+    """As the usual header has it, whichever header it came in: Anthropic's clients know another."""
+    bare = request.headers.get("x-api-key")
+    return request.headers.get(hdrs.AUTHORIZATION) or (f"Bearer {bare}" if bare else "")
 
 
 def _names_this_machine(origin: str) -> bool:

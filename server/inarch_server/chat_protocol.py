@@ -32,7 +32,7 @@ NO_ARGUMENTS: dict[str, Any] = {
 LEGACY = "it is the older form of tools and tool_choice: use those"
 
 
-def _joined_parts(value: Any) -> Any:
+def joined_parts(value: Any) -> Any:
     """Content given as a list of parts becomes one text."""
     if not isinstance(value, list):
         return value
@@ -75,7 +75,7 @@ class Message(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[
         str | None,
-        BeforeValidator(_joined_parts, json_schema_input_type=str | list[TextPart] | None),
+        BeforeValidator(joined_parts, json_schema_input_type=str | list[TextPart] | None),
     ] = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None

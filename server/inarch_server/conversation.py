@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from inarch.errors import InvalidRequestError
+from inarch.grammar import Grammar
 from inarch.parsing import Choice, Tool
 from inarch.sampling import SamplingParams
 from inarch_server.holding import behind_reasoning, hold
@@ -56,11 +57,15 @@ class Conversation:
     messages: Sequence[Mapping[str, Any]]
     tools: Sequence[Tool] = ()
     choice: Choice | None = AUTO
-    effort: str | None = None  # how much to reason: "none", "low", "medium", "high" ...
+    effort: str | None = None  # how much to reason: "none", "on", "low", "medium", "high" ...
     separate_reasoning: bool = True
     continue_final: bool = False  # the last message is the beginning of the answer
     variables: Mapping[str, Any] = field(default_factory=dict)
     called: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def callable_tools(self) -> Sequence[Tool]:
+        return self.tools if self.choice is not None else ()
 
     def name(self, part: str) -> str:
         return self.called.get(part, part)
@@ -88,24 +93,31 @@ async def prepare(service: Service, asked: Conversation, params: SamplingParams)
     formats = engine.formats
     if not asked.separate_reasoning:
         formats = replace(formats, reasoning=None)
-    length = sum(len(message.get("content") or "") for message in asked.messages)
-    if length <= INLINE_LENGTH:
-        text = rendered(engine, asked)
-    else:
-        text = await asyncio.to_thread(rendered, engine, asked)
-    grammar = hold(engine, asked, params.grammar)
-    callable_tools = asked.tools if asked.choice is not None else ()
-    if grammar is not None:
-        text, grammar = behind_reasoning(engine, text, grammar, calls=bool(callable_tools))
+    text, grammar = await write(engine, asked, params.grammar)
     # The template itself writes the tokens that begin a text.
     (prompt,) = await tokenize(engine, {asked.name("messages"): text}, special=False)
-    reading = make_reading(engine.tokenizer, formats, callable_tools, text[-PROMPT_END:])
+    reading = make_reading(engine.tokenizer, formats, asked.callable_tools, text[-PROMPT_END:])
     params = msgspec.structs.replace(
         params,
         grammar=grammar,
         skip_special_tokens=params.skip_special_tokens and not reading.special,
     )
     return Turn(prompt, params, reading)
+
+
+async def write(
+    engine: AsyncEngine, asked: Conversation, answer: Grammar | None
+) -> tuple[str, Grammar | None]:
+    """The prompt, and the grammar of what follows it. `answer` is as in `hold`."""
+    length = sum(len(message.get("content") or "") for message in asked.messages)
+    if length <= INLINE_LENGTH:
+        text = rendered(engine, asked)
+    else:
+        text = await asyncio.to_thread(rendered, engine, asked)
+    grammar = hold(engine, asked, answer)
+    if grammar is None:
+        return text, None
+    return behind_reasoning(engine, text, grammar, calls=bool(asked.callable_tools))
 
 
 def rendered(engine: AsyncEngine, asked: Conversation) -> str:

@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 
 from inarch_server.access import check_access
 from inarch_server.account import tell
+from inarch_server.apis import api_of
 from inarch_server.cors import answer_preflights
 from inarch_server.refusals import refusal
 from inarch_server.service import CLIENT_GONE, RECEIVED_S, REFUSED, REQUEST_ID, SERVICE
@@ -34,7 +35,8 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
 
 async def show_id(request: web.Request, response: web.StreamResponse) -> None:
     if REQUEST_ID in request:
-        response.headers[HEADER] = request[REQUEST_ID]
+        for name in api_of(request.path).id_headers:
+            response.headers[name] = request[REQUEST_ID]
 
 
 @web.middleware
@@ -67,7 +69,7 @@ async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception as error:  # not CancelledError: the client has gone, or the server stops
         answer = refusal(error, request[REQUEST_ID])
         request[REFUSED] = answer.body["error"]
-        return answer.response()
+        return api_of(request.path).refuse(answer).response()
 
 
 @web.middleware

@@ -10,6 +10,7 @@ from aiohttp import web
 from pydantic.json_schema import models_json_schema
 
 from inarch.version import __version__
+from inarch_server.apis import api_of
 from inarch_server.openapi_answers import ANSWERS, ref
 from inarch_server.route import Route
 from inarch_server.routes import ROUTES
@@ -60,13 +61,14 @@ def make_document() -> dict[str, Any]:
 
 
 def _operation(route: Route, method: str, path: str) -> dict[str, Any]:
+    api = api_of(path)
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": re.sub(r"\W+", "_", f"{method.lower()}{_plain(path)}").strip("_"),
         "responses": {
             "200": {"description": "Done", "content": _content(route)},
             **{
-                status: {"description": why, "content": _json(ref("Error"))}
+                status: {"description": why, "content": _json(ref(api.errors))}
                 for status, why in ERRORS.items()
             },
         },
@@ -88,7 +90,7 @@ def _content(route: Route) -> dict[str, Any]:
         return {route.answer: {"schema": {"type": "string"}}}
     content = _json(ref(route.answer))
     if route.streams:
-        content["text/event-stream"] = {}  # no schema of JSON can say what an event is
+        content[api_of(route.path).stream] = {}  # no schema of JSON can say what a stream is
     return content
 
 

@@ -49,6 +49,13 @@ NEWER_USAGE = record(
     output_tokens_details=record(reasoning_tokens=COUNT),
     total_tokens=COUNT,
 )
+ANTHROPIC_USAGE = record(
+    input_tokens=COUNT,
+    cache_creation_input_tokens=COUNT,
+    cache_read_input_tokens=COUNT,
+    output_tokens=COUNT,
+    output_tokens_details=record(thinking_tokens=COUNT),
+)
 CALL = record(id=TEXT, type=const("function"), function=record(name=TEXT, arguments=TEXT))
 MESSAGE = record(role=const("assistant"), content=maybe(TEXT))
 MESSAGE["properties"] |= {"reasoning_content": TEXT, "reasoning": TEXT, "tool_calls": listed(CALL)}
@@ -60,6 +67,11 @@ def _openai(kind: str, choice: Schema) -> Schema:
     return record(
         id=TEXT, object=const(kind), created=COUNT, model=TEXT, choices=listed(choice), usage=USAGE
     )
+
+
+def _ollama(**said: Schema) -> Schema:
+    """Durations and counts are absent where nothing was said."""
+    return record(model=TEXT, created_at=TEXT, done={"type": "boolean"}, done_reason=TEXT, **said)
 
 
 def _answers() -> list[Schema]:
@@ -87,6 +99,8 @@ def _answers() -> list[Schema]:
 
 ANSWERS: dict[str, Schema] = {
     "Error": record(error=record(message=TEXT, type=TEXT, param=maybe(TEXT), code=maybe(TEXT))),
+    "AnthropicError": record(type=const("error"), error=record(type=TEXT, message=TEXT)),
+    "OllamaError": record(error=TEXT),
     "Status": record(status=const("ok")),
     "Live": record(
         model=TEXT,
@@ -126,6 +140,24 @@ ANSWERS: dict[str, Schema] = {
         output=listed(record(id=TEXT, type={"enum": ["message", "function_call", "reasoning"]})),
         usage=NEWER_USAGE,
     ),
+    "AnthropicMessage": record(
+        id=TEXT,
+        type=const("message"),
+        role=const("assistant"),
+        model=TEXT,
+        content=listed(record(type={"enum": ["text", "thinking", "tool_use"]})),
+        stop_reason=TEXT,
+        stop_sequence=maybe(TEXT),
+        usage=ANTHROPIC_USAGE,
+    ),
+    "OllamaChat": _ollama(message=record(role=const("assistant"), content=TEXT)),
+    "OllamaGenerated": _ollama(response=TEXT),
+    "OllamaModels": record(models=listed(record(name=TEXT, model=TEXT, size=COUNT, digest=TEXT))),
+    "OllamaModel": record(
+        template=TEXT, parameters=TEXT, capabilities=listed(TEXT), model_info={"type": "object"}
+    ),
+    "Version": record(version=TEXT),
+    "TokenCount": record(input_tokens=COUNT),
     "Deleted": record(id=TEXT, object=TEXT, deleted={"const": True}),
     "Decision": record(answers=listed({"anyOf": _answers()}), model=TEXT, usage=NEWER_USAGE),
     "Tokens": record(

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import from_json
+
 from inarch.parsing import Arguments, Call, Content, Delta, Parser, Reasoning, Tool
 
 if TYPE_CHECKING:
@@ -136,6 +138,15 @@ def _with_id(delta: Delta) -> Delta:
     return delta
 
 
+def parsed_arguments(text: str) -> dict[str, Any]:
+    """The arguments of a call as an object; of a call that was cut off, what there is of them."""
+    try:
+        value = from_json(text or "{}", allow_partial=True)
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {"malformed": text}
+
+
 @dataclass
 class CallMade:
     id: str
@@ -167,4 +178,4 @@ class Message:
             case Call():
                 self.calls.append(CallMade(delta.id or "", delta.name))
             case Arguments():
-                self.calls[delta.index].arguments += delta.text
+                self.calls[-1].arguments += delta.text

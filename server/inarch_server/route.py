@@ -17,9 +17,8 @@ class Route:
     """One path with what is sent to it and what comes back.
 
     answer: name of the schema of its JSON in openapi_answers, or a media type if it is no JSON.
-    body_needed: whether a request must have one. streams: the
-    body's `stream: true` makes it answer with server-sent events. also: further paths and methods
-    that do the same.
+    body_needed: whether a request must have one. streams: whether the body's `stream` can make it
+    answer piece by piece. also: further paths and methods that do the same.
     """
 
     method: str

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from inarch_server import decisions, info, live, page, responses, tokenizing
 from inarch_server.chat_protocol import ChatRequest
 from inarch_server.decisions_protocol import DecisionRequest
+from inarch_server.foreign_routes import ANTHROPIC_ROUTES, OLLAMA_ROUTES
 from inarch_server.native_routes import NATIVE_ROUTES
 from inarch_server.openai_chat import chat_completions
 from inarch_server.openai_completions import completions
@@ -82,5 +83,7 @@ ROUTES: Sequence[Route] = (
         DetokenizeRequest,
         also=(("POST", "/detokenize"),),
     ),
+    *ANTHROPIC_ROUTES,
+    *OLLAMA_ROUTES,
     *NATIVE_ROUTES,
 )

@@ -1,4 +1,4 @@
-"""Server-sent events: what is new goes out in one event a choice, at the client's own speed."""
+"""Streams: what is new goes out in one event a choice, at the client's own speed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from aiohttp import web
 
 from inarch.errors import InvalidRequestError
 from inarch_server.answers import Answers, Piece
+from inarch_server.apis import api_of
 from inarch_server.refusals import refusal
 from inarch_server.service import CLIENT_GONE, REFUSED, REQUEST_ID, SERVICE
 
@@ -23,7 +24,6 @@ GOODBYE_S = 1.0
 # Bytes in a connection's write buffer below which asyncio lets a writer go on (its low-water mark).
 NEVER_WAITS = 16 << 10
 HEADERS = {
-    "Content-Type": "text/event-stream",
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",  # a proxy must not collect the events
 }
@@ -77,7 +77,8 @@ async def stream(request: web.Request, answers: Answers, events: Events) -> web.
     only be an event of the stream.
     """
     await answers.wait()
-    response = web.StreamResponse(headers=HEADERS)
+    media = api_of(request.path).stream
+    response = web.StreamResponse(headers={"Content-Type": media, **HEADERS})
     try:
         await response.prepare(request)
         if first := events.begin():

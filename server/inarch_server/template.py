@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inarch_server.conversation import Conversation
 
 NO_EFFORT = "none"
+ON = "on"  # to reason, as much as the model likes
 INSTRUCTIONS = """\
 You can call these functions, each given with the JSON schema of its arguments:
 %s
@@ -63,13 +64,14 @@ def variables(engine: AsyncEngine, asked: Conversation) -> dict[str, Any]:
         return dict(asked.variables)
     known = engine.tokenizer.chat_template.variables
     reasons = asked.effort != NO_EFFORT
-    switches: dict[str, Any] = {
-        "reasoning_effort": asked.effort,
-        "enable_thinking": reasons,
-        "thinking": reasons,
-    }
+    switches: dict[str, Any] = {"enable_thinking": reasons, "thinking": reasons}
+    if asked.effort != ON:
+        switches["reasoning_effort"] = asked.effort
     read = {name: value for name, value in switches.items() if name in known}
-    if not read and (reasons or engine.formats.reasoning is not None):
+    by_itself = asked.effort in (NO_EFFORT, ON) and reasons == (
+        engine.formats.reasoning is not None
+    )
+    if not read and not by_itself:
         called = asked.name("effort")
         raise InvalidRequestError(
             f"{called} {asked.effort!r} cannot be honoured: the chat template of this model reads"

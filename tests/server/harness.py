@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,7 @@ class Server:
     def __init__(self, engine: StandIn, **config: Any) -> None:
         self.engine = engine
         self.config = EngineConfig(**config)
+        self.closing = ExitStack()  # of what a test has opened to it
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -60,6 +62,7 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.closing.close()
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()

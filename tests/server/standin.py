@@ -100,6 +100,7 @@ class StandIn:
         self.crash: Exception | None = None  # what generate raises at once
         self.endless = False  # answers never end by themselves
         self.says: str | None = None  # instead of the prompt
+        self.cached = 0  # tokens of every prompt
         self.running = self.generated = 0
         self.aborted = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -268,7 +269,7 @@ class StandIn:
                 matched_stop=matched,
                 prompt_tokens=len(prompt),
                 completion_tokens=count,
-                cached_tokens=0 if index == 0 else len(prompt),
+                cached_tokens=self.cached if index == 0 else len(prompt),
                 prompt_logprobs=about if count == 1 else (),
             )
 
