@@ -82,7 +82,7 @@ def admission_ms(cached_tokens: int, prompt_tokens: int = 100_000, page_tokens: 
     rng = np.random.default_rng(0)
     long = rng.integers(0, VOCABULARY, prompt_tokens, dtype=np.int32)
     fill(scheduler, long[: prompt_tokens // 2])
-    while scheduler.cache.pages * page_tokens < cached_tokens:
+    while scheduler.pool.cache.pages * page_tokens < cached_tokens:
         fill(scheduler, rng.integers(0, VOCABULARY, 1000, dtype=np.int32))
     times = []
     for handle in range(20):

@@ -101,7 +101,7 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         prefix_cache=config.prefix_cache,
     )
     kv = store.allocate(memory.pages)
-    runner = Runner(decoder, executor, sampler, scorer, scheduler.table, kv, most)
+    runner = Runner(decoder, executor, sampler, scorer, scheduler.pool.table, kv, most)
     grammars = _grammars(config, plugins, description.vocab_size, _eos_token_ids(checkpoint))
     core = EngineCore(scheduler, runner, grammars, max_waiting=config.max_queued_requests)
     info = _model_info(
@@ -268,14 +268,14 @@ def _model_info(
         path=config.model,
         architecture=str(checkpoint.config["architectures"][0]),
         context_length=context,
-        max_request_tokens=min(context, scheduler.capacity),
+        max_request_tokens=min(context, scheduler.pool.capacity),
         vocab_size=description.vocab_size,
         dtype=_name(dtype),
         backend=config.backend,
         device=device.info.name,
-        kv_tokens=scheduler.capacity,
+        kv_tokens=scheduler.pool.capacity,
         kv_dtype=_name(kv_dtype),
-        page_tokens=scheduler.page_tokens,
+        page_tokens=scheduler.pool.page_tokens,
         max_running_requests=scheduler.max_running,
         eos_token_ids=_eos_token_ids(checkpoint),
         default_sampling=_default_sampling(checkpoint.generation_config),

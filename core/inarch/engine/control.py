@@ -36,7 +36,7 @@ class Control:
         error = ""
         match order:
             case ClearCache():
-                pages = self._core.scheduler.clear_cache()
+                pages = self._core.scheduler.pool.clear_cache()
                 self._send(client, Cleared(ticket=order.ticket, pages=pages))
                 return
             case Pause():

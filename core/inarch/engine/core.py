@@ -170,7 +170,7 @@ class EngineCore:
             kv_pages_total=now.pages_total,
             kv_pages_used=now.pages_used,
             kv_pages_cached=now.pages_cached,
-            page_tokens=self.scheduler.page_tokens,
+            page_tokens=self.scheduler.pool.page_tokens,
             retractions=now.retractions,
             steps=self._steps,
             prompt_tokens=self._prompt_tokens,
@@ -181,7 +181,7 @@ class EngineCore:
 
     def cache_tree(self, ticket: int, most: int) -> CacheTree:
         """The prefix tree in outline: `most` nodes of it. A node goes by its first page's id."""
-        cache = self.scheduler.cache
+        cache = self.scheduler.pool.cache
         found = list(outline(cache, most))
         shown = Counter(node.parent for node, _ in found)
         nodes = [

@@ -106,7 +106,7 @@ class Service:
         self._built = build(config, backend, plugins)
         self._core = self._built.core
         self._clients: set[bytes] = set()
-        table = self._core.scheduler.table
+        table = self._core.scheduler.pool.table
         self._journal = Journal(journal, table.null_row)
         table.holders = self._journal.holders
         self._trials = Trials(self._journal, self._core.add)

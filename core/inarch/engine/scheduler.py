@@ -14,13 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inarch.cache.pages import PageAllocator
-from inarch.cache.radix import Match, RadixCache
 from inarch.cache.sharing import shared_prefixes
 from inarch.engine.growth import GrowthEstimate
 from inarch.engine.plan import Produced, Scored, StepPlan
+from inarch.engine.pool import Pool
 from inarch.engine.request import Request, Status
-from inarch.engine.table import RequestTable
 from inarch.engine.waiting import WaitingLine
 from inarch.hal.attention import SharedPrefixes
 
@@ -57,13 +55,15 @@ class Scheduler:
     ) -> None:
         if max_step_tokens < max_running:
             raise ValueError("a step must have room for a decode of every running request")
-        self.page_tokens = page_tokens
         self.max_running = max_running
-        # The null row must hold all the padding of a step, which a short context would not.
-        columns = -(-max(context_length, max_step_tokens) // page_tokens) + 1
-        self.table = RequestTable(max_running, columns)
-        self.allocator = PageAllocator(pages)
-        self.cache = RadixCache(page_tokens)
+        self.pool = Pool(
+            pages=pages,
+            page_tokens=page_tokens,
+            rows=max_running,
+            # The null row must hold all the padding of a step, which a short context would not.
+            row_tokens=max(context_length, max_step_tokens),
+            prefix_cache=prefix_cache,
+        )
         self.waiting = WaitingLine()
         self._prefilling: list[Request] = []
         self._decoding: dict[Request, None] = {}  # in order of admission
@@ -72,34 +72,26 @@ class Scheduler:
         self._shared: SharedPrefixes | None = None  # by the decodes in `_shared_rows`
         self._shared_rows = np.empty(0, dtype=np.int32)
         self._max_step_tokens = max_step_tokens
-        self._prefix_cache = prefix_cache
         self._growth = GrowthEstimate(page_tokens)
         self._admitted = 0
         self._full_at = self._full_for = 0  # the room that was too little, and for how many steps
         self._retractions = 0
 
     @property
-    def capacity(self) -> int:
-        """Tokens of the longest request that the pool can hold."""
-        return self.allocator.total * self.page_tokens
-
-    @property
     def has_work(self) -> bool:
         return bool(self.waiting or self._prefilling or self._decoding)
 
     def stats(self) -> SchedulerStats:
-        cached = self.cache.evictable
-        used = self.allocator.total - self.allocator.free - cached
+        cached, total = self.pool.cache.evictable, self.pool.allocator.total
+        used = total - self.pool.allocator.free - cached
         running = len(self._prefilling) + len(self._decoding)
-        return SchedulerStats(
-            running, len(self.waiting), self.allocator.total, used, cached, self._retractions
-        )
+        return SchedulerStats(running, len(self.waiting), total, used, cached, self._retractions)
 
     # ---- requests come and go ----
 
     def add(self, request: Request) -> None:
-        """Queue a request whose prompt and answer fit `capacity` and the context length."""
-        assert len(request.prompt) + request.max_tokens - 1 <= self.capacity
+        """Queue a request whose prompt and answer fit the pool and the context length."""
+        assert len(request.prompt) + request.max_tokens - 1 <= self.pool.capacity
         self._full_for = 0
         self.waiting.join(request)
 
@@ -116,12 +108,6 @@ class Scheduler:
         for request in [*reversed(self._prefilling), *reversed(self._decoding)]:
             self._retract(request)
 
-    def clear_cache(self) -> int:
-        """Forget every prefix that no running request uses; returns how many pages that freed."""
-        pages = self.cache.evict(self.cache.evictable)
-        self.allocator.give(pages)
-        return len(pages)
-
     # ---- the step ----
 
     def plan(self) -> StepPlan | None:
@@ -132,7 +118,7 @@ class Scheduler:
         chunks = self._plan_prefills(budget, admit=self._retractions == retractions)
         if not len(decode_rows) and not chunks:
             return None
-        table = self.table
+        table = self.pool.table
         decodes: list[Request] = table.requests[decode_rows].tolist()
         requests = decodes + [request for request, _ in chunks]
         prefill_rows = np.array([request.row for request, _ in chunks], dtype=np.int32)
@@ -157,7 +143,8 @@ class Scheduler:
     def publish(self, plan: StepPlan) -> None:
         """After the plan was launched: let others share the prompt pages that it fills."""
         for request in plan.requests[plan.decodes :]:
-            self._insert(request)
+            if request.status is Status.RUNNING:
+                self.pool.share(request)
 
     def commit(self, plan: StepPlan, tokens: Sequence[int]) -> list[Produced]:
         """Record the tokens of a finished step; `tokens` has one for every sequence of the plan.
@@ -209,16 +196,16 @@ class Scheduler:
 
     def _plan_decodes(self) -> np.ndarray:
         """Rows that decode in this step, each with a page for its token."""
-        table = self.table
+        pool, table = self.pool, self.pool.table
         while True:
             every = self._current_decode_rows()
             rows: np.ndarray = every[table.computed[every] < table.limit[every]]
-            full = rows[table.num_pages[rows] * self.page_tokens <= table.computed[rows]]
-            if self._make_room(len(full)):
+            full = rows[table.num_pages[rows] * pool.page_tokens <= table.computed[rows]]
+            if pool.make_room(len(full)):
                 break
             self._retract_newest()
         if len(full):
-            table.append_page_each(full, self.allocator.take(len(full)))
+            table.append_page_each(full, pool.allocator.take(len(full)))
         return rows
 
     def _current_decode_rows(self) -> np.ndarray:
@@ -236,14 +223,14 @@ class Scheduler:
         """
         if not np.array_equal(rows, self._shared_rows):
             nodes = [request.node for request in decodes]
-            self._shared = shared_prefixes(nodes, self.page_tokens)
+            self._shared = shared_prefixes(nodes, self.pool.page_tokens)
             self._shared_rows = rows
         return self._shared
 
     def _start_decoding(self, requests: Sequence[Request]) -> None:
         """Move requests whose known tokens are all launched from prefill to decode."""
         for request in requests:
-            if self.table.computed[request.row] == request.known:
+            if self.pool.table.computed[request.row] == request.known:
                 self._prefilling.remove(request)
                 self._decoding[request] = None
                 self._decodes_changed = True
@@ -254,7 +241,7 @@ class Scheduler:
         """Chunks (request, length) of begun prompts first, then of newly admitted ones."""
         chunks: list[tuple[Request, int]] = []
         for request in self._prefilling:
-            length = self._grow_prefill(request, budget)
+            length = self.pool.grow(request, budget)
             if not length:
                 break
             chunks.append((request, length))
@@ -265,24 +252,11 @@ class Scheduler:
             return self._unblock_prefill(budget)
         return chunks
 
-    def _grow_prefill(self, request: Request, budget: int) -> int:
-        """Give a prompt's next chunk its pages; the chunk is as long as budget and memory allow."""
-        table, row = self.table, request.row
-        start = int(table.computed[row])
-        held = int(table.num_pages[row])
-        length = min(request.known - start, budget)
-        missing = max(-(-(start + length) // self.page_tokens) - held, 0)
-        self._make_room(missing)
-        missing = min(missing, self.allocator.free)
-        if missing:
-            table.append_pages(row, self.allocator.take(missing))
-        return min(length, (held + missing) * self.page_tokens - start)
-
     def _unblock_prefill(self, budget: int) -> list[tuple[Request, int]]:
         """Begun prompts hold all memory and none can go on: the newest ones give theirs up."""
         while True:
             first = self._prefilling[0]
-            length = self._grow_prefill(first, budget)
+            length = self.pool.grow(first, budget)
             if length:
                 return [(first, length)]
             if len(self._prefilling) == 1:
@@ -292,30 +266,31 @@ class Scheduler:
     # ---- admission ----
 
     def _admit(self, budget: int) -> list[tuple[Request, int]]:
-        chunks: list[tuple[Request, int]] = []
-        if budget <= 0 or not self.waiting or not self.table.free_rows or self._still_full():
+        pool, chunks = self.pool, list[tuple[Request, int]]()
+        if budget <= 0 or not self.waiting or not pool.table.free_rows or self._still_full():
             return chunks
         reserved = self._reserved_pages()
-        for request in self.waiting.candidates(lambda r: len(self._match(r).pages)):
-            if budget <= 0 or not self.table.free_rows:
+        for request in self.waiting.candidates(lambda r: len(pool.match(r).pages)):
+            if budget <= 0 or not pool.table.free_rows:
                 break
-            match = self._match(request)
-            if self._shares_with_prefill(request, match):
+            match = pool.match(request)
+            if pool.soon_longer(request, match, self._prefilling):
                 continue
-            node = self.cache.lock(match)
-            pages = -(-request.known // self.page_tokens) - len(match.pages)
+            node = pool.cache.lock(match)
+            pages = pool.pages_of(request.known) - len(match.pages)
             growth = self._growth.pages(request.max_tokens - len(request.output))
             idle = not (self._prefilling or self._decoding)
-            if pages + (0 if idle else growth + reserved) > self._room():
-                self.cache.unlock(node)
-                self._full_at, self._full_for = self._room(), RETRY_STEPS
+            if pages + (0 if idle else growth + reserved) > pool.room:
+                pool.cache.unlock(node)
+                self._full_at, self._full_for = pool.room, RETRY_STEPS
                 break
-            self._open(request, match)
-            request.node = node
-            length = self._grow_prefill(request, budget)
+            self.waiting.admit(request)
+            pool.open(request, match, node)
+            self._run(request, match.tokens(pool.page_tokens))
+            length = pool.grow(request, budget)
             chunks.append((request, length))
             budget -= length
-            reserved += growth + max(pages - -(-length // self.page_tokens), 0)
+            reserved += growth + max(pages - pool.pages_of(length), 0)
         return chunks
 
     def _still_full(self) -> bool:
@@ -325,41 +300,11 @@ class Scheduler:
         """
         self._full_for -= 1
         busy = self._prefilling or self._decoding
-        return bool(busy) and self._full_for > 0 and self._room() <= self._full_at
+        return bool(busy) and self._full_for > 0 and self.pool.room <= self._full_at
 
-    def _match(self, request: Request) -> Match:
-        return self.cache.match(request.tokens(0, self._cacheable(request)), request.namespace)
-
-    def _cacheable(self, request: Request) -> int:
-        """Tokens that need not be computed: the last one's logits give the next token, and those of
-        others may be wanted too."""
-        return min(request.known - 1, request.unscored)
-
-    def _shares_with_prefill(self, request: Request, match: Match) -> bool:
-        """Whether a prompt being computed will soon have more of this one's prefix in the tree."""
-        if not self._prefix_cache or match.used < len(match.node.pages):
-            return False
-        start = len(match.pages) * self.page_tokens
-        end = start + self.page_tokens
-        return any(
-            other.node is match.node
-            and other.namespace == request.namespace
-            and end <= min(other.known, self._cacheable(request))
-            and np.array_equal(other.tokens(start, end), request.tokens(start, end))
-            for other in self._prefilling
-        )
-
-    def _open(self, request: Request, match: Match) -> None:
-        self.waiting.admit(request)
-        row = self.table.open(
-            request,
-            computed=match.tokens(self.page_tokens),
-            limit=len(request.prompt) + request.max_tokens - 1,
-        )
-        self.table.append_pages(row, match.pages)
-        request.tree_pages = len(match.pages)
+    def _run(self, request: Request, cached_tokens: int) -> None:
         if not request.retractions:
-            request.cached_tokens = match.tokens(self.page_tokens)
+            request.cached_tokens = cached_tokens
         self._admitted += 1
         request.order = self._admitted
         request.status = Status.RUNNING
@@ -367,28 +312,14 @@ class Scheduler:
 
     def _reserved_pages(self) -> int:
         """Pages to keep for what is running: the rest of begun prompts, and expected growth."""
-        table = self.table
-        prefill = sum(
-            max(-(-r.known // self.page_tokens) - int(table.num_pages[r.row]), 0)
-            for r in self._prefilling
-        )
+        table = self.pool.table
+        prefill = sum(self.pool.missing(request) for request in self._prefilling)
         rows = self._current_decode_rows()
         remaining = int((table.limit[rows] - table.computed[rows]).sum())
         remaining += sum(r.max_tokens - len(r.output) for r in self._prefilling)
         return prefill + self._growth.pages(remaining)
 
-    # ---- memory ----
-
-    def _room(self) -> int:
-        """Pages that are free or could be made so."""
-        return self.allocator.free + self.cache.evictable
-
-    def _make_room(self, pages: int) -> bool:
-        """Evict cached prefixes until `pages` are free; False if that is not enough."""
-        missing = pages - self.allocator.free
-        if missing > 0:
-            self.allocator.give(self.cache.evict(missing))
-        return self.allocator.free >= pages
+    # ---- retraction ----
 
     def _retract_newest(self) -> None:
         """Take memory from the request admitted last, of those of the lowest priority."""
@@ -405,36 +336,9 @@ class Scheduler:
         self._retractions += 1
 
     def _leave(self, request: Request) -> None:
-        """Take the row and the pages from a running request; what can be shared becomes cache."""
         if request in self._decoding:
             del self._decoding[request]
             self._decodes_changed = True
         else:
             self._prefilling.remove(request)
-        self._insert(request)
-        row = request.row
-        self.allocator.give(
-            self.table.row_pages(row, request.tree_pages, int(self.table.num_pages[row]))
-        )
-        assert request.node is not None
-        self.cache.unlock(request.node)
-        request.node, request.tree_pages = None, 0
-        self.table.close(request)
-
-    def _insert(self, request: Request) -> None:
-        """Hand the tree every full page of tokens whose ids are known and whose KV is launched."""
-        if not self._prefix_cache or request.status is not Status.RUNNING:
-            return
-        row, start = request.row, request.tree_pages
-        end = min(int(self.table.computed[row]), request.known) // self.page_tokens
-        if end <= start:
-            return
-        assert request.node is not None
-        own = self.table.row_pages(row, start, end)
-        tokens = request.tokens(start * self.page_tokens, end * self.page_tokens)
-        request.node, held = self.cache.extend(request.node, tokens, own, request.namespace)
-        request.tree_pages = end
-        doubled = held != own
-        if doubled.any():
-            self.table.replace_pages(row, start, held)
-            self.allocator.give(own[doubled])
+        self.pool.close(request)

@@ -190,8 +190,8 @@ def test_an_abort_gives_everything_back(when: str) -> None:
         scheduler.abort(each)
     stats = scheduler.stats()
     assert (stats.running, stats.waiting, stats.pages_used) == (0, 0, 0)
-    scheduler.clear_cache()
-    assert scheduler.allocator.free == scheduler.allocator.total
+    scheduler.pool.clear_cache()
+    assert scheduler.pool.allocator.free == scheduler.pool.allocator.total
 
 
 def test_without_a_prefix_cache_nothing_is_kept() -> None:
@@ -205,7 +205,7 @@ def test_without_a_prefix_cache_nothing_is_kept() -> None:
         while scheduler.has_work:
             step(scheduler)
         assert request.cached_tokens == 0
-    assert scheduler.allocator.free == scheduler.allocator.total
+    assert scheduler.pool.allocator.free == scheduler.pool.allocator.total
 
 
 def test_while_memory_is_short_waiting_prompts_are_not_matched_again_and_again(
@@ -213,9 +213,9 @@ def test_while_memory_is_short_waiting_prompts_are_not_matched_again_and_again(
 ) -> None:
     scheduler = make_scheduler(pages=1 + 10, max_step_tokens=64)
     matches: list[int] = []
-    match = scheduler.cache.match
+    match = scheduler.pool.cache.match
     monkeypatch.setattr(
-        scheduler.cache, "match", lambda *args: (matches.append(1), match(*args))[1]
+        scheduler.pool.cache, "match", lambda *args: (matches.append(1), match(*args))[1]
     )
     scheduler.add(make_request(1, 4, max_tokens=30))
     step(scheduler)
@@ -289,7 +289,7 @@ def test_a_page_that_two_prompts_computed_side_by_side_is_shared_afterwards() ->
     assert plan is not None
     assert plan.shared is not None
     assert (plan.shared.sequences.tolist(), plan.shared.tokens.tolist()) == ([0, 1], [PAGE])
-    first, second = scheduler.table.pages[plan.rows, 0]
+    first, second = scheduler.pool.table.pages[plan.rows, 0]
     assert first == second
 
 

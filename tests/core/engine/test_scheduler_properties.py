@@ -58,7 +58,7 @@ class ServeRandomly(RuleBasedStateMachine):
     def arrive(
         self, prompt: list[int], max_tokens: int, namespace: str, priority: int, asked: int | None
     ) -> None:
-        if len(prompt) + max_tokens - 1 > self.scheduler.capacity:
+        if len(prompt) + max_tokens - 1 > self.scheduler.pool.capacity:
             return
         request = Request(
             len(self.requests),
@@ -82,7 +82,7 @@ class ServeRandomly(RuleBasedStateMachine):
 
     @rule()
     def clear_cache(self) -> None:
-        self.scheduler.clear_cache()
+        self.scheduler.pool.clear_cache()
 
     @rule()
     def retract_all(self) -> None:
@@ -109,8 +109,8 @@ class ServeRandomly(RuleBasedStateMachine):
             start = int(plan.starts[span.sequence])
             assert start <= span.start < span.end <= start + int(plan.lengths[span.sequence])
             self.scored.setdefault(span.request.handle, []).extend(range(span.start, span.end))
-        table, tokens = self.scheduler.table, []
-        shared = {int(page) for node in self.scheduler.cache.nodes() for page in node.pages}
+        table, tokens = self.scheduler.pool.table, []
+        shared = {int(page) for node in self.scheduler.pool.cache.nodes() for page in node.pages}
         for s, request in enumerate(plan.requests):
             start, length = int(plan.starts[s]), int(plan.lengths[s])
             known = self.device[request.handle]
@@ -133,7 +133,7 @@ class ServeRandomly(RuleBasedStateMachine):
 
     def check_sharing(self, plan: StepPlan) -> None:
         """The groups of decodes against their pages: the hint may not miss one, nor promise more."""
-        table, seen = self.scheduler.table, []
+        table, seen = self.scheduler.pool.table, []
         pages = [table.row_pages(row, 0, int(table.num_pages[row])) for row in plan.rows.tolist()]
         hint = plan.shared
         members = np.split(hint.sequences, hint.indptr[1:-1]) if hint else []
@@ -154,18 +154,20 @@ class ServeRandomly(RuleBasedStateMachine):
         if not hasattr(self, "scheduler"):
             return
         scheduler = self.scheduler
-        free = scheduler.allocator._stack[: scheduler.allocator.free].tolist()
-        cached = [int(page) for node in scheduler.cache.nodes() for page in node.pages]
+        free = scheduler.pool.allocator._stack[: scheduler.pool.allocator.free].tolist()
+        cached = [int(page) for node in scheduler.pool.cache.nodes() for page in node.pages]
         private = []
         for request in self.requests:
             if request.status is Status.RUNNING:
-                held = int(scheduler.table.num_pages[request.row])
-                private += scheduler.table.row_pages(request.row, request.tree_pages, held).tolist()
+                held = int(scheduler.pool.table.num_pages[request.row])
+                private += scheduler.pool.table.row_pages(
+                    request.row, request.tree_pages, held
+                ).tolist()
         everything = sorted(free + cached + private)
-        assert everything == list(range(1, scheduler.allocator.total + 1))
-        assert scheduler.cache.pages == len(cached)
-        unlocked = sum(len(n.pages) for n in scheduler.cache.nodes() if n.locks == 0)
-        assert scheduler.cache.evictable == unlocked
+        assert everything == list(range(1, scheduler.pool.allocator.total + 1))
+        assert scheduler.pool.cache.pages == len(cached)
+        unlocked = sum(len(n.pages) for n in scheduler.pool.cache.nodes() if n.locks == 0)
+        assert scheduler.pool.cache.evictable == unlocked
 
     def teardown(self) -> None:
         if not hasattr(self, "scheduler"):
@@ -189,8 +191,8 @@ class ServeRandomly(RuleBasedStateMachine):
             assert told == list(wanted)[: len(told)], "each position once, in order"
             assert not request.output or len(told) == len(wanted)
         self.every_page_has_one_owner()
-        self.scheduler.clear_cache()
-        assert self.scheduler.allocator.free == self.scheduler.allocator.total
+        self.scheduler.pool.clear_cache()
+        assert self.scheduler.pool.allocator.free == self.scheduler.pool.allocator.total
 
 
 ServeRandomly.TestCase.settings = settings(

@@ -1,0 +1,139 @@
+"""The KV memory as requests hold it: a row of pages each, and prefixes that several share in a tree.
+
+What no running request needs stays in the tree as cache until pages are short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from inarch.cache.pages import PageAllocator
+from inarch.cache.radix import Match, Node, RadixCache
+from inarch.engine.request import Request
+from inarch.engine.table import RequestTable
+
+
+class Pool:
+    """Rows, pages and the prefix tree, which change together."""
+
+    def __init__(
+        self, *, pages: int, page_tokens: int, rows: int, row_tokens: int, prefix_cache: bool
+    ) -> None:
+        """rows: most requests at once. row_tokens: most tokens of one."""
+        self.page_tokens = page_tokens
+        self.table = RequestTable(rows, self.pages_of(row_tokens) + 1)
+        self.allocator = PageAllocator(pages)
+        self.cache = RadixCache(page_tokens)
+        self._prefix_cache = prefix_cache
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of the longest request that fits."""
+        return self.allocator.total * self.page_tokens
+
+    @property
+    def room(self) -> int:
+        """Pages that are free or could be made so."""
+        return self.allocator.free + self.cache.evictable
+
+    def pages_of(self, tokens: int) -> int:
+        return -(-tokens // self.page_tokens)
+
+    def make_room(self, pages: int) -> bool:
+        """Evict cached prefixes until `pages` are free; False if that is not enough."""
+        missing = pages - self.allocator.free
+        if missing > 0:
+            self.allocator.give(self.cache.evict(missing))
+        return self.allocator.free >= pages
+
+    def clear_cache(self) -> int:
+        """Forget every prefix that no running request uses; returns how many pages that freed."""
+        pages = self.cache.evict(self.cache.evictable)
+        self.allocator.give(pages)
+        return len(pages)
+
+    # ---- what a request finds ----
+
+    def match(self, request: Request) -> Match:
+        return self.cache.match(request.tokens(0, _cacheable(request)), request.namespace)
+
+    def soon_longer(self, request: Request, match: Match, prefilling: Iterable[Request]) -> bool:
+        """Whether a prompt being computed will soon have more of this one's prefix in the tree."""
+        if not self._prefix_cache or match.used < len(match.node.pages):
+            return False
+        start = len(match.pages) * self.page_tokens
+        end = start + self.page_tokens
+        return any(
+            other.node is match.node
+            and other.namespace == request.namespace
+            and end <= min(other.known, _cacheable(request))
+            and np.array_equal(other.tokens(start, end), request.tokens(start, end))
+            for other in prefilling
+        )
+
+    # ---- what a running request holds ----
+
+    def open(self, request: Request, match: Match, node: Node) -> None:
+        """Give a request a row that begins with its match, of which it has locked `node`."""
+        row = self.table.open(
+            request,
+            computed=match.tokens(self.page_tokens),
+            limit=len(request.prompt) + request.max_tokens - 1,
+        )
+        self.table.append_pages(row, match.pages)
+        request.node, request.tree_pages = node, len(match.pages)
+
+    def grow(self, request: Request, budget: int) -> int:
+        """Give a prompt's next chunk its pages; returns its tokens: what budget and memory allow."""
+        table, row = self.table, request.row
+        start = int(table.computed[row])
+        held = int(table.num_pages[row])
+        length = min(request.known - start, budget)
+        missing = max(self.pages_of(start + length) - held, 0)
+        self.make_room(missing)
+        missing = min(missing, self.allocator.free)
+        if missing:
+            table.append_pages(row, self.allocator.take(missing))
+        return min(length, (held + missing) * self.page_tokens - start)
+
+    def missing(self, request: Request) -> int:
+        """Pages that what is known of a running request still lacks."""
+        return max(self.pages_of(request.known) - int(self.table.num_pages[request.row]), 0)
+
+    def share(self, request: Request) -> None:
+        """Hand the tree every full page of tokens whose ids are known and whose KV is launched."""
+        if not self._prefix_cache:
+            return
+        row, start = request.row, request.tree_pages
+        end = min(int(self.table.computed[row]), request.known) // self.page_tokens
+        if end <= start:
+            return
+        assert request.node is not None
+        own = self.table.row_pages(row, start, end)
+        tokens = request.tokens(start * self.page_tokens, end * self.page_tokens)
+        request.node, held = self.cache.extend(request.node, tokens, own, request.namespace)
+        request.tree_pages = end
+        doubled = held != own
+        if doubled.any():
+            self.table.replace_pages(row, start, held)
+            self.allocator.give(own[doubled])
+
+    def close(self, request: Request) -> None:
+        """Take the row and the pages from a request; what can be shared becomes cache."""
+        self.share(request)
+        row = request.row
+        self.allocator.give(
+            self.table.row_pages(row, request.tree_pages, int(self.table.num_pages[row]))
+        )
+        assert request.node is not None
+        self.cache.unlock(request.node)
+        request.node, request.tree_pages = None, 0
+        self.table.close(request)
+
+
+def _cacheable(request: Request) -> int:
+    """Tokens that need not be computed: the last one's logits give the next token, and those of
+    others may be wanted too."""
+    return min(request.known - 1, request.unscored)
