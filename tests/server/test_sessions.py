@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inarch.errors import InvalidRequestError
-from inarch_server.native_protocol import OpenSession, SessionParams
-from inarch_server.sessions import MAX_TURNS, Sessions
+from inarch_server.native.protocol import OpenSession, SessionParams
+from inarch_server.native.sessions import MAX_TURNS, Sessions
 
 from .harness import Server, eventually
 from .standin import EOS
