@@ -88,11 +88,49 @@ def test_who_is_not_surely_on_this_machine_needs_the_admin_key(headers: dict[str
             for path in ADMIN:
                 answer = ask(server, path, **headers, **bearer(sent))
                 assert (answer.status, answer.error["code"]) == (403, "admin_only")
-            assert ask(server, "/v1/models", **headers, **bearer(sent)).status == 200
+            users = 403 if "Host" in headers and sent is None else 200
+            assert ask(server, "/v1/models", **headers, **bearer(sent)).status == users
             assert server.engine.orders == []
     with Server(StandIn(), admin_api_key=OPERATOR) as server:
         for path in ADMIN:
             assert ask(server, path, **headers, **bearer(OPERATOR)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("config", "host", "status"),
+    [
+        ({}, "evil.example:30000", 403),
+        ({}, "127.0.0.1.evil.example", 403),
+        ({}, "localhost:30000", 200),
+        ({}, "[::1]", 200),
+        ({"cors_origins": "http://chat.example"}, "chat.example", 200),
+        ({"cors_origins": "http://chat.example"}, "evil.example", 403),
+        ({"cors_origins": "*"}, "evil.example", 200),
+        ({"host": "0.0.0.0"}, "any.example", 200),
+        ({"api_key": API}, "any.example", 200),
+    ],
+    ids=str,
+)
+def test_without_a_key_a_server_for_this_machine_has_no_name_of_the_web(
+    config: dict[str, str], host: str, status: int
+) -> None:
+    """Else a page whose name is made to mean 127.0.0.1 could read what this server answers."""
+    key = bearer(config.get("api_key"))
+    with Server(StandIn(), **config) as server:
+        answer = ask(server, "/generate", Host=host, **key)
+        assert answer.status == status
+        assert status == 200 or answer.error["code"] == "unknown_host"
+        assert ask(server, "/health", Host=host).status == 200
+
+
+def test_what_others_asked_is_for_the_admin_key_where_there_is_one() -> None:
+    with Server(StandIn(), api_key=API, admin_api_key=OPERATOR) as server:
+        server.post("/generate", {"text": 7}, **bearer(API))
+        for key, sees in ((API, False), (OPERATOR, True)):
+            (error,) = server.get("/live", **bearer(key)).json["errors"]
+            assert ("got 7" in error["message"]) == sees
+            tree = server.get("/cache_tree", **bearer(key)).json
+            assert any(node["text"] for node in tree["nodes"]) == sees
 
 
 @pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "[::1]:30000"])

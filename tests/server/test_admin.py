@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from inarch_server.native.admin import PROFILES
 
 from .harness import Server
 from .standin import StandIn
@@ -63,6 +66,19 @@ def test_without_a_folder_traces_go_to_one_of_this_user_alone(
         assert server.get("/stop_profile").status == 200
     assert path.is_relative_to(tmp_path)
     assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_link_in_the_place_of_the_folder_of_traces_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp" / f"{PROFILES}-{os.getuid()}").symlink_to(tmp_path / "precious")
+    with Server(StandIn()) as server:
+        assert server.post("/start_profile", b"").status == 400
+        assert server.engine.orders == []
+    assert list((tmp_path / "precious").iterdir()) == []
 
 
 def test_what_is_told_of_the_model_and_the_server(server: Server) -> None:

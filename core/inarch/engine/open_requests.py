@@ -96,7 +96,8 @@ class OpenRequests:
     def abort_named(self, request_id: str | None) -> None:
         """As `abort`, those that are meant by a name: NAME, NAME-0 ...; None: all."""
         for name in list(self._requests):
-            if request_id is None or name == request_id or name.startswith(f"{request_id}-"):
+            batch, _, number = name.rpartition("-")
+            if request_id in (None, name) or (request_id == batch and number.isdecimal()):
                 self.abort(name)
 
     def check_room(self) -> None:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
 
 from inarch.config import EngineConfig
 from inarch.sampling import Terms
 from inarch_server.http.body import Body
 
 BETWEEN = "\x1f"  # the two halves of a namespace
+LONGEST_NAME = 128  # characters
+
+
+def checked_name(name: str) -> str:
+    """A name that a client gives to its request. It stands in logs: a line break would forge a line."""
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        raise ValueError(f"must have 1 to {LONGEST_NAME} characters, all of them printable")
+    return name
+
+
+RequestName = Annotated[
+    str, AfterValidator(checked_name), Field(json_schema_extra={"maxLength": LONGEST_NAME})
+]
 
 
 class TermsBody(Body):

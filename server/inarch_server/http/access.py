@@ -1,5 +1,8 @@
 """Who may do what: everybody, who has the API key, or who runs the server.
 
+A server for this machine alone, without a key, answers to the names of this machine alone: a page
+somewhere in the web could make a name of its own mean 127.0.0.1, and would be taken for the server's.
+
 The routes of ADMIN concern all users. With --admin-api-key they want that key. Without one they
 answer on this machine only, and want the API key if there is one: a request counts as local if its
 connection comes from a loopback address, no proxy says that it passed it on, and no web page of
@@ -16,6 +19,7 @@ from yarl import URL
 
 from inarch.config import EngineConfig
 from inarch.errors import InvalidRequestError
+from inarch_server.http.cors import ANY, ORIGINS
 from inarch_server.service import SERVICE
 
 OPEN = frozenset({"/health", "/"})  # probes send no key; the page asks its reader for one
@@ -46,6 +50,21 @@ def check_user(request: web.Request) -> None:
     config = request.app[SERVICE].config
     if config.api_key is not None:
         _check_key(request, "API key", config.api_key, config.admin_api_key)
+    elif not _is_known_host(request, config.host):
+        raise InvalidRequestError(
+            f"host {request.headers[hdrs.HOST][:100]!r} is none of this server's names: without --api-key"
+            f" and on {config.host} it is localhost alone. Ask for that, start it with --api-key, or"
+            " name the host in --cors-origins",
+            status=403,
+            code="unknown_host",
+        )
+
+
+def may_see_others(request: web.Request) -> bool:
+    """Whether this client may see what others have asked, as far as it is told of at all: whoever has
+    the admin key if there is one, else every user."""
+    key = request.app[SERVICE].config.admin_api_key
+    return key is None or _has_key(request, key)
 
 
 def check_admin(request: web.Request) -> None:
@@ -79,20 +98,32 @@ def is_local(request: web.Request) -> bool:
 
 
 def _check_key(request: web.Request, what: str, *keys: str | None) -> None:
-    sent = _sent_key(request).encode(errors="surrogateescape")
-    # In constant time: how long a refusal takes must not tell how much of the key was right.
-    right = [hmac.compare_digest(sent, f"Bearer {key}".encode()) for key in keys if key is not None]
-    if not any(right):
-        why = f"the {what} is wrong" if sent else f"an {what} is needed"
+    if not _has_key(request, *keys):
+        why = f"the {what} is wrong" if _sent_key(request) else f"an {what} is needed"
         raise InvalidRequestError(
             f"{why}; send it as 'Authorization: Bearer KEY'", status=401, code="invalid_api_key"
         )
+
+
+def _has_key(request: web.Request, *keys: str | None) -> bool:
+    sent = _sent_key(request).encode(errors="surrogateescape")
+    # In constant time: how long a refusal takes must not tell how much of the key was right.
+    right = [hmac.compare_digest(sent, f"Bearer {key}".encode()) for key in keys if key is not None]
+    return any(right)
 
 
 def _sent_key(request: web.Request) -> str:
     """As the usual header has it, whichever header it came in: Anthropic's clients know another."""
     bare = request.headers.get("x-api-key")
     return request.headers.get(hdrs.AUTHORIZATION) or (f"Bearer {bare}" if bare else "")
+
+
+def _is_known_host(request: web.Request, listens_on: str) -> bool:
+    host = request.headers.get(hdrs.HOST)  # every browser sends one
+    if host is None or not _names_this_machine(f"http://{listens_on}"):
+        return True  # reached from elsewhere, it cannot know what it is called there
+    known = {origin.partition("://")[2] for origin in request.app[ORIGINS]}
+    return _names_this_machine(f"http://{host}") or host in known or ANY in request.app[ORIGINS]
 
 
 def _names_this_machine(origin: str) -> bool:

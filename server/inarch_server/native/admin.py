@@ -88,8 +88,8 @@ def _trace(service: Service, body: ProfileRequest) -> Path:
     """A file that does not exist yet, in a folder that does."""
     if service.config.profile_dir is not None:
         root = Path(service.config.profile_dir).resolve()
-    else:  # of this user alone: others could put a link in its place
-        root = Path(tempfile.gettempdir(), f"{PROFILES}-{os.getuid()}").resolve()
+    else:  # of this user alone, and not followed if somebody else has put a link in its place
+        root = Path(tempfile.gettempdir()).resolve() / f"{PROFILES}-{os.getuid()}"
     folder = (root / (body.output_dir or "")).resolve()
     if not folder.is_relative_to(root):
         raise InvalidRequestError(

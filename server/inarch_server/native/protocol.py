@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from inarch.errors import InvalidRequestError
 from inarch_server.answering.sampling_body import SamplingBody, Unsupported
-from inarch_server.answering.terms import TermsBody
+from inarch_server.answering.terms import TermsBody, checked_name
 from inarch_server.http.body import Body
 
 NO_PROMPT = -1  # logprob_start_len: log-probabilities of the answer only
@@ -106,8 +106,10 @@ class GenerateRequest(TermsBody):
     @classmethod
     def _names_only(cls, value: Any) -> Any:
         names = value if isinstance(value, list) else [value]
-        if value is not None and not all(isinstance(name, str) and name for name in names):
+        if value is not None and not all(isinstance(name, str) for name in names):
             raise ValueError("must be a text, or a list with a text for each prompt")
+        for name in names if value is not None else ():
+            checked_name(name)
         return value
 
     @model_validator(mode="after")

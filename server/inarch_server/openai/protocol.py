@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from inarch.errors import InvalidRequestError
 from inarch_server.answering.sampling_body import SamplingBody, Unsupported, refused
-from inarch_server.answering.terms import TermsBody
+from inarch_server.answering.terms import RequestName, TermsBody
 from inarch_server.http.body import Body
 
 
@@ -21,7 +21,7 @@ class OpenAIBody(SamplingBody, TermsBody):
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    rid: str | None = Field(default=None, min_length=1, max_length=128)
+    rid: RequestName | None = None
     lora_path: Unsupported = None
     guided_json: Annotated[Any, refused("use response_format, or json_schema")] = None
     guided_regex: Annotated[Any, refused("use regex")] = None

@@ -35,7 +35,7 @@ function label(node) {
 function describe(node) {
   const state = node.running ? `used by ${node.running} running` : "kept";
   const more = node.hidden ? `, ${node.hidden} more below` : "";
-  const text = node.text === null ? "of a tenant of its own" : `“${node.text}${node.tokens > 32 ? "…" : ""}”`;
+  const text = node.text === null ? "not shown" : `“${node.text}${node.tokens > 32 ? "…" : ""}”`;
   return `${node.tokens.toLocaleString("en")} tokens, ${state}${more}: ${text}`;
 }
 

@@ -17,6 +17,7 @@ import numpy as np
 from aiohttp import web
 
 from inarch.errors import EngineDeadError, InvalidRequestError
+from inarch_server.http.access import may_see_others
 from inarch_server.http.encoding import json_response
 from inarch_server.service import ANSWERS, RECEIVED_S, REQUEST_ID, SERVICE, Service
 from inarch_server.watching.account import Account
@@ -84,9 +85,17 @@ async def live(request: web.Request) -> web.Response:
             "prompt_per_s": rates.prompt_per_s,
             "cache_hit_rate": rates.cache_hit_rate,
             "requests": _open_requests(service),
-            "errors": request.app[ERRORS].newest_first(),
+            "errors": _errors(request),
         }
     )
+
+
+def _errors(request: web.Request) -> list[dict[str, Any]]:
+    """Their messages can quote a request."""
+    errors = request.app[ERRORS].newest_first()
+    if may_see_others(request):
+        return errors
+    return [error | {"message": "for whoever has the admin key"} for error in errors]
 
 
 def _open_requests(service: Service) -> list[dict[str, Any]]:
@@ -126,7 +135,8 @@ async def cache_tree(request: web.Request) -> web.Response:
     nodes = _wanted_nodes(request.query.get("nodes", str(TREE_NODES)))
     async with asyncio.timeout(STATS_TIMEOUT_S):
         tree = await service.engine.cache_tree(nodes)
-    shown = await asyncio.to_thread(_nodes, tree, service.engine.tokenizer)
+    tokenizer = service.engine.tokenizer if may_see_others(request) else None
+    shown = await asyncio.to_thread(_nodes, tree, tokenizer)
     return json_response({"tokens": tree.tokens, "nodes": shown})
 
 
@@ -139,7 +149,7 @@ def _wanted_nodes(said: str) -> int:
     return int(said)
 
 
-def _nodes(tree: CacheTree, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def _nodes(tree: CacheTree, tokenizer: Tokenizer | None) -> list[dict[str, Any]]:
     return [
         {
             "id": node.id,
@@ -151,7 +161,7 @@ def _nodes(tree: CacheTree, tokenizer: Tokenizer) -> list[dict[str, Any]]:
             "text": tokenizer.decode(
                 np.frombuffer(node.head, dtype="<i4").tolist(), skip_special_tokens=False
             )
-            if node.head
+            if node.head and tokenizer is not None
             else None,
         }
         for node in tree.nodes

@@ -102,13 +102,13 @@ def test_a_request_is_ended_by_its_name_with_all_of_its_batch_and_no_other(
     run: Callable[[Program], None],
 ) -> None:
     async def program(engine: AsyncEngine) -> None:
-        names = ["mine", "mine-0", "mine-1", "mine2", "not-mine"]
+        names = ["mine", "mine-0", "mine-1", "mine2", "not-mine", "mine-7f3c"]
         tasks = [asyncio.create_task(answer(engine, [1], request_id=name)) for name in names]
         await asyncio.sleep(0.02)
         engine.abort_everywhere("mine")
         engine.abort_everywhere("nobody")
         reasons = [reason for _, reason in await asyncio.gather(*tasks)]
-        assert reasons == ["abort", "abort", "abort", "length", "length"]
+        assert reasons == ["abort", "abort", "abort", "length", "length", "length"]
 
     run(program)
 
