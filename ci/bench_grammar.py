@@ -64,8 +64,8 @@ LIST = {"type": "array", "items": PERSON, "minItems": 200}
 class ObedientDevice(NullDevice):
     """A null device that is busy from a step's forward pass on, and yields tokens that are allowed."""
 
-    def __init__(self, vocab_size: int, memory_bytes: int, step_s: float) -> None:
-        super().__init__(vocab_size, memory_bytes, step_s)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._mask: tuple[np.ndarray, np.ndarray] | None = None
 
     def kernels(self) -> Sequence[Kernel]:
