@@ -19,6 +19,13 @@ import pytest
 from .process import ServerProcess, eventually
 
 LONG = {"max_tokens": 120, "ignore_eos": True}
+ITEM = {
+    "type": "object",
+    "properties": {"colour": {"enum": ["red", "green", "blue"]}, "name": {"type": "string"}},
+    "required": ["colour", "name"],
+}
+MANY = {"type": "array", "items": ITEM, "minItems": 8}
+PAINT = {"type": "object", "properties": {"items": MANY}, "required": ["items"]}
 # Whatever the engine must know of the tokens so far, to go on as if it had made them itself.
 KINDS: list[dict[str, Any]] = [
     {"temperature": 0},
@@ -29,12 +36,24 @@ KINDS: list[dict[str, Any]] = [
     {"temperature": 1.0, "seed": 5, "presence_penalty": 1.0, "frequency_penalty": 0.5, "n": 2},
     {"temperature": 1.0, "seed": 6, "min_tokens": 60, "ignore_eos": False},
     {"temperature": 0, "ignore_eos": False, "stop": [" the"], "min_tokens": 30},
+    {"temperature": 1.5, "seed": 8, "json_schema": MANY},
+    {
+        "temperature": 0.9,
+        "seed": 9,
+        "tools": [{"type": "function", "function": {"name": "paint", "parameters": PAINT}}],
+        "tool_choice": "required",
+    },
 ]
 
 
 def ask(server: ServerProcess, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The choices of a streamed completion; raises if the connection ends before the answer does."""
-    connection = server.send("POST", "/v1/completions", {"stream": True, **body})
+    """The choices of a streamed answer; raises if the connection ends before the answer does."""
+    chat = "tools" in body
+    if chat:
+        body = {**body, "messages": [{"role": "user", "content": body["prompt"]}]}
+        del body["prompt"]
+    path = "/v1/chat/completions" if chat else "/v1/completions"
+    connection = server.send("POST", path, {"stream": True, **body})
     try:
         response = connection.getresponse()
         assert response.status == 200, response.read()
@@ -48,12 +67,19 @@ def ask(server: ServerProcess, body: dict[str, Any]) -> list[dict[str, Any]]:
         event = json.loads(block.removeprefix("data: "))
         for new in event["choices"]:
             choice = choices.setdefault(new["index"], {"text": "", "tokens": [], "logprobs": []})
-            choice["text"] += new["text"]
+            choice["text"] += _called(new["delta"]) if chat else new["text"]
             choice["finish_reason"] = new["finish_reason"]
-            if new["logprobs"]:
+            if new.get("logprobs"):
                 choice["tokens"] += new["logprobs"]["tokens"]
                 choice["logprobs"] += new["logprobs"]["token_logprobs"]
     return [choices[index] for index in sorted(choices)]
+
+
+def _called(delta: dict[str, Any]) -> str:
+    """What a part of a chat says; each call has an id of its own, whoever computes it."""
+    calls = [call["function"] for call in delta.get("tool_calls", ())]
+    parts = [call.get("name", "") + call["arguments"] for call in calls]
+    return (delta.get("content") or "") + "".join(parts)
 
 
 def assert_same(answers: list[Any], expected: list[Any]) -> None:

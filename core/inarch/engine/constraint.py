@@ -63,7 +63,7 @@ class Constraint:
         """
         if self._held:
             self._matcher.fill(bitmask)
-            banned = self._put_off.union(banned)
+            banned = self._put_off.union(banned) if banned else self._put_off
         else:
             bitmask.fill(EVERYTHING)
         if banned:

@@ -30,7 +30,7 @@ SCHEMA = {
                         "required": ["x"], "additionalProperties": False}},
     "properties": {
         "city": {"enum": ["Paris", "Rome <3", "}"]},  # a walk through free text has no end
-        "unit": {"enum": ["C°", "F°"]},
+        "unit": {"type": "string", "enum": ["°C", "°F"]},
         "days": {"type": "integer", "minimum": 1, "maximum": 14},
         "metric": {"type": "boolean"},
         "near": {"$ref": "#/$defs/point"},

@@ -17,4 +17,4 @@ def inarch_grammar_engines() -> list[GrammarEngine]:
     from inarch_grammars.with_llguidance import LlguidanceEngine
     from inarch_grammars.with_xgrammar import XgrammarEngine
 
-    return [XgrammarEngine(), LlguidanceEngine()]
+    return [LlguidanceEngine(), XgrammarEngine()]

@@ -49,6 +49,7 @@ KEYWORDS: dict[str, str] = {
 }
 DEFINITIONS = ("$defs", "definitions")  # hold schemas, and assert nothing
 TYPES = ("null", "boolean", "object", "array", "number", "integer", "string")
+JSON_TYPES = {dict: "object", list: "array", str: "string", type(None): "null"}
 FORMATS = frozenset(  # of the standard; any other is an annotation
     ("date-time", "date", "time", "duration", "email", "idn-email", "hostname", "idn-hostname")
 )
@@ -108,7 +109,32 @@ def _reduced(schema: Any, path: str, depth: int) -> Schema:
         if keyword in ("const", "enum") and not _safe(value):
             raise refuse(_at(where), f"a number is beyond ±{LARGEST}")
         kept[keyword] = _within(kind, value, where, depth + 1)
-    return kept
+    return _without_type(kept)
+
+
+def _without_type(node: dict[str, Any]) -> dict[str, Any]:
+    """A type beside the values that it leaves asserts nothing, and no engine need know it there."""
+    values = [node["const"]] if "const" in node else node.get("enum")
+    if values is None or "type" not in node:
+        return node
+    fitting = [value for value in values if _has_type(value, node["type"])]
+    if not fitting:
+        return node  # which nothing matches: that is for the engine to say
+    less = {keyword: value for keyword, value in node.items() if keyword != "type"}
+    return less if "const" in node else {**less, "enum": fitting}
+
+
+def _has_type(value: Any, types: str | list[str]) -> bool:
+    match value:
+        case bool():
+            names = {"boolean"}
+        case int():
+            names = {"integer", "number"}
+        case float():
+            names = {"number", "integer"} if value.is_integer() else {"number"}
+        case _:
+            names = {JSON_TYPES[type(value)]}
+    return bool(names & {types} if isinstance(types, str) else names & set(types))
 
 
 def _kind(keyword: str) -> str | None:

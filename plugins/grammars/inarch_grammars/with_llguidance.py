@@ -119,8 +119,11 @@ class LlguidanceAutomaton:
         self._ended = False
 
     def fill(self, bitmask: np.ndarray) -> None:
-        self._matcher.unsafe_compute_mask_ptr(bitmask.ctypes.data, bitmask.nbytes)
-        self._check()
+        # `ctypes.data` takes as long as the mask.
+        address = bitmask.__array_interface__["data"][0]
+        self._matcher.unsafe_compute_mask_ptr(address, bitmask.nbytes)
+        if self._matcher.is_error():
+            raise RuntimeError(self._matcher.get_error())
 
     def accept(self, token: int) -> bool:
         if self._ended:
@@ -134,17 +137,12 @@ class LlguidanceAutomaton:
         return int(self._matcher.validate_tokens(list(tokens)))
 
     def text(self) -> str:
-        forced: bytes = self._matcher.compute_ff_bytes()
-        self._check()
+        forced: bytes = self._matcher.compute_ff_bytes()  # b"" after an error, which `fill` tells
         return forced.decode(errors="ignore")
 
     @property
     def finished(self) -> bool:
         return self._ended or bool(self._matcher.is_stopped())
-
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise RuntimeError(self._matcher.get_error())
 
 
 def _message(error: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ DEFINITIONS = {"$defs", "definitions"}
 NAMES = {"json_object": "JSON schema", "json_schema": "JSON schema", "regex": "regex"}
 NAMES |= {"ebnf": "EBNF grammar", "structural_tag": "structural tag"}
 ANY_OBJECT = json.dumps({"type": "object"})
+# As the library writes "°"; it reads any hexadecimal letters behind it as part of the number.
+TWO_DIGITS = re.compile(r"\\\\|\\x([0-9a-f]{2})")
 
 
 class XgrammarEngine:
@@ -144,7 +147,7 @@ class XgrammarCompiler:
             ebnf = self._library.Grammar.from_json_schema(schema, any_whitespace=False)
         except Exception as error:
             raise refuse(f"the structural tag at {path}", _message(error)) from None
-        return {"type": "grammar", "grammar": str(ebnf)}
+        return {"type": "grammar", "grammar": TWO_DIGITS.sub(_four_digits, str(ebnf))}
 
 
 class XgrammarCompiled:
@@ -196,6 +199,10 @@ def _bounded(grammar: Grammar) -> bool:
     if grammar.kind != "structural_tag":
         return grammar.kind != "ebnf"
     return not tags.kinds(grammar.source) & {"grammar", "repeat"}
+
+
+def _four_digits(escaped: re.Match[str]) -> str:
+    return f"\\u00{escaped[1]}" if escaped[1] else escaped[0]
 
 
 def _message(error: Exception) -> str:

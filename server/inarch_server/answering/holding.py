@@ -11,6 +11,7 @@ import msgspec
 from inarch.errors import InvalidRequestError
 from inarch.grammar import Grammar
 from inarch.parsing import ToolFormat
+from inarch_server.closing import closed
 
 if TYPE_CHECKING:
     from inarch.engine.async_engine import AsyncEngine
@@ -31,10 +32,11 @@ def hold(engine: AsyncEngine, asked: Conversation, answer: Grammar | None) -> Gr
             " leave the tools out",
             param=asked.name("tools"),
         )
+    tools = [replace(tool, parameters=closed(tool.parameters)) for tool in asked.tools]
     if answer is not None and asked.choice.kind == "auto":
-        calls = form.grammar(asked.tools, replace(asked.choice, kind="required"))
+        calls = form.grammar(tools, replace(asked.choice, kind="required"))
         return checked(engine, _either(form, calls, answer, asked), asked.name("answer"))
-    grammar = form.grammar(asked.tools, asked.choice)
+    grammar = form.grammar(tools, asked.choice)
     if asked.choice.kind == "auto" and grammar.kind not in engine.info.grammar_kinds:
         return None  # calls are read, and arguments are as good as the model is
     return checked(engine, grammar, asked.name("choice"))

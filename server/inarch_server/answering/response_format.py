@@ -10,11 +10,12 @@ from pydantic import Field, model_validator
 from inarch.errors import InvalidRequestError
 from inarch.grammar import Grammar, Kind
 from inarch.sampling import SamplingParams
+from inarch_server.answering.closing import closed
 from inarch_server.http.body import Body, path
 
 
 class JsonSchema(Body):
-    """`strict` makes no difference: every answer is held to its schema, or the schema refused."""
+    """Every answer is held to its schema, or the schema refused; `strict` closes its objects."""
 
     name: str | None = None
     description: str | None = None
@@ -46,7 +47,8 @@ class ResponseFormat(Body):
                 return Grammar(kind="json_object")
             case "json_schema":
                 assert self.json_schema is not None
-                return json_grammar(self.json_schema.schema_)
+                strict = self.json_schema.strict is True
+                return json_grammar(self.json_schema.schema_, strict=strict)
             case "structural_tag":
                 tag = self.model_dump(exclude_none=True, exclude={"json_schema"})
                 return Grammar(kind="structural_tag", source=_text(tag))
@@ -93,11 +95,12 @@ class Constraints(Body):
         return Grammar(kind=given[0], source=value if isinstance(value, str) else _text(value))
 
 
-def json_grammar(schema: dict[str, Any] | bool | None) -> Grammar:
-    """Answers that fit a schema; without one, any JSON object."""
+def json_grammar(schema: dict[str, Any] | bool | None, *, strict: bool = False) -> Grammar:
+    """Answers that fit a schema; without one, any JSON object. strict: only the properties that the
+    schema declares."""
     if schema is None:
         return Grammar(kind="json_object")
-    return Grammar(kind="json_schema", source=_text(schema))
+    return Grammar(kind="json_schema", source=_text(closed(schema) if strict else schema))
 
 
 def _text(value: Any) -> str:

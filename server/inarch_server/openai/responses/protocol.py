@@ -140,7 +140,8 @@ class TextFormat(Body):
     def grammar(self) -> Grammar | None:
         if self.type == "text":
             return None
-        return json_grammar(self.schema_ if self.type == "json_schema" else None)
+        schema = self.schema_ if self.type == "json_schema" else None
+        return json_grammar(schema, strict=self.strict is True)
 
 
 class TextConfig(Body):
