@@ -93,11 +93,9 @@ def anthropic(server: Server) -> Results:
     import anthropic
 
     client = anthropic.Anthropic(base_url=server.url, api_key="any", max_retries=0)
-    asked: dict[str, Any] = {"model": server.model, "max_tokens": WORDS}
-    if int(anthropic.__version__.split(".")[0]) < 2:
-        asked["temperature"] = 0
-    else:  # the client knows it no longer; servers do
-        asked["extra_body"] = {"temperature": 0}
+    # Its newer versions have no such argument; servers have.
+    greedy = {"temperature": 0}
+    asked: dict[str, Any] = {"model": server.model, "max_tokens": WORDS, "extra_body": greedy}
     messages: Any = client.messages
     yield messages.create(**asked, messages=MESSAGES).content[0].text
     with messages.stream(**asked, messages=MESSAGES) as stream:
@@ -221,7 +219,7 @@ def instructor(server: Server) -> Results:
     place, said = caller.create_with_completion(**asked, messages=MESSAGES, response_model=Place)
     said = said.choices[0].message
     results = [{"role": "tool", "tool_call_id": c.id, "content": SUNNY} for c in said.tool_calls]
-    turns = [*MESSAGES, said.model_dump(exclude_none=True), *results]
+    turns = [*MESSAGES, said.model_dump(), *results]
     last = caller.create(**asked, messages=turns, response_model=None)
     yield place, last.choices[0].message.content
 

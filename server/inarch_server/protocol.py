@@ -34,6 +34,9 @@ def _token_keys(value: Any) -> Any:
     return {int(key): bias for key, bias in value.items()}
 
 
+_Nothing = Annotated[Any, WithJsonSchema({"enum": [None, False, 0, "", [], {}]})]
+
+
 def refused(cure: str) -> BeforeValidator:
     """For a field that is not supported: null, false and empty ask for nothing."""
 
@@ -41,7 +44,7 @@ def refused(cure: str) -> BeforeValidator:
         if value:
             raise ValueError(f"is not supported by this server; {cure}")
 
-    return BeforeValidator(check, json_schema_input_type=None)
+    return BeforeValidator(check, json_schema_input_type=_Nothing)
 
 
 Strings = Annotated[
