@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from inarch_server.answering.response_format import Constraints
 from inarch_server.http.body import shown
@@ -31,6 +31,9 @@ def _token_keys(value: Any) -> Any:
     return {int(key): bias for key, bias in value.items()}
 
 
+_Nothing = Annotated[Any, WithJsonSchema({"enum": [None, False, 0, "", [], {}]})]
+
+
 def refused(cure: str) -> BeforeValidator:
     """For a field that is not supported: null, false and empty ask for nothing."""
 
@@ -38,7 +41,7 @@ def refused(cure: str) -> BeforeValidator:
         if value:
             raise ValueError(f"is not supported by this server; {cure}")
 
-    return BeforeValidator(check, json_schema_input_type=None)
+    return BeforeValidator(check, json_schema_input_type=_Nothing)
 
 
 Strings = Annotated[
