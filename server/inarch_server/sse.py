@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from inarch.errors import InvalidRequestError
 from inarch_server.answers import Answers, Piece
@@ -83,7 +84,10 @@ async def stream(request: web.Request, answers: Answers, events: Events) -> web.
         await response.prepare(request)
         if first := events.begin():
             await _write(request, response, first)
-        more = True
+        lump, more = await _news(request, answers, events)
+        await _write(request, response, lump)  # with the headers
+        if response.headers.get(hdrs.TRANSFER_ENCODING) == "chunked":
+            answers.write_past(partial(_write_past, request, answers, events))
         while more:
             lump, more = await _news(request, answers, events)
             await _write(request, response, lump)
@@ -119,6 +123,21 @@ async def _news(request: web.Request, answers: Answers, events: Events) -> tuple
         body = refusal(error, request[REQUEST_ID]).body
         request[REFUSED] = body["error"]
         return events.error(body), False
+
+
+def _write_past(request: web.Request, answers: Answers, events: Events) -> bool:
+    """Write what is new as a chunk, past aiohttp and the request's task; False if it might wait."""
+    transport = request.transport
+    if (
+        transport is None
+        or transport.is_closing()
+        or transport.get_write_buffer_size() >= NEVER_WAITS
+    ):
+        return False
+    lump = b"".join([events.of(piece) for piece in answers.take_now()])
+    if lump:  # an empty chunk would end the answer
+        transport.write(b"%x\r\n%b\r\n" % (len(lump), lump))
+    return True
 
 
 async def _write(request: web.Request, response: web.StreamResponse, lump: bytes) -> None:
