@@ -86,8 +86,8 @@ async def stream(request: web.Request, answers: Answers, events: Events) -> web.
             await _write(request, response, first)
         lump, more = await _news(request, answers, events)
         await _write(request, response, lump)  # with the headers
-        if response.headers.get(hdrs.TRANSFER_ENCODING) == "chunked":
-            answers.write_past(partial(_write_past, request, answers, events))
+        if request.transport is not None and hdrs.TRANSFER_ENCODING in response.headers:
+            answers.write_past(partial(_write_past, request.transport, answers, events))
         while more:
             lump, more = await _news(request, answers, events)
             await _write(request, response, lump)
@@ -125,14 +125,9 @@ async def _news(request: web.Request, answers: Answers, events: Events) -> tuple
         return events.error(body), False
 
 
-def _write_past(request: web.Request, answers: Answers, events: Events) -> bool:
+def _write_past(transport: asyncio.WriteTransport, answers: Answers, events: Events) -> bool:
     """Write what is new as a chunk, past aiohttp and the request's task; False if it might wait."""
-    transport = request.transport
-    if (
-        transport is None
-        or transport.is_closing()
-        or transport.get_write_buffer_size() >= NEVER_WAITS
-    ):
+    if transport.is_closing() or transport.get_write_buffer_size() >= NEVER_WAITS:
         return False
     lump = b"".join([events.of(piece) for piece in answers.take_now()])
     if lump:  # an empty chunk would end the answer
