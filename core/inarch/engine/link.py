@@ -2,15 +2,17 @@
 
 With a new incarnation comes a new connection, to another address and under another name: nothing of
 the old one can be mistaken for the new one's.
+
+The socket is ZeroMQ's plain one, watched by the event loop: zmq.asyncio takes several times as long for
+each message.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Awaitable
 
 import zmq
-import zmq.asyncio
 
 from inarch.engine.journal import CELL_BYTES, Incarnation
 from inarch.engine.messages import FromEngine, ToEngine, decode_from_engine, encode
@@ -18,22 +20,39 @@ from inarch.engine.messages import FromEngine, ToEngine, decode_from_engine, enc
 
 class Link:
     def __init__(self, engine: Incarnation) -> None:
-        """Connect; the engine need not listen yet."""
+        """Connect, in a running event loop; the engine need not listen yet."""
         self.engine = engine
         self.name = os.urandom(CELL_BYTES)  # as the engine and its journal call this front end
-        self._socket = zmq.asyncio.Context.instance().socket(zmq.DEALER)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.IDENTITY, self.name)
         for option in (zmq.SNDHWM, zmq.RCVHWM, zmq.LINGER):
             self._socket.setsockopt(option, 0)
         self._socket.connect(engine.address)
+        self._news: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket, self._look)
 
-    def send(self, message: ToEngine) -> Awaitable[object]:
-        """Queue a message; it goes even if this is not awaited."""
-        return self._socket.send(encode(message))
+    def send(self, message: ToEngine) -> None:
+        """Queue a message."""
+        self._socket.send(encode(message), zmq.NOBLOCK)
+        self._look()  # sending may have used up the signal of a message that has come
 
     async def receive(self) -> FromEngine:
-        message: FromEngine = decode_from_engine(await self._socket.recv())
-        return message
+        """The next message, for one task."""
+        while True:
+            try:
+                message: FromEngine = decode_from_engine(self._socket.recv(zmq.NOBLOCK))
+                return message
+            except zmq.Again:
+                self._news = self._loop.create_future()
+                await self._news
 
     def close(self) -> None:
+        self._loop.remove_reader(self._socket)
         self._socket.close()
+
+    def _look(self) -> None:
+        """Wake who waits. The descriptor is readable until this asks why, and once for a change."""
+        has_come = self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN
+        if has_come and self._news is not None and not self._news.done():
+            self._news.set_result(None)

@@ -1,13 +1,14 @@
 """One HTTP request may hold many prompts of many samples: run them, and merge what they produce.
 
 Whoever writes to the client takes what has come since it last took: a fast client gets every token
-by itself, a slow one gets them in lumps, and what waits is never more than the answer.
+by itself, a slow one gets them in lumps, and what waits is never more than the answer. Waking a task
+costs as much as writing a token, so tokens may also be written past the task that waits for them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
@@ -81,8 +82,9 @@ class Answers:
         self._first_choice = [0, *accumulate(p.n for p in params)]  # of each prompt
         self.choices = self._unfinished = self._first_choice[-1]
         self._error: Exception | None = None
-        # Woken once for all that comes before the waiting task runs: an Event costs more.
-        self._news: asyncio.Future[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._news: asyncio.Future[None] | None = None  # what a waiting task waits for
+        self._write_past: Callable[[], bool] | None = None
         self._over = asyncio.Event()
 
     def __enter__(self) -> Answers:
@@ -97,8 +99,7 @@ class Answers:
         except Exception as error:
             self._fail(error)
         if self._terms.timeout_s is not None:
-            loop = asyncio.get_running_loop()
-            self._alarm = loop.call_later(self._terms.timeout_s, self._too_late)
+            self._alarm = self._loop.call_later(self._terms.timeout_s, self._too_late)
         return self
 
     def __exit__(
@@ -116,16 +117,27 @@ class Answers:
     async def wait(self) -> None:
         """Until there is something to take. Raises what went wrong, once the rest was taken."""
         while not self._pending and self._unfinished and self._error is None:
-            self._news = asyncio.get_running_loop().create_future()
+            self._news = self._loop.create_future()
             await self._news
         if self._error is not None and not self._pending:
             raise self._error
 
-    async def take(self) -> list[Piece]:
+    async def take(self) -> Collection[Piece]:
         """Wait for something new and take all of it, by choice; empty once all is finished."""
         await self.wait()
+        return self.take_now()
+
+    def take_now(self) -> Collection[Piece]:
+        """All that is new, by choice."""
         pieces, self._pending = self._pending, {}
-        return list(pieces.values())
+        return pieces.values()
+
+    def write_past(self, write: Callable[[], bool]) -> None:
+        """Let `write` take what comes while a task waits; where it cannot (False), the task wakes.
+
+        The end of the answers, and what goes wrong with them, is always the task's to see.
+        """
+        self._write_past = write
 
     async def all(self) -> list[Piece]:
         """Wait until everything is finished; the whole of every choice, in order."""
@@ -162,6 +174,8 @@ class Answers:
         self._completed[index] = output.completion_tokens
         piece = self._pending.get(index)
         if piece is None:
+            if not self._pending:
+                self._tell()
             piece = self._pending[index] = Piece(index, number)
         piece.add(output)
         if self.transcript is not None:
@@ -172,7 +186,7 @@ class Answers:
             self.stopwatch.finished(index, output, constrained=constrained)
             if not self._unfinished:
                 self._over.set()
-        self._wake()
+                self._wake()
 
     def _too_late(self) -> None:
         self._fail(
@@ -189,7 +203,22 @@ class Answers:
         self._over.set()
         self._wake()
 
+    def _tell(self) -> None:
+        """Something new is about to be there, for whoever waits."""
+        if self._write_past is None:
+            self._wake()
+        else:
+            self._loop.call_soon(self._pass)
+
+    def _pass(self) -> None:
+        if not self._pending or self._news is None or self._news.done():
+            return  # the task has taken it, or is about to
+        try:
+            if self._write_past is None or not self._write_past():
+                self._wake()
+        except Exception as error:
+            self._fail(error)
+
     def _wake(self) -> None:
-        news, self._news = self._news, None
-        if news is not None and not news.done():  # done: who waited was cancelled
-            news.set_result(None)
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)

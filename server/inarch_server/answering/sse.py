@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from inarch.errors import InvalidRequestError
 from inarch_server.answering.answers import Answers, Piece
@@ -81,7 +82,10 @@ async def stream(request: web.Request, answers: Answers, events: Events) -> web.
         await response.prepare(request)
         if first := events.begin():
             await _write(request, response, first)
-        more = True
+        lump, more = await _news(request, answers, events)
+        await _write(request, response, lump)  # with the headers
+        if request.transport is not None and hdrs.TRANSFER_ENCODING in response.headers:
+            answers.write_past(partial(_write_past, request.transport, answers, events))
         while more:
             lump, more = await _news(request, answers, events)
             await _write(request, response, lump)
@@ -117,6 +121,16 @@ async def _news(request: web.Request, answers: Answers, events: Events) -> tuple
         body = refusal(error, request[REQUEST_ID]).body
         request[REFUSED] = body["error"]
         return events.error(body), False
+
+
+def _write_past(transport: asyncio.WriteTransport, answers: Answers, events: Events) -> bool:
+    """Write what is new as a chunk, past aiohttp and the request's task; False if it might wait."""
+    if transport.is_closing() or transport.get_write_buffer_size() >= NEVER_WAITS:
+        return False
+    lump = b"".join([events.of(piece) for piece in answers.take_now()])
+    if lump:  # an empty chunk would end the answer
+        transport.write(b"%x\r\n%b\r\n" % (len(lump), lump))
+    return True
 
 
 async def _write(request: web.Request, response: web.StreamResponse, lump: bytes) -> None:
