@@ -13,7 +13,6 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-IGNORED = {"__pycache__"}
 
 
 def expected() -> set[str]:

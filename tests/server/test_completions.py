@@ -38,6 +38,10 @@ def test_a_prompt_has_four_shapes(server: Server, prompt: object, texts: list[st
     assert streamed == texts
 
 
+def test_a_request_may_be_named(server: Server) -> None:
+    assert server.post(COMPLETIONS, {"prompt": "one", "rid": "mine"}).json["id"] == "mine"
+
+
 def test_samples_of_several_prompts_are_numbered_prompt_by_prompt(server: Server) -> None:
     body = {"prompt": ["one", "two"], "n": 2, "stream": True}
     texts = [""] * 4

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
 
 from inarch.config import EngineConfig
 from inarch.engine.batch import build_batch, nothing
+from inarch.engine.choices import Choices, choose, dtype_name
 from inarch.engine.core import EngineCore
 from inarch.engine.grammars import Grammars, choose_engines
 from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
@@ -23,7 +23,6 @@ from inarch.engine.scoring import Scorer
 from inarch.engine.table import RequestTable
 from inarch.engine.tokenizer import Tokenizer
 from inarch.engine.vocabulary import TokenizerVocabulary
-from inarch.errors import ConfigError
 from inarch.hal.backend import Backend
 from inarch.hal.device import Device
 from inarch.hal.dispatch import REFERENCE, Dispatcher, explain
@@ -32,7 +31,6 @@ from inarch.hal.kv import KVStore
 from inarch.hal.packing import upload
 from inarch.hal.reference.executor import EagerExecutor
 from inarch.hal.reference.kv import ReferenceKVStore
-from inarch.hal.support import no
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.decoder import Decoder, kv_spec
 from inarch.models.description import Description
@@ -40,10 +38,8 @@ from inarch.models.family import Family, find_family
 from inarch.models.loading import load_decoder
 from inarch.plugins import Plugins
 
-DEFAULT_PAGE_TOKENS = 16
 # More KV than this many full contexts per running request could only be idle cache.
 USEFUL_CONTEXTS = 4
-KV_DTYPES = {"fp8": torch.float8_e4m3fn}  # what --kv-dtype calls them
 
 
 @dataclass(frozen=True)
@@ -65,20 +61,17 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     family = find_family(checkpoint.config, plugins.families(Family))
     description = family.describe(checkpoint.config)
     device = backend.open(config.device)
-    dtype, dtype_reason = _choose_dtype(config, checkpoint, device)
-    context, context_reason = _choose_context(config, description)
-    page_tokens, page_reason = _choose_page(config, device)
-    kv_dtype, kv_dtype_reason = _choose_kv_dtype(config, dtype, device)
+    chosen = choose(config, checkpoint, description, device)
     kernels = [*device.kernels(), *plugins.kernels(backend.name)]
     dispatcher = Dispatcher(kernels, overrides=config.kernels, strict=config.strict)
-    spec = kv_spec(description, kv_dtype)
-    store = device.kv_store(spec, page_tokens)
+    spec = kv_spec(description, chosen.kv_dtype)
+    store = device.kv_store(spec, chosen.page_tokens)
     if store is None:
-        store = ReferenceKVStore(spec, page_tokens, device.torch_device)
+        store = ReferenceKVStore(spec, chosen.page_tokens, device.torch_device)
     before = device.memory().used
     weights = None if config.load_format == "dummy" else checkpoint
     decoder = load_decoder(
-        description, family.names(description), weights, dispatcher, store, device, dtype
+        description, family.names(description), weights, dispatcher, store, device, chosen.dtype
     )
     loaded = max(device.memory().used - before, 0)
     running = config.max_running_requests or device.running_requests
@@ -89,15 +82,23 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     step_tokens = max(config.max_step_tokens or device.step_tokens, running)
     most = StepShape(step_tokens, running, step_tokens)
     memory = _size_memory(
-        config, device, store, decoder, executor, sampler, most, weights=loaded, context=context,
+        config,
+        device,
+        store,
+        decoder,
+        executor,
+        sampler,
+        most,
+        weights=loaded,
+        context=chosen.context,
         vocab_size=description.vocab_size,
-    )  # fmt: skip
+    )
     scheduler = Scheduler(
         pages=memory.pages,
-        page_tokens=page_tokens,
+        page_tokens=chosen.page_tokens,
         max_running=running,
         max_step_tokens=step_tokens,
-        context_length=context,
+        context_length=chosen.context,
         prefix_cache=config.prefix_cache,
     )
     kv = store.allocate(memory.pages)
@@ -105,22 +106,9 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     grammars = _grammars(config, plugins, description.vocab_size, _eos_token_ids(checkpoint))
     core = EngineCore(scheduler, runner, grammars, max_waiting=config.max_queued_requests)
     info = _model_info(
-        config, checkpoint, description, device, scheduler, memory, dtype, kv_dtype, context
+        config, checkpoint, description, device, scheduler, memory, chosen, dispatcher, grammars
     )
-    on_reference = {choice.op for choice in dispatcher.choices if choice.kernel == REFERENCE}
-    info = msgspec.structs.replace(
-        info,
-        reference_ops=tuple(sorted(on_reference)),
-        ops=tuple(OpChoice(*row) for row in explain(dispatcher.choices)),
-        grammar_kinds=grammars.kinds,
-    )
-    reasons = {
-        "dtype": dtype_reason,
-        "page size": page_reason,
-        "KV dtype": kv_dtype_reason,
-        "context length": context_reason,
-        "KV pages": f"limited by {memory.limited_by}",
-    }
+    reasons = {**chosen.reasons, "KV pages": f"limited by {memory.limited_by}"}
     return Built(core, info, device, dispatcher, memory, reasons)
 
 
@@ -134,65 +122,6 @@ def _grammars(
         return TokenizerVocabulary(tokenizer, vocab_size, eos_token_ids)
 
     return Grammars(engines, vocabulary, vocab_size)
-
-
-def _choose_dtype(
-    config: EngineConfig, checkpoint: Checkpoint, device: Device
-) -> tuple[torch.dtype, str]:
-    offered = device.dtypes(checkpoint.stored_dtype)
-    if config.dtype == "auto":
-        return offered[0]
-    wanted = getattr(torch, config.dtype)
-    for dtype, _ in offered:
-        if dtype == wanted:
-            return dtype, "--dtype"
-    names = ", ".join(_name(dtype) for dtype, _ in offered)
-    raise ConfigError(f"--dtype {config.dtype}: {device.info.name} computes in {names}")
-
-
-def _choose_kv_dtype(
-    config: EngineConfig, compute: torch.dtype, device: Device
-) -> tuple[torch.dtype, str]:
-    offered = device.kv_dtypes(compute)
-    if config.kv_dtype == "auto":
-        return offered[0][0], offered[0][1].why
-    wanted = KV_DTYPES[config.kv_dtype]
-    found = dict(offered).get(wanted, no("this backend has no pages for it"))
-    if found:
-        return wanted, "--kv-dtype"
-    can = ", ".join(_name(dtype) for dtype, support in offered if support)
-    raise ConfigError(
-        f"--kv-dtype {config.kv_dtype}: {device.info.name} keeps K and V in {can}, not in "
-        f"{_name(wanted)}: {found.why}; leave the option out"
-    )
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def _choose_context(config: EngineConfig, description: Description) -> tuple[int, str]:
-    own = description.context_length
-    if config.context_length is None:
-        return own, "the model's own"
-    if config.context_length > own:
-        raise ConfigError(
-            f"--context-length {config.context_length} exceeds the {own} positions of the model"
-        )
-    return config.context_length, "--context-length"
-
-
-def _choose_page(config: EngineConfig, device: Device) -> tuple[int, str]:
-    offered = device.page_tokens()
-    if config.page_size is None:
-        return offered[0] if offered else (DEFAULT_PAGE_TOKENS, "the default")
-    sizes = [size for size, _ in offered]
-    if offered and config.page_size not in sizes:
-        raise ConfigError(
-            f"--page-size {config.page_size}: {device.info.name} has pages of "
-            f"{', '.join(map(str, sizes))} tokens"
-        )
-    return config.page_size, "--page-size"
 
 
 def _size_memory(
@@ -256,30 +185,34 @@ def _model_info(
     device: Device,
     scheduler: Scheduler,
     memory: MemoryPlan,
-    dtype: torch.dtype,
-    kv_dtype: torch.dtype,
-    context: int,
+    chosen: Choices,
+    dispatcher: Dispatcher,
+    grammars: Grammars,
 ) -> ModelInfo:
     assert config.model is not None
     assert config.served_model_name is not None
     assert config.backend is not None
+    on_reference = {choice.op for choice in dispatcher.choices if choice.kernel == REFERENCE}
     return ModelInfo(
         name=config.served_model_name,
         path=config.model,
         architecture=str(checkpoint.config["architectures"][0]),
-        context_length=context,
-        max_request_tokens=min(context, scheduler.pool.capacity),
+        context_length=chosen.context,
+        max_request_tokens=min(chosen.context, scheduler.pool.capacity),
         vocab_size=description.vocab_size,
-        dtype=_name(dtype),
+        dtype=dtype_name(chosen.dtype),
         backend=config.backend,
         device=device.info.name,
         kv_tokens=scheduler.pool.capacity,
-        kv_dtype=_name(kv_dtype),
+        kv_dtype=dtype_name(chosen.kv_dtype),
         page_tokens=scheduler.pool.page_tokens,
         max_running_requests=scheduler.max_running,
         eos_token_ids=_eos_token_ids(checkpoint),
         default_sampling=_default_sampling(checkpoint.generation_config),
         memory=memory.as_dict(),
+        reference_ops=tuple(sorted(on_reference)),
+        ops=tuple(OpChoice(*row) for row in explain(dispatcher.choices)),
+        grammar_kinds=grammars.kinds,
     )
 
 

@@ -53,6 +53,6 @@ class Link:
 
     def _look(self) -> None:
         """Wake who waits. The descriptor is readable until this asks why, and once for a change."""
-        has_come = self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN
+        has_come = int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN
         if has_come and self._news is not None and not self._news.done():
             self._news.set_result(None)

@@ -11,7 +11,7 @@ import msgspec
 from inarch.errors import InvalidRequestError
 from inarch.grammar import Grammar
 from inarch.parsing import ToolFormat
-from inarch_server.closing import closed
+from inarch_server.answering.closing import closed
 
 if TYPE_CHECKING:
     from inarch.engine.async_engine import AsyncEngine

@@ -51,7 +51,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
         params = enlarge(params, best_of)
     terms = body.terms(service.config)
     prompts = await tokenize(service.engine, split(body.prompt, "prompt"))
-    envelope = Envelope(f"cmpl-{uuid.uuid4().hex}", service.model)
+    envelope = Envelope(body.rid or f"cmpl-{uuid.uuid4().hex}", service.model)
     ids = [f"{envelope.id}-{i}" for i in range(len(prompts))]
     with service.answer(request, ids, prompts, [params] * len(prompts), terms) as answers:
         wording = Wording(body, answers.prompts, service.engine.tokenizer)
