@@ -48,6 +48,7 @@ def test_traces_go_to_the_folder_of_the_operator_and_nowhere_else(tmp_path: Path
             answer = server.post("/start_profile", {"output_dir": outside})
             assert (answer.status, answer.error["param"]) == (400, "output_dir")
         assert server.post("/start_profile", {"profile_name": "../x"}).status == 400
+        assert server.post("/start_profile", {"output_dir": "a\0b"}).status == 400
         assert server.engine.orders == [
             ("start_profile", plain, None), ("start_profile", inside, 5),
         ]  # fmt: skip

@@ -20,12 +20,12 @@ CHECKS = (
 
 
 def test_every_operation_is_as_it_is_described(tmp_path: Path) -> None:
-    engine = talker('Hm</think><tool_call>\n{"name": "x", "arguments": {"y": [1', reasons=True)
+    engine = talker('Hm</think><tool_call>\n{"name": "x", "arguments": {"y": [1', reasons=True, context=256)
     with Server(engine) as server:
         asked = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
-                *("--phases", "coverage,fuzzing", "--max-examples", "20", "--checks", CHECKS),
+                *("--phases", "coverage,fuzzing", "--max-examples", "8", "--checks", CHECKS),
                 *("--generation-deterministic", "--request-timeout", "20", "--no-color"),
             ],
             cwd=tmp_path,  # it keeps what it found where it runs

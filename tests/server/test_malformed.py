@@ -126,6 +126,8 @@ def test_a_body_that_is_no_json_object_is_refused(
         (CHAT, {**HI, "response_format": {"type": "json_schema"}}, "response_format", "needs"),
         (CHAT, {**HI, "response_format": {"type": "structural_tag"}}, "response_format", "needs"),
         (CHAT, {**HI, "regex": "a", "ebnf": "b"}, "ebnf", "regex and ebnf"),
+        (CHAT, {**HI, "json_schema": "x"}, "json_schema", "not JSON"),
+        (COMPLETIONS, {**ONE, "structural_tag": '{"a": 1'}, "structural_tag", "not JSON"),
         (CHAT, {**HI, "regex": "a", "response_format": JSON}, "response_format", "and regex both"),
         (CHAT, {**HI, "guided_json": {}, "guided_regex": "a"}, "guided_regex", "use regex"),
         (CHAT, {**HI, "reasoning_effort": "lots"}, "reasoning_effort", '"lots"'),

@@ -92,7 +92,11 @@ class Constraints(Body):
         if not given:
             return None
         value = getattr(self, given[0])
-        return Grammar(kind=given[0], source=value if isinstance(value, str) else _text(value))
+        if not isinstance(value, str):
+            value = _text(value)
+        elif given[0] in ("json_schema", "structural_tag"):
+            _check_json(value, path([under, given[0]]))
+        return Grammar(kind=given[0], source=value)
 
 
 def json_grammar(schema: dict[str, Any] | bool | None, *, strict: bool = False) -> Grammar:
@@ -101,6 +105,14 @@ def json_grammar(schema: dict[str, Any] | bool | None, *, strict: bool = False) 
     if schema is None:
         return Grammar(kind="json_object")
     return Grammar(kind="json_schema", source=_text(closed(schema) if strict else schema))
+
+
+def _check_json(text: str, where: str) -> None:
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        reason = f"{where} is a text that is not JSON: {error}"
+        raise InvalidRequestError(reason, param=where) from None
 
 
 def _text(value: Any) -> str:

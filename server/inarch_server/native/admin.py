@@ -37,9 +37,9 @@ class PauseRequest(Body):
 
 
 class ProfileRequest(Body):
-    output_dir: str | None = None  # within --profile-dir
+    output_dir: str | None = Field(default=None, pattern=r"^[^\x00]*$")  # within --profile-dir
     num_steps: int | None = Field(default=None, ge=1)
-    profile_name: str | None = Field(default=None, pattern=r"^[\w.-]{1,100}$")
+    profile_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,100}$")
 
 
 async def flush_cache(request: web.Request) -> web.Response:
