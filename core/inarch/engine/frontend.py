@@ -91,45 +91,56 @@ class Frontend:
         params.check(self.info.vocab_size)
         max_tokens = self._max_tokens(len(prompt), params)
         request_id = request_id or uuid.uuid4().hex
-        stop_ids = set(params.stop_token_ids)
-        if not params.ignore_eos:
-            stop_ids |= set(self.info.eos_token_ids) | set(self.tokenizer.eos_token_ids)
+        stop_ids = self._stop_ids(params)
         seed = params.seed
         if seed is None:
             seed = int(self._seeds.integers(2**63))
         ids = as_bytes(prompt)
-        messages = []
-        for index in range(params.n):
-            message = NewRequest(
+        messages = [
+            NewRequest(
                 handle=next(self._handles),
                 prompt=ids,
                 params=params,
                 max_tokens=max_tokens,
-                stop_ids=sorted(stop_ids),
+                stop_ids=stop_ids,
                 seed=(seed + index * GOLDEN) % 2**64,
                 namespace=terms.namespace,
                 priority=terms.priority,
             )
-            sample = Sample(
-                message.handle,
-                request_id,
-                index,
-                params,
-                frozenset(stop_ids),
-                len(prompt),
-                self.tokenizer.detokenizer(
-                    prompt,
-                    stop=params.stop,
-                    stop_regex=params.stop_regex,
-                    include_stop=params.include_stop,
-                    skip_special_tokens=params.skip_special_tokens,
-                ),
-                message,
-                prompt if params.prompt_logprobs is not None else (),
-            )
-            self.samples[sample.handle] = sample
-            messages.append(message)
+            for index in range(params.n)
+        ]
+        for index, message in enumerate(messages):
+            self.samples[message.handle] = self._sample(message, request_id, index, prompt)
         return messages
+
+    def _stop_ids(self, params: SamplingParams) -> list[int]:
+        stop_ids = set(params.stop_token_ids)
+        if not params.ignore_eos:
+            stop_ids |= set(self.info.eos_token_ids) | set(self.tokenizer.eos_token_ids)
+        return sorted(stop_ids)
+
+    def _sample(
+        self, message: NewRequest, request_id: str, index: int, prompt: Sequence[int]
+    ) -> Sample:
+        params = message.params
+        detokenizer = self.tokenizer.detokenizer(
+            prompt,
+            stop=params.stop,
+            stop_regex=params.stop_regex,
+            include_stop=params.include_stop,
+            skip_special_tokens=params.skip_special_tokens,
+        )
+        return Sample(
+            message.handle,
+            request_id,
+            index,
+            params,
+            frozenset(message.stop_ids),
+            len(prompt),
+            detokenizer,
+            message,
+            prompt if params.prompt_logprobs is not None else (),
+        )
 
     def receive(self, news: TokenOutput) -> tuple[list[RequestOutput], list[int]]:
         """One step's tokens as outputs; those of samples that were closed are dropped.
