@@ -14,10 +14,10 @@ import pytest
 
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams
-from inarch_server import body as body_module
 from inarch_server.answering import sse
 from inarch_server.answering.answers import Answers, Piece
 from inarch_server.answering.prompts import Prompt
+from inarch_server.http import body as body_module
 from inarch_server.watching.metrics import Metrics
 from inarch_server.watching.stopwatch import Stopwatch
 
@@ -37,7 +37,7 @@ def raw_post(server: Server, path: str, body: dict, *, receive_buffer: int = 0) 
         client.settimeout(20)
         client.connect(("127.0.0.1", server.port))
         data = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
         client.sendall(head.encode() + data)
         yield client
 
@@ -128,7 +128,9 @@ def test_a_body_that_trickles_in_is_given_up(
 ) -> None:
     monkeypatch.setattr(body_module, "BODY_TIMEOUT_S", 0.2)
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
-        client.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        client.sendall(
+            b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+        )
         answer = client.recv(1 << 16)
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"did not arrive within 0.2 s" in answer

@@ -15,9 +15,10 @@ from inarch_server.answering.sampling_body import SamplingBody, Unsupported, ref
 from inarch_server.answering.terms import TermsBody
 from inarch_server.http.body import Body, shown
 from inarch_server.openai.chat_protocol import (
+    NO_ARGUMENTS,
     Effort,
-    Function,
     Mode,
+    ToolName,
     chosen,
     text_or_object,
 )
@@ -104,8 +105,17 @@ Item = Annotated[
 ]
 
 
-class FunctionTool(Function):
+class FunctionTool(Body):
+    """`strict` makes no difference: arguments are always held to their schema."""
+
     type: Literal["function"]
+    name: ToolName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    def tool(self) -> Tool:
+        return Tool(self.name, self.parameters or NO_ARGUMENTS, self.description or "")
 
 
 class AllowedFunction(Body):
