@@ -27,8 +27,10 @@ def _composed(schema: Any) -> bool:
     if not isinstance(schema, Mapping):
         return False
     several = isinstance(schema.get("allOf"), list) and len(schema["allOf"]) > 1
-    return several or ("properties" in schema and bool(BESIDE & schema.keys())) or any(
-        _composed(part) for part in _parts(schema)
+    return (
+        several
+        or ("properties" in schema and bool(BESIDE & schema.keys()))
+        or any(_composed(part) for part in _parts(schema))
     )
 
 

@@ -43,7 +43,9 @@ CASES: list[tuple[str, Any, list[Any], list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("schema", "good", "bad"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+)
 def test_only_declared_properties_fit(schema: Any, good: list[Any], bad: list[Any]) -> None:
     before = copy.deepcopy(schema)
     validator = jsonschema.Draft202012Validator(closed(schema))

@@ -296,4 +296,6 @@ def test_values_within_tags_are_those_of_the_schema(compiler: Compiler, walk) ->
     tag = {"type": "structural_tag", "format": {**TAG_AROUND, "content": part}}
     grammar = compiler.compile(Grammar(kind="structural_tag", source=json.dumps(tag)))
     found = {walk(grammar, seed) for seed in range(60)}
-    assert {json.loads(text.removeprefix("<v>").removesuffix("</v>")) for text in found} == set(VALUES)
+    assert {json.loads(text.removeprefix("<v>").removesuffix("</v>")) for text in found} == set(
+        VALUES
+    )

@@ -165,7 +165,9 @@ def test_forced_tokens_change_no_answer(any_engine: Engine, options: dict[str, A
     before = any_engine.stats().steps
     jumped = any_engine.generate(prompts, held)
     between = any_engine.stats().steps
-    stepped = any_engine.generate(prompts, [msgspec.structs.replace(one, logprobs=0) for one in held])
+    stepped = any_engine.generate(
+        prompts, [msgspec.structs.replace(one, logprobs=0) for one in held]
+    )
     assert between - before < any_engine.stats().steps - between
     for quick, slow in zip(jumped, stepped, strict=True):
         assert quick.token_ids == slow.token_ids
