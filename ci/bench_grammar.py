@@ -4,8 +4,8 @@
 
 On the null backend, whose steps take as long as is asked and cost the host nothing, and with the bundled
 model on this machine's processor. One schema asks for a long list of objects, so that every answer has
-as many tokens as are asked for, the other for free strings. The target is 90 % of the free
-requests' tokens per second.
+as many tokens as are asked for, the other for free strings. The target is 90 % of the free requests'
+tokens per second.
 """
 
 from __future__ import annotations

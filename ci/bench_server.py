@@ -79,7 +79,10 @@ def stream_all(port: int, count: int, tokens: int, *, closely: bool = False) -> 
         "prompt": [5] * 16, "max_tokens": tokens, "temperature": 0, "ignore_eos": True,
         "stream": True, "stream_options": {"include_usage": True},
     }).encode()  # fmt: skip
-    request = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    request = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+    )
     streams, open_ = [], selectors.DefaultSelector()
     for _ in range(count):
         one = Stream(socket.create_connection(("127.0.0.1", port)))

@@ -14,6 +14,7 @@ from inarch_formats.reader import MalformedError, Reader, Steps
 from inarch_formats.values import quoted
 
 WORD = re.compile(r"[-+.\w]*")
+NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")  # of JSON
 WORDS = {"True": "true", "False": "false", "None": "null"}
 WORDS |= {word: word for word in WORDS.values()}
 ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "a": "\a", "0": "\0"}
@@ -124,6 +125,8 @@ def _copy_escape(reader: Reader, take: Take) -> Steps[None]:
 
 
 def _number(word: str) -> str:
+    if NUMBER.fullmatch(word):
+        return word  # whatever its size: JSON has no limits
     try:
         value = ast.literal_eval(word)
         text = json.dumps(value, allow_nan=False)
@@ -131,8 +134,4 @@ def _number(word: str) -> str:
         raise MalformedError from None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise MalformedError
-    try:
-        json.loads(word)
-    except ValueError:
-        return text
-    return word
+    return text

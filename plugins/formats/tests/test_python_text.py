@@ -63,11 +63,16 @@ def test_tuples_are_lists_and_words_of_json_are_understood():
     assert converted("(1, true, null)") == "[1, true, null]"
 
 
+@pytest.mark.parametrize("number", ["1e999", "-0.5E-3", "1" + 5000 * "0"])
+def test_numbers_of_json_are_left_as_they_are(number):
+    assert converted(number) == number
+
+
 def test_halves_of_a_character_join_as_in_json():
     assert json.loads(converted(r"'\ud83d\ude00'")) == "\U0001f600"
 
 
-@pytest.mark.parametrize("source", ["city", "{1: 2}", "[1 2]", "1e999", "[" * 99, r"'\uzzzz'"])
+@pytest.mark.parametrize("source", ["city", "{1: 2}", "[1 2]", "1_0e999", "[" * 99, r"'\uzzzz'"])
 def test_what_is_no_literal_is_refused(source):
     with pytest.raises(MalformedError):
         converted(source)

@@ -284,3 +284,18 @@ def test_forced_texts_are_cut_as_the_tokenizer_does(vocabulary: TokenizerVocabul
         sure = list(forcing.tokens(text[:end]))
         assert whole[: len(sure)] == sure, "whatever comes behind it"
     assert len(forcing.tokens(text)) > len(whole) // 2
+
+
+TAG_AROUND = {"type": "tag", "begin": "<v>", "end": "</v>"}
+VALUES = ["°C", "°G", "é1", "a\u007fb", "\x01a", "\\xb0C", "日本", "😀f", 'a"\n']
+
+
+def test_values_within_tags_are_those_of_the_schema(compiler: Compiler, walk) -> None:
+    schema = {"type": ["string", "null"], "enum": [*VALUES, 7]}
+    part = {"type": "json_schema", "json_schema": schema}
+    tag = {"type": "structural_tag", "format": {**TAG_AROUND, "content": part}}
+    grammar = compiler.compile(Grammar(kind="structural_tag", source=json.dumps(tag)))
+    found = {walk(grammar, seed) for seed in range(60)}
+    assert {json.loads(text.removeprefix("<v>").removesuffix("</v>")) for text in found} == set(
+        VALUES
+    )
