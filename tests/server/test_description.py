@@ -20,7 +20,9 @@ CHECKS = (
 
 
 def test_every_operation_is_as_it_is_described(tmp_path: Path) -> None:
-    engine = talker('Hm</think><tool_call>\n{"name": "x", "arguments": {"y": [1', reasons=True, context=256)
+    engine = talker(
+        'Hm</think><tool_call>\n{"name": "x", "arguments": {"y": [1', reasons=True, context=256
+    )
     with Server(engine) as server:
         asked = subprocess.run(
             [
