@@ -1,4 +1,4 @@
-"""Ten thousand bodies that are nearly right, to each route that takes one: none makes the server fail."""
+"""Ten thousand nearly right bodies, to every route that takes one: none is the server's fault."""
 
 from __future__ import annotations
 
@@ -66,17 +66,7 @@ class Bodies:
         return draw.choice(
             [
                 *(None, True, False, 0, 1, -1, 2, 7, 300, 2**31, 2**63, 10**30, 0.5, -1.5, 1e308),
-                *(
-                    "",
-                    "x",
-                    "\0",
-                    "ü\U0001f600",
-                    "[a-z]+",
-                    "(",
-                    "{",
-                    "x" * 300,
-                    '{"type": "object"}',
-                ),
+                *("", "x", "\0", "ü\U0001f600", "[a-z]+", "(", "{", "x" * 300, '{"a": 1}'),
                 *(draw.choice(self._words) for _ in range(12)),
                 *RIGHT.values(),
             ]

@@ -230,6 +230,12 @@ def test_a_body_over_the_limit_is_refused_in_so_many_words(server: Server) -> No
     assert "32 MiB" in answer.error["message"]
 
 
+def test_a_body_that_cannot_be_unpacked_is_refused(server: Server) -> None:
+    answer = server.post(COMPLETIONS, b'{"prompt": "one"}', **{"Content-Encoding": "gzip"})
+    assert answer.status == 400
+    assert "cannot be unpacked" in answer.error["message"]
+
+
 def test_unknown_fields_are_ignored(server: Server) -> None:
     extra = {"user": "me", "store": False, "metadata": {"a": 1}, "something_new": [1]}
     assert server.post(CHAT, {**HI, **extra}).status == 200

@@ -40,6 +40,8 @@ async def read_body(request: web.Request, model: type[BodyT]) -> BodyT:
         raise InvalidRequestError(
             f"the body did not arrive within {BODY_TIMEOUT_S:g} s", status=408
         ) from None
+    except web.RequestPayloadError as error:
+        raise InvalidRequestError(f"the body cannot be unpacked or is cut off: {error}") from None
     await request.app[TURNSTILE].enter()
     return validate(decode(raw), model)
 
