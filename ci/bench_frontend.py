@@ -166,14 +166,14 @@ def arrivals(server: Server) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--slow-ms", type=float, default=60, help="step of the load one by one")
+    parser.add_argument("--slow-ms", type=float, default=100, help="step of the load one by one")
     arguments = parser.parse_args()
     figures: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         install(folder)
         with serving(folder, arguments.slow_ms) as server:
-            figures["one by one"] = streaming(server, 256)
+            figures["one by one"] = streaming(server, 128)
         with serving(folder, 4) as server:
             figures["flat out"] = streaming(server, 256)
         with serving(folder, 10) as server:

@@ -43,7 +43,7 @@ from inarch.bench.report import percentile
 from inarch.hal.reference.host import cpu_name
 
 STREAMS, TOKENS = 512, 200
-SLOW_STEP_MS = 60  # of which a front end is busy for less than half: each token is an event
+SLOW_STEP_MS = 100  # of which a front end is busy for a small part: each token is an event
 IDLE = 2000
 PACED_STREAMS, PACED_STEP_MS, PACED_TOKENS = 50, 50, 200  # 1,000 tokens a second
 FRONT_END_CORE, OTHER_CORE = 0, 1

@@ -14,10 +14,10 @@ import pytest
 
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams
-from inarch_server import body as body_module
 from inarch_server.answering import sse
 from inarch_server.answering.answers import Answers, Piece
 from inarch_server.answering.prompts import Prompt
+from inarch_server.http import body as body_module
 from inarch_server.watching.metrics import Metrics
 from inarch_server.watching.stopwatch import Stopwatch
 
