@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
 from typing import Any
 
+from inarch.sampling import SamplingParams
+from inarch_server.answering.answers import Answers
+from inarch_server.answering.prompts import Prompt
+from inarch_server.watching.metrics import Metrics
+from inarch_server.watching.stopwatch import Stopwatch
+
 from .harness import PATIENCE_S, Server
+from .test_merged_events import Scripted
 
 TEXT = "one two three é 💡 " * 8
 
@@ -59,3 +67,28 @@ def test_tokens_that_make_no_event_do_not_end_the_stream(server: Server) -> None
     _, answer = raw(server, "/v1/messages", "1.1", body)
     texts = re.findall(r'"text":"([^"]+)"', without_chunks(answer).decode())
     assert "".join(texts) == server.engine.says
+
+
+def test_nothing_is_written_past_a_task_that_was_cancelled() -> None:
+    """It may have ended the response by then."""
+
+    async def written() -> list[int]:
+        engine, found = Scripted(), []
+
+        def write() -> bool:
+            found.append(len(answers.take_now()))
+            return True
+
+        prompts, stopwatch = [Prompt(list(b"x"), "x")], Stopwatch(Metrics(), 0.0)
+        with Answers(engine, ["a"], prompts, [SamplingParams()], stopwatch) as answers:  # type: ignore[arg-type]
+            answers.write_past(write)
+            waiting = asyncio.create_task(answers.wait())
+            await asyncio.sleep(0)
+            engine.say([(0, ord("a"))])
+            await asyncio.sleep(0)
+            engine.say([(0, ord("b"))])
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        return found
+
+    assert asyncio.run(written()) == [1]
