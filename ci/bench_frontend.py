@@ -173,7 +173,7 @@ def main() -> None:
         folder = Path(name)
         install(folder)
         with serving(folder, arguments.slow_ms) as server:
-            figures["one by one"] = streaming(server, 64)
+            figures["one by one"] = streaming(server, 128)
         with serving(folder, 4) as server:
             figures["flat out"] = streaming(server, 256)
         with serving(folder, 10) as server:

@@ -4,7 +4,8 @@
 
     throughput  512 streams, as fast as they go: at least 30,000 tokens a second and core of a front end
     idle        2,000 connections that ask for nothing: what they take, and that streams go on
-    latency     1,000 tokens a second: p99 of the time from the end of a step to the client, below 10 ms
+    latency     1,000 tokens a second: p99 of the time from the end of a step to the client, below 10 ms;
+                and what the machine adds by itself: the same from a process that only writes the time
 
 The one front end has the first core for itself; the engine and the load share the second one. The
 load reads bytes and looks for two words in them, so it hardly counts. Where others use the machine too,
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import multiprocessing
 import os
 import platform
 import re
@@ -41,6 +43,7 @@ from inarch.bench.report import percentile
 from inarch.hal.reference.host import cpu_name
 
 STREAMS, TOKENS = 512, 200
+SLOW_STEP_MS = 100  # of which a front end is busy for a small part: each token is an event
 IDLE = 2000
 PACED_STREAMS, PACED_STEP_MS, PACED_TOKENS = 50, 50, 200  # 1,000 tokens a second
 FRONT_END_CORE, OTHER_CORE = 0, 1
@@ -103,16 +106,17 @@ def stream_all(port: int, count: int, tokens: int, *, closely: bool = False) -> 
 
 def pin(server: Server) -> None:
     """Give the front end a core, and the engine and this process the other one."""
+    pin_to(child(server.pid, "inarch_server.process.worker"), FRONT_END_CORE)
+    pin_to(child(server.pid, "inarch.engine.process"), OTHER_CORE)
+    pin_to(os.getpid(), OTHER_CORE)
+
+
+def pin_to(pid: int, core: int) -> None:
+    """Keep all threads of a process on one core, if there are two."""
     if (os.cpu_count() or 1) < 2:
         return
-    cores = {
-        child(server.pid, "inarch_server.process.worker"): FRONT_END_CORE,
-        child(server.pid, "inarch.engine.process"): OTHER_CORE,
-        os.getpid(): OTHER_CORE,
-    }
-    for pid, core in cores.items():
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), {core})
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {core})
 
 
 def port_of(server: Server) -> int:
@@ -163,6 +167,38 @@ def latency(folder: Path, idle: int) -> dict[str, float]:
     }
 
 
+def floor() -> dict[str, float]:
+    """As `latency`, of a process that does nothing but write the time when a step would end."""
+    with socket.create_server(("127.0.0.1", 0), backlog=PACED_STREAMS) as listener:
+        teller = multiprocessing.get_context("fork").Process(target=_tell_time, args=(listener,))
+        teller.start()
+        pin_to(os.getpid(), OTHER_CORE)
+        open_, late = selectors.DefaultSelector(), []
+        for _ in range(PACED_STREAMS):
+            open_.register(socket.create_connection(listener.getsockname()), selectors.EVENT_READ)
+        while open_.get_map():
+            for key, _ in open_.select():
+                told = key.fileobj.recv(1 << 12)
+                now = time.monotonic()
+                late += [(now - end) * 1000 for (end,) in struct.iter_unpack("=d", told)]
+                if not told:
+                    open_.unregister(key.fileobj)
+                    key.fileobj.close()
+        teller.join()
+    return {f"added latency p{p}, ms": percentile(sorted(late), p) for p in (50, 90, 99)}
+
+
+def _tell_time(listener: socket.socket) -> None:
+    pin_to(os.getpid(), FRONT_END_CORE)
+    clients = [listener.accept()[0] for _ in range(PACED_STREAMS)]
+    end = time.monotonic()
+    for _ in range(PACED_TOKENS):
+        end += PACED_STEP_MS / 1000
+        time.sleep(max(0.0, end - time.monotonic()))
+        for client in clients:
+            client.sendall(struct.pack("=d", end))
+
+
 def _added_ms(streams: Sequence[Stream], log: Path) -> list[float]:
     ends = [end for (end,) in struct.iter_unpack("=d", log.read_bytes())]
     return [
@@ -187,8 +223,9 @@ def main() -> None:
         folder = Path(name)
         install(folder)
         figures: dict[str, dict[str, Any]] = {
-            "throughput, a token an event": throughput(folder, 150, 40),
+            "throughput, a token an event": throughput(folder, SLOW_STEP_MS, TOKENS),
             "throughput, flat out": throughput(folder, 0.1, TOKENS),
+            "latency of this machine alone": floor(),
             "latency": latency(folder, 0),
             "latency beside idle connections": latency(folder, IDLE),
         }

@@ -52,7 +52,7 @@ class Link:
         self._socket.close()
 
     def _look(self) -> None:
-        """Wake who waits. The descriptor is readable until this asks why, and once for a change."""
+        """Wake who waits. The descriptor stays readable until somebody asks why."""
         has_come = int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN
         if has_come and self._news is not None and not self._news.done():
             self._news.set_result(None)
