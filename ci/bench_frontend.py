@@ -56,7 +56,10 @@ class Cpu:
 
     @staticmethod
     def of(pid: int) -> Cpu:
-        front_end, engine = child(pid, "inarch_server.worker"), child(pid, "inarch.engine.process")
+        front_end, engine = (
+            child(pid, "inarch_server.process.worker"),
+            child(pid, "inarch.engine.process"),
+        )
         return Cpu(_seconds(f"/proc/{front_end}"), _seconds(f"/proc/{front_end}/task/{front_end}"),
                    _seconds(f"/proc/{engine}"))  # fmt: skip
 

@@ -103,7 +103,7 @@ def pin(server: Server) -> None:
     if (os.cpu_count() or 1) < 2:
         return
     cores = {
-        child(server.pid, "inarch_server.worker"): FRONT_END_CORE,
+        child(server.pid, "inarch_server.process.worker"): FRONT_END_CORE,
         child(server.pid, "inarch.engine.process"): OTHER_CORE,
         os.getpid(): OTHER_CORE,
     }
@@ -140,7 +140,7 @@ def latency(folder: Path, idle: int) -> dict[str, float]:
     try:
         with serving(folder, PACED_STEP_MS) as server:
             pin(server)
-            front_end = child(server.pid, "inarch_server.worker")
+            front_end = child(server.pid, "inarch_server.process.worker")
             before = _resident(front_end)
             idlers = [socket.create_connection(("127.0.0.1", port_of(server))) for _ in range(idle)]
             time.sleep(1.0)

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from inarch_server import openapi
-from inarch_server.body import MAX_BODY_BYTES
-from inarch_server.cors import ORIGINS, allow_origin, parse_origins
-from inarch_server.health import Health
-from inarch_server.live import ERRORS, RecentErrors
-from inarch_server.metrics import Metrics
-from inarch_server.middleware import MIDDLEWARES, show_id
-from inarch_server.observers import asked_for
-from inarch_server.responses_store import RESPONSES, ResponseStore
+from inarch_server.http.body import MAX_BODY_BYTES
+from inarch_server.http.cors import ORIGINS, allow_origin, parse_origins
+from inarch_server.http.middleware import MIDDLEWARES, show_id
+from inarch_server.http.turnstile import TURNSTILE, Turnstile
+from inarch_server.native.sessions import SESSIONS, Sessions
+from inarch_server.openai.responses.store import RESPONSES, ResponseStore
+from inarch_server.openapi import document
 from inarch_server.routes import ROUTES
 from inarch_server.service import SERVICE, Service
-from inarch_server.sessions import SESSIONS, Sessions
-from inarch_server.tally import METRICS_DIR
-from inarch_server.turnstile import TURNSTILE, Turnstile
+from inarch_server.watching.health import Health
+from inarch_server.watching.live import ERRORS, RecentErrors
+from inarch_server.watching.metrics import Metrics
+from inarch_server.watching.observers import asked_for
+from inarch_server.watching.tally import METRICS_DIR
 
 if TYPE_CHECKING:
     from inarch.config import EngineConfig
     from inarch.engine.async_engine import AsyncEngine
-    from inarch_server.account import Observer
+    from inarch_server.watching.account import Observer
 
 
 def make_app(engine: AsyncEngine, config: EngineConfig) -> web.Application:
@@ -48,5 +48,5 @@ def make_app(engine: AsyncEngine, config: EngineConfig) -> web.Application:
     for route in ROUTES:
         for method, path in route.ways:
             app.router.add_route(method, path, route.handler)
-    app.router.add_get("/openapi.json", openapi.document)
+    app.router.add_get("/openapi.json", document.document)
     return app

@@ -1,4 +1,4 @@
-"""`inarch serve`: the command's shape. What it does is in supervisor.py, imported when it runs."""
+"""`inarch serve`: the shape of the command. process/supervisor.py does it, imported when it runs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def serve(config: EngineConfig) -> None:
 
     Without MODEL the bundled one is served.
     """
-    from inarch_server.supervisor import run
+    from inarch_server.process.supervisor import run
 
     run(config)

@@ -12,16 +12,16 @@ from aiohttp import web
 
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams, Terms
-from inarch_server.answers import Answers
-from inarch_server.health import Health
-from inarch_server.metrics import Metrics
-from inarch_server.prompts import Prompt
-from inarch_server.stopwatch import Stopwatch
+from inarch_server.answering.answers import Answers
+from inarch_server.answering.prompts import Prompt
+from inarch_server.watching.health import Health
+from inarch_server.watching.metrics import Metrics
+from inarch_server.watching.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from inarch.config import EngineConfig
     from inarch.engine.async_engine import AsyncEngine
-    from inarch_server.account import Observer
+    from inarch_server.watching.account import Observer
 
 MAX_CHOICES = 4096  # of one request
 

@@ -92,7 +92,7 @@ class ServerProcess:
 
     @property
     def front_ends(self) -> list[int]:
-        return self.children("inarch_server.worker")
+        return self.children("inarch_server.process.worker")
 
     def signal(self, number: signal.Signals) -> None:
         if self._process.poll() is None:

@@ -26,7 +26,7 @@ def watched() -> Iterator[ServerProcess]:
 def front_ends(server: ServerProcess) -> list[int]:
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
     commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_text() for pid in children}
-    return [pid for pid, command in commands.items() if "inarch_server.worker" in command]
+    return [pid for pid, command in commands.items() if "inarch_server.process.worker" in command]
 
 
 def log_lines(server: ServerProcess) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from inarch_server.access import ADMIN, is_local
+from inarch_server.http.access import ADMIN, is_local
 
 from .harness import Answer, Server
 from .standin import StandIn

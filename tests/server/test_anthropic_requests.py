@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from inarch.parsing import Choice
-from inarch_server.anthropic_protocol import MessagesRequest
+from inarch_server.anthropic.protocol import MessagesRequest
 
 from .anthropic_talk import ASK, CLOCK, MESSAGES, WEATHER
 from .harness import Server

@@ -15,11 +15,11 @@ import pytest
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams
 from inarch_server import body as body_module
-from inarch_server import sse
-from inarch_server.answers import Answers, Piece
-from inarch_server.metrics import Metrics
-from inarch_server.prompts import Prompt
-from inarch_server.stopwatch import Stopwatch
+from inarch_server.answering import sse
+from inarch_server.answering.answers import Answers, Piece
+from inarch_server.answering.prompts import Prompt
+from inarch_server.watching.metrics import Metrics
+from inarch_server.watching.stopwatch import Stopwatch
 
 from .harness import Server, eventually, messages
 from .standin import EOS, StandIn

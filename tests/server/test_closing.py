@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from inarch_server.closing import closed
+from inarch_server.answering.closing import closed
 
 from .harness import Server, messages
 from .talking import talker

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inarch_server.likelihood import branchings, likelihoods
+from inarch_server.decisions.likelihood import branchings, likelihoods
 
 from .harness import Server, messages
 from .standin import StandIn

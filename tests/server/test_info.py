@@ -5,7 +5,7 @@ from __future__ import annotations
 import openai
 import pytest
 
-from inarch_server import health
+from inarch_server.watching import health
 
 from .harness import Server, messages
 from .standin import StandIn

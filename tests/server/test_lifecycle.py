@@ -14,9 +14,9 @@ import pytest
 
 from inarch.config import EngineConfig
 from inarch.errors import ConfigError, EngineDeadError
-from inarch_server.listening import bind
-from inarch_server.serve import serve
-from inarch_server.stopping import Stop
+from inarch_server.process.listening import bind
+from inarch_server.process.serve import serve
+from inarch_server.process.stopping import Stop
 
 from .harness import PATIENCE_S, eventually
 from .standin import StandIn
@@ -120,7 +120,7 @@ def test_a_stream_goes_on_to_its_end(engine: StandIn) -> None:
 def test_who_is_about_to_ask_a_front_end_that_retires_is_answered(
     engine: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("inarch_server.serve.HAND_OVER_S", PATIENCE_S)
+    monkeypatch.setattr("inarch_server.process.serve.HAND_OVER_S", PATIENCE_S)
     life = Life(engine)
     eventually(life.listens)
     connection = life.connect()

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inarch_server.chat_protocol import ChatRequest
-from inarch_server.decisions_protocol import DecisionRequest
-from inarch_server.native_protocol import GenerateRequest
-from inarch_server.protocol import CompletionRequest
-from inarch_server.responses_protocol import ResponsesRequest
-from inarch_server.tokenizing import DetokenizeRequest, TokenizeRequest
+from inarch_server.decisions.protocol import DecisionRequest
+from inarch_server.native.protocol import GenerateRequest
+from inarch_server.native.tokenizing import DetokenizeRequest, TokenizeRequest
+from inarch_server.openai.chat_protocol import ChatRequest
+from inarch_server.openai.completions_protocol import CompletionRequest
+from inarch_server.openai.responses.protocol import ResponsesRequest
 
 from .harness import Server, messages
 from .talking import talker

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inarch_server.anthropic_protocol import CountTokensRequest, MessagesRequest
-from inarch_server.ollama_models import ShowRequest
-from inarch_server.ollama_protocol import OllamaChatRequest, OllamaGenerateRequest
+from inarch_server.anthropic.protocol import CountTokensRequest, MessagesRequest
+from inarch_server.ollama.models import ShowRequest
+from inarch_server.ollama.protocol import OllamaChatRequest, OllamaGenerateRequest
 
 from .anthropic_talk import ASK, MESSAGES, WEATHER
 from .harness import Server

@@ -17,19 +17,19 @@ from inarch.engine.messages import TokenOutput
 from inarch.engine.outputs import RequestOutput
 from inarch.errors import InarchError
 from inarch.sampling import SamplingParams, Terms
-from inarch_server.answers import Answers
-from inarch_server.chat_events import ChatEvents
-from inarch_server.chat_protocol import ChatRequest
-from inarch_server.metrics import Metrics
-from inarch_server.native_protocol import GenerateRequest
-from inarch_server.native_results import Results
-from inarch_server.openai_common import Envelope
-from inarch_server.openai_completions import CompletionEvents, Wording
-from inarch_server.prompts import Prompt
-from inarch_server.protocol import CompletionRequest
-from inarch_server.reading import Reader, Reading
-from inarch_server.sse import Events
-from inarch_server.stopwatch import Stopwatch
+from inarch_server.answering.answers import Answers
+from inarch_server.answering.prompts import Prompt
+from inarch_server.answering.reading import Reader, Reading
+from inarch_server.answering.sse import Events
+from inarch_server.native.protocol import GenerateRequest
+from inarch_server.native.results import Results
+from inarch_server.openai.chat_events import ChatEvents
+from inarch_server.openai.chat_protocol import ChatRequest
+from inarch_server.openai.completions import CompletionEvents, Wording
+from inarch_server.openai.completions_protocol import CompletionRequest
+from inarch_server.openai.envelope import Envelope
+from inarch_server.watching.metrics import Metrics
+from inarch_server.watching.stopwatch import Stopwatch
 
 from .standin import EOS, StandIn
 

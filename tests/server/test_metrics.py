@@ -12,9 +12,9 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from inarch.engine.messages import Stats
-from inarch_server.metrics import HISTOGRAMS, Metrics
-from inarch_server.rates import WINDOW_S, Rates
-from inarch_server.tally import METRICS_DIR, Tally
+from inarch_server.watching.metrics import HISTOGRAMS, Metrics
+from inarch_server.watching.rates import WINDOW_S, Rates
+from inarch_server.watching.tally import METRICS_DIR, Tally
 
 from .harness import Server
 from .standin import StandIn
@@ -118,7 +118,7 @@ def test_times_are_shown_as_prometheus_shows_its_own_histograms() -> None:
 COUNT = """
 import sys
 from pathlib import Path
-from inarch_server.metrics import Metrics
+from inarch_server.watching.metrics import Metrics
 metrics = Metrics(folder=Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
     metrics.response("/generate", "POST", 200)

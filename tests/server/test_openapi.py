@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from inarch_server.openapi_answers import ANSWERS
+from inarch_server.openapi.answers import ANSWERS
 from inarch_server.routes import ROUTES
 
 from .harness import Server, messages

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from inarch.errors import InvalidRequestError
-from inarch_server.responses_store import ResponseStore
+from inarch_server.openai.responses.store import ResponseStore
 
 from .harness import Server
 from .standin import StandIn

@@ -14,7 +14,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from inarch.config import EngineConfig
 from inarch.errors import ConfigError
-from inarch_server import extras, traces
+from inarch_server import extras
+from inarch_server.watching import traces
 
 from .harness import Server, messages
 from .standin import StandIn

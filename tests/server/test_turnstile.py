@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from inarch_server.turnstile import A_TURN, Turnstile
+from inarch_server.http.turnstile import A_TURN, Turnstile
 
 CROWD = 5 * A_TURN + 3
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import gc
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Saved]:
         return made[name]
 
     return get
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forgotten() -> Iterator[None]:
+    """Engines are cycles of few objects and much memory: Python sees no need to collect them."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from inarch.engine import keeper
 from inarch.engine.async_engine import AsyncEngine
 from inarch.engine.outputs import RequestOutput
 from inarch.errors import EngineDeadError, InvalidRequestError, OutOfMemoryError
-from inarch.sampling import SamplingParams
+from inarch.sampling import SamplingParams, Terms
 
 from ..models.oracle import Saved
 
@@ -111,7 +111,7 @@ def test_the_prefix_tree_can_be_looked_at(run: Callable[..., None]) -> None:
     async def program(engine: AsyncEngine) -> None:
         prompt = list(range(1, 36))
         for tail, namespace in (([50] * 20, ""), ([51] * 20, ""), ([52] * 20, "tenant")):
-            async for _ in engine.generate(prompt + tail, SHORT, namespace=namespace):
+            async for _ in engine.generate(prompt + tail, SHORT, terms=Terms(namespace=namespace)):
                 pass
         tree = await engine.cache_tree(10)
         page = engine.info.page_tokens

@@ -1,0 +1,1 @@
+"""/v1/decisions: questions answered with the model's own probabilities."""

@@ -1,0 +1,1 @@
+"""/openapi.json: the server's description of its own routes."""
