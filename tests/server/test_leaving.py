@@ -23,7 +23,7 @@ STREAMS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": TURN | {"tools": [WEATHER]},
     "/v1/completions": {"prompt": "Hi", "stream": True},
     "/v1/responses": {"input": "Hi", "stream": True, "tools": [WEATHER["function"] | WEATHER]},
-    "/v1/messages": TURN | {"max_tokens": 1500, "tools": [TOOL]},
+    "/v1/messages": TURN | {"max_tokens": 900_000, "tools": [TOOL]},
     "/api/chat": TURN | {"tools": [WEATHER]},
     "/generate": {"text": "Hi", "stream": True},
 }
@@ -53,7 +53,7 @@ def take(client: socket.socket, size: int) -> None:
 @pytest.mark.parametrize("path", STREAMS)
 def test_a_client_may_leave_at_any_byte_of_a_stream(path: str, farewell: str) -> None:
     """Before the headers, between events and within them, in text and in calls."""
-    engine = talker(SAYS)
+    engine = talker(SAYS, context=1_000_000)  # it will not end by itself
     engine.endless, engine.delay_s = True, 0.0005
     with Server(engine) as server:
         for size in (*range(0, 400, 40), *range(400, 6000, 233)):
