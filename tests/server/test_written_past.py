@@ -23,7 +23,7 @@ TEXT = "one two three é 💡 " * 8
 def raw(server: Server, path: str, version: str, body: dict[str, Any]) -> tuple[bytes, bytes]:
     """Head and body of an answer, as they are on the wire until the connection ends."""
     data = json.dumps(body).encode()
-    head = f"POST {path} HTTP/{version}\r\nHost: x\r\nConnection: close\r\n"
+    head = f"POST {path} HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
         with connection.makefile("rb") as file:
