@@ -21,6 +21,7 @@ import msgspec
 import inarch.errors
 from inarch.config import EngineConfig, dump
 from inarch.engine.journal import Incarnation, Journal
+from inarch.engine.killing import kill
 from inarch.errors import EngineDeadError, InarchError
 
 log = logging.getLogger("inarch.engine")
@@ -126,8 +127,8 @@ class Keeper:
 
     def _kill(self) -> None:
         """An engine has nothing to tidy up, and one that hangs would not listen."""
-        if self._child is not None and self._child.returncode is None:
-            self._child.kill()
+        if self._child is not None:
+            kill(self._child)
 
     async def _started_again(self, failures: int) -> bool:
         if failures >= MOST_FAILURES:

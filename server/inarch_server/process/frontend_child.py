@@ -9,6 +9,7 @@ from asyncio.subprocess import PIPE, Process
 
 import inarch.errors
 from inarch.config import EngineConfig, dump
+from inarch.engine.killing import kill
 from inarch.errors import InarchError
 from inarch_server.process.control import Control, Draining, Failed, Orders, Ready
 
@@ -72,8 +73,7 @@ class FrontEnd:
 
     async def stop(self) -> None:
         """End the process by force, if it is there."""
-        if self._process.returncode is None:
-            self._process.kill()
+        kill(self._process)
         await asyncio.shield(self.ended)
 
     async def _listen(self) -> None:
