@@ -5,11 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from inarch.hal.op import Op
-from inarch.hal.ops import activation, norm, rotary, sampling
+from inarch.hal.ops import (
+    activation,
+    convolution,
+    delta_rule,
+    norm,
+    rotary,
+    sampling,
+    state_space,
+)
 
 OPS: dict[str, Op[..., Any]] = {
     value.name: value
-    for module in (activation, norm, rotary, sampling)
+    for module in (activation, convolution, delta_rule, norm, rotary, sampling, state_space)
     for value in vars(module).values()
     if isinstance(value, Op)
 }

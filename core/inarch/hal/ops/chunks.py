@@ -1,0 +1,40 @@
+"""What the chunked forms of recurrences share: cutting into chunks, and decays within one.
+
+Letters in shapes: n runs of L tokens, H heads, c chunks of C tokens, F features.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inarch.hal.state import NULL_SLOT
+
+
+def read_slots(states: Tensor, read: Tensor) -> Tensor:
+    """Copies [n, ...] of the states in slots `read` [n]; zeros for the null slot."""
+    begun = (read != NULL_SLOT).view(-1, *[1] * (states.dim() - 1))
+    return torch.where(begun, states[read], 0)
+
+
+def chunked(x: Tensor, size: int) -> Tensor:
+    """[n, L, H, F] -> float32 [n, H, c, C, F]; the last chunk is filled up with zeros."""
+    x = F.pad(x.float().transpose(1, 2), (0, 0, 0, -x.shape[1] % size))
+    return x.unflatten(2, (-1, size))
+
+
+def unchunked(x: Tensor, length: int) -> Tensor:
+    """[n, H, c, C, F] -> [n, length, H, F]"""
+    return x.flatten(2, 3)[:, :, :length].transpose(1, 2)
+
+
+def pairwise_decay(total: Tensor) -> Tensor:
+    """exp(total_i - total_j) for i >= j and 0 for i < j: [..., C, F] -> [..., C, C, F].
+
+    total: the logarithm of what has decayed from the chunk's beginning on.
+    """
+    difference = total.unsqueeze(-2) - total.unsqueeze(-3)
+    size = total.shape[-2]
+    later = torch.ones(size, size, dtype=torch.bool, device=total.device).triu(1)
+    return difference.masked_fill(later.unsqueeze(-1), -torch.inf).exp()
