@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -51,21 +52,38 @@ class Builder:
         self._device = device
         self._attentions: dict[AttentionSpec, Attention] = {}
         self._tables: dict[Rotary, Tensor] = {}
+        self._pages, self._states = itertools.count(), itertools.count()
 
     @property
     def attentions(self) -> tuple[Attention, ...]:
         """One for each distinct spec so far, in the order of the indices that were given out."""
         return tuple(self._attentions.values())
 
+    def next_pages(self) -> int:
+        """The index in the store of the next mixer that keeps something of each token."""
+        return next(self._pages)
+
+    def next_state(self) -> int:
+        """The index among the states of the next mixer that has one."""
+        return next(self._states)
+
     def bind(self, op: Op[..., Any], **facts: Any) -> Callable[..., Any]:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
 
-    def linear(self, name: str) -> Projection:
+    def linear(self, name: str, rows: Tensor | None = None) -> Projection:
+        """rows: outputs of the checkpoint in the order in which they are wanted; None: as they are."""
         bias = f"{name}.bias"
-        return self.pack(
-            self.weights.take(f"{name}.weight"),
-            self.weights.take(bias) if bias in self.weights else None,
-        )
+        weight = self.weights.take(f"{name}.weight")
+        shift = self.weights.take(bias) if bias in self.weights else None
+        if rows is not None:
+            rows = self.on_device(rows)
+            weight, shift = weight[rows], None if shift is None else shift[rows]
+        return self.pack(weight, shift)
+
+    def on_device(self, host: Tensor) -> Tensor:
+        """A small tensor, in the dtype of the computation if it is floating-point."""
+        wanted = self.dtype if host.is_floating_point() else host.dtype
+        return host.to(self._device.torch_device, wanted)
 
     def pack(self, weight: Tensor, bias: Tensor | None = None) -> Projection:
         """Weight [N, K] and bias [N] on the device, in the form that the chosen kernel wants."""

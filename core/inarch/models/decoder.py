@@ -17,9 +17,10 @@ from torch import Tensor
 from inarch.hal.attention import Attention, AttentionBatch, AttentionPlan, HostPlan
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVSpec, KVState
+from inarch.hal.state import StateBatch, StateSpec, padding_runs, plan_states
 from inarch.models.builder import Builder, Projection
 from inarch.models.description import Description
-from inarch.models.layers import mixer_kv
+from inarch.models.layers import mixer_kv, mixer_states
 from inarch.models.layers.block import RunLayer, build_layer
 from inarch.models.layers.norm import AddNorm, build_norm
 
@@ -34,15 +35,22 @@ class Decoder:
     norm: AddNorm
     head: Projection
     attentions: tuple[Attention, ...]  # one for each distinct attention spec
+    states: StateSpec  # of the mixers that have one
 
     @property
     def capturable(self) -> bool:
         """Whether `forward` may be recorded and replayed: see Attention."""
         return all(attention.capturable for attention in self.attentions)
 
-    def plan(self, batch: AttentionBatch) -> HostPlan:
-        """The attention plans of one step as one, which is bound to a tuple: `StepInputs.plans`."""
+    def plan(self, batch: AttentionBatch, states: StateBatch | None = None) -> HostPlan:
+        """The plans of one step as one, which is bound to a tuple: `StepInputs.plans`.
+
+        states: for a model that has some; None: all sequences are padding.
+        """
         plans = [attention.plan(batch) for attention in self.attentions]
+        if self.states:
+            runs = states or padding_runs(batch.q_indptr, batch.bucket)
+            plans.append(plan_states(runs, batch.q_indptr))
 
         def bind(there: Mapping[str, Tensor]) -> tuple[AttentionPlan, ...]:
             return tuple(
@@ -85,16 +93,21 @@ class Decoder:
 
 def kv_spec(description: Description, dtype: torch.dtype) -> KVSpec:
     """What the model keeps of a token, in `dtype`: known before a store or a weight exists."""
-    mixers = (layer.mixer for layer in description.layers if layer.mixer is not None)
-    return KVSpec(tuple(map(mixer_kv, mixers)), dtype)
+    kept = (mixer_kv(layer.mixer) for layer in description.layers if layer.mixer is not None)
+    return KVSpec(tuple(itertools.chain.from_iterable(kept)), dtype)
+
+
+def state_spec(description: Description, dtype: torch.dtype) -> StateSpec:
+    """What the model keeps of a sequence, computing in `dtype`: empty for most."""
+    kept = (mixer_states(layer.mixer, dtype) for layer in description.layers if layer.mixer)
+    return StateSpec(tuple(itertools.chain.from_iterable(kept)))
 
 
 def build_decoder(description: Description, builder: Builder) -> Decoder:
     """Take every weight once."""
     embedding = builder.weights.take("embedding.weight")
-    kept = itertools.count()  # indices in the KV state: only mixers keep anything
     layers = tuple(
-        build_layer(layer, builder, f"layers.{index}", next(kept) if layer.mixer else -1)
+        build_layer(layer, builder, f"layers.{index}")
         for index, layer in enumerate(description.layers)
     )
     norm = build_norm(description.norm, builder, "norm")
@@ -107,4 +120,5 @@ def build_decoder(description: Description, builder: Builder) -> Decoder:
         norm=norm,
         head=builder.pack(embedding) if tied else builder.linear("head"),
         attentions=builder.attentions,
+        states=state_spec(description, builder.dtype),
     )

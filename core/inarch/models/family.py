@@ -33,9 +33,25 @@ class Family:
 
 def built_in_families() -> tuple[Family, ...]:
     """The families that come with the core."""
-    from inarch.models.families import llama, mistral, qwen2, qwen3
+    from inarch.models.families import (
+        llama,
+        mamba2,
+        mistral,
+        qwen2,
+        qwen3,
+        qwen3_5,
+        qwen3_next,
+    )
 
-    return llama.FAMILY, mistral.FAMILY, qwen2.FAMILY, qwen3.FAMILY
+    return (
+        llama.FAMILY,
+        mamba2.FAMILY,
+        mistral.FAMILY,
+        qwen2.FAMILY,
+        qwen3.FAMILY,
+        qwen3_5.FAMILY,
+        qwen3_next.FAMILY,
+    )
 
 
 def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family:

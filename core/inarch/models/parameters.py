@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Parameter:
-    """Shape of one canonical tensor: [sum(rows), columns], or [sum(rows)] without columns.
+    """Shape of one canonical tensor: [sum(rows), columns], or [sum(rows)] without columns, or more axes.
 
     rows has one entry for each part that a checkpoint may keep apart (q, k and v; gate and up).
     scale: the weight of a norm; random weights of a norm are one, others lie around zero. offset: is
@@ -22,7 +22,7 @@ class Parameter:
     """
 
     rows: tuple[int, ...]
-    columns: int | None = None
+    columns: int | tuple[int, ...] | None = None
     scale: bool = False
     offset: float = 0.0
 
@@ -35,7 +35,9 @@ class Parameter:
         return math.prod(self.shape)
 
     def shape_of(self, rows: int) -> tuple[int, ...]:
-        return (rows,) if self.columns is None else (rows, self.columns)
+        if self.columns is None:
+            return (rows,)
+        return (rows, *self.columns) if isinstance(self.columns, tuple) else (rows, self.columns)
 
 
 Parameters = dict[str, Parameter]

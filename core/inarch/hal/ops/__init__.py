@@ -9,6 +9,7 @@ from inarch.hal.ops import (
     activation,
     convolution,
     delta_rule,
+    gated_norm,
     norm,
     rotary,
     sampling,
@@ -17,7 +18,7 @@ from inarch.hal.ops import (
 
 OPS: dict[str, Op[..., Any]] = {
     value.name: value
-    for module in (activation, convolution, delta_rule, norm, rotary, sampling, state_space)
+    for module in (activation, convolution, delta_rule, gated_norm, norm, rotary, sampling, state_space)
     for value in vars(module).values()
     if isinstance(value, Op)
 }

@@ -10,6 +10,8 @@ from inarch.models.description.attention import GroupedQueryAttention
 from inarch.models.description.feed_forward import GatedMLP
 from inarch.models.description.model import Description, FeedForward, Layer, Mixer
 from inarch.models.description.norm import LayerNorm, Norm, RMSNorm
+from inarch.models.description.parallel import Branch, ParallelMixers
+from inarch.models.description.recurrent import GatedDeltaNet, GatedNorm, Mamba2
 from inarch.models.description.rotary import (
     LinearScaling,
     Llama3Scaling,
@@ -19,16 +21,21 @@ from inarch.models.description.rotary import (
 )
 
 __all__ = [
+    "Branch",
     "Description",
     "FeedForward",
+    "GatedDeltaNet",
     "GatedMLP",
+    "GatedNorm",
     "GroupedQueryAttention",
     "Layer",
     "LayerNorm",
     "LinearScaling",
     "Llama3Scaling",
+    "Mamba2",
     "Mixer",
     "Norm",
+    "ParallelMixers",
     "RMSNorm",
     "Rotary",
     "RotaryScaling",

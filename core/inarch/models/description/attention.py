@@ -22,11 +22,14 @@ class GroupedQueryAttention:
     qkv_bias: bool = False
     out_bias: bool = False
     qk_norm: Norm | None = None  # of every head of q and k, before the rotation
+    # What a head gives is multiplied by the sigmoid of a gate, which a checkpoint keeps behind each
+    # head of q.
+    out_gate: bool = False
 
     def parameters(self, hidden: int) -> Parameters:
         q, kv = self.q_heads * self.head_dim, self.kv_heads * self.head_dim
         found = nested(
-            qkv=linear(hidden, q, kv, kv, bias=self.qkv_bias),
+            qkv=linear(hidden, q * (1 + self.out_gate), kv, kv, bias=self.qkv_bias),
             out=linear(q, hidden, bias=self.out_bias),
         )
         if self.qk_norm is not None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from inarch.models.description.attention import GroupedQueryAttention
 from inarch.models.description.feed_forward import GatedMLP
 from inarch.models.description.norm import Norm
+from inarch.models.description.parallel import ParallelMixers
+from inarch.models.description.recurrent import GatedDeltaNet, Mamba2
 from inarch.models.parameters import Parameters, linear, nested
 
-Mixer = GroupedQueryAttention
+Mixer = GroupedQueryAttention | GatedDeltaNet | Mamba2 | ParallelMixers
 FeedForward = GatedMLP
 
 
@@ -61,6 +63,11 @@ class Description:
     logit_scale: float = 1.0
     logit_softcap: float | None = None
 
+    @property
+    def has_states(self) -> bool:
+        """Whether a mixer keeps a recurrent state."""
+        return any(layer.mixer is not None and _has_state(layer.mixer) for layer in self.layers)
+
     def parameters(self) -> Parameters:
         """Every canonical tensor of the model."""
         found = nested(embedding=linear(self.hidden, self.vocab_size))
@@ -70,3 +77,9 @@ class Description:
         if not self.tie_embeddings:
             found |= nested(head=linear(self.hidden, self.vocab_size))
         return found
+
+
+def _has_state(mixer: Mixer) -> bool:
+    if isinstance(mixer, ParallelMixers):
+        return any(_has_state(branch.mixer) for branch in mixer.branches)
+    return isinstance(mixer, (GatedDeltaNet, Mamba2))

@@ -27,34 +27,38 @@ class AttentionMixer:
     head_dim: int
     qkv: Projection
     out: Projection
-    rotation: Callable[..., Rotation]  # of positions
+    rotation: Callable[..., Rotation] | None  # of positions
     attention: Attention
     plan: int  # index in the plans of a step
+    out_gate: bool
 
     def __call__(self, x: Tensor, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         parts = [self.q_heads, self.kv_heads, self.kv_heads]
+        if self.out_gate:
+            parts.append(self.q_heads)
         qkv = self.qkv(x).view(len(x), sum(parts), self.head_dim)
-        q, k, v = torch.split(qkv, parts, dim=1)
-        rotation = self.rotation(positions=inputs.positions)
+        q, k, v, *gate = torch.split(qkv, parts, dim=1)
+        rotation = None if self.rotation is None else self.rotation(positions=inputs.positions)
         plan = inputs.plans[self.plan]
-        result = self.attention.run(self.layer, q, k, v, kv, plan, rotation=rotation)
-        return self.out(result.out.flatten(1)), result.kv
+        out, kv, _ = self.attention.run(self.layer, q, k, v, kv, plan, rotation=rotation)
+        if gate:
+            out = out * gate[0].sigmoid()
+        return self.out(out.flatten(1)), kv
 
 
-def build_attention(
-    spec: GroupedQueryAttention, builder: Builder, name: str, layer: int
-) -> AttentionMixer:
+def build_attention(spec: GroupedQueryAttention, builder: Builder, name: str) -> AttentionMixer:
     attention, plan = builder.attention(attention_spec(spec, builder.dtype))
     return AttentionMixer(
-        layer=layer,
+        layer=builder.next_pages(),
         q_heads=spec.q_heads,
         kv_heads=spec.kv_heads,
         head_dim=spec.head_dim,
-        qkv=builder.linear(f"{name}.qkv"),
+        qkv=builder.linear(f"{name}.qkv", _gate_last(spec) if spec.out_gate else None),
         out=builder.linear(f"{name}.out"),
         rotation=_rotation(spec, builder, name),
         attention=attention,
         plan=plan,
+        out_gate=spec.out_gate,
     )
 
 
@@ -74,8 +78,18 @@ def attention_spec(spec: GroupedQueryAttention, dtype: torch.dtype) -> Attention
     )
 
 
-def _rotation(spec: GroupedQueryAttention, builder: Builder, name: str) -> Callable[..., Rotation]:
-    assert spec.rotary is not None
+def _gate_last(spec: GroupedQueryAttention) -> Tensor:
+    """Where the rows of q, k, v and the gate are, of rows where each head's gate is behind its q."""
+    heads = torch.arange(2 * spec.q_heads * spec.head_dim).view(spec.q_heads, 2, spec.head_dim)
+    kv = heads.numel() + torch.arange(2 * spec.kv_heads * spec.head_dim)
+    return torch.cat((heads[:, 0].flatten(), kv, heads[:, 1].flatten()))
+
+
+def _rotation(
+    spec: GroupedQueryAttention, builder: Builder, name: str
+) -> Callable[..., Rotation] | None:
+    if spec.rotary is None:
+        return None
     table = builder.rotary_table(spec.rotary)
     facts = {
         "q_heads": spec.q_heads,

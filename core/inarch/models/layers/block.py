@@ -80,12 +80,12 @@ class Parallel:
         return mixed + fed, residual, kv
 
 
-def build_layer(spec: Layer, builder: Builder, name: str, layer: int) -> RunLayer:
-    """name: the prefix of its parameters; layer: its mixer's index in the KV state."""
+def build_layer(spec: Layer, builder: Builder, name: str) -> RunLayer:
+    """name: the prefix of its parameters."""
     mixer_norm = build_add_norm(spec.mixer_norm, builder, f"{name}.mixer_norm")
     mixer = feed_forward = None
     if spec.mixer is not None:
-        run = build_mixer(spec.mixer, builder, f"{name}.mixer", layer)
+        run = build_mixer(spec.mixer, builder, f"{name}.mixer")
         after = _after(
             spec.mixer_post_norm, spec.residual_scale, builder, f"{name}.mixer_post_norm"
         )
