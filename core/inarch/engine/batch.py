@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from inarch.engine.plan import StepPlan
+from inarch.engine.states import StateRuns
 from inarch.engine.table import RequestTable
 from inarch.hal.attention import AttentionBatch
 from inarch.hal.executor import StepShape
+from inarch.hal.state import NULL_SLOT, StateBatch
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class HostBatch:
     shape: StepShape
     inputs: Mapping[str, np.ndarray]
     attention: AttentionBatch
+    states: StateBatch | None  # of a plan that has any
 
 
 def step_shape(plan: StepPlan) -> StepShape:
@@ -64,7 +67,21 @@ def build_batch(plan: StepPlan, table: RequestTable, shape: StepShape) -> HostBa
     )
     last_token = q_indptr[1:].astype(np.int64) - 1
     inputs = {"token_ids": token_ids, "positions": positions, "last_token": last_token}
-    return HostBatch(shape, inputs, attention)
+    bucket = attention.bucket
+    states = None if plan.states is None else _states(plan.states, plan, lengths, bucket)
+    return HostBatch(shape, inputs, attention, states)
+
+
+def _states(
+    runs: StateRuns, plan: StepPlan, lengths: np.ndarray, bucket: StepShape | None
+) -> StateBatch:
+    """The runs of a plan, and one of each padding sequence in the null slot."""
+    padding = lengths[len(plan.requests) :]
+    null = np.full(len(padding), NULL_SLOT, dtype=np.int32)
+    indptr = np.zeros(len(runs.lengths) + len(padding) + 1, dtype=np.int32)
+    np.cumsum(np.concatenate((runs.lengths, padding)), out=indptr[1:])
+    parts = (np.concatenate((part, null)) for part in (runs.read, runs.write, runs.wave))
+    return StateBatch(indptr, *parts, bucket)
 
 
 def _padded(

@@ -31,6 +31,7 @@ from inarch.hal.kv import KVStore
 from inarch.hal.packing import upload
 from inarch.hal.reference.executor import EagerExecutor
 from inarch.hal.reference.kv import ReferenceKVStore
+from inarch.hal.state import allocate_states
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.decoder import Decoder, kv_spec
 from inarch.models.description import Description
@@ -65,7 +66,9 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     kernels = [*device.kernels(), *plugins.kernels(backend.name)]
     dispatcher = Dispatcher(kernels, overrides=config.kernels, strict=config.strict)
     spec = kv_spec(description, chosen.kv_dtype)
-    store = device.kv_store(spec, chosen.page_tokens)
+    # A model that keeps nothing of a token has pages all the same, of no bytes: its tokens are counted
+    # and its prefixes shared in them.
+    store = device.kv_store(spec, chosen.page_tokens) if spec.layers else None
     if store is None:
         store = ReferenceKVStore(spec, chosen.page_tokens, device.torch_device)
     before = device.memory().used
@@ -100,8 +103,10 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         max_step_tokens=step_tokens,
         context_length=chosen.context,
         prefix_cache=config.prefix_cache,
+        state_slots=memory.slots,
     )
-    kv = store.allocate(memory.pages)
+    pages = store.allocate(memory.pages)
+    kv = allocate_states(pages, decoder.states, memory.slots, device.torch_device)
     runner = Runner(decoder, executor, sampler, scorer, scheduler.pool.table, kv, most)
     grammars = _grammars(config, plugins, description.vocab_size, _eos_token_ids(checkpoint))
     core = EngineCore(scheduler, runner, grammars, max_waiting=config.max_queued_requests)
@@ -154,6 +159,8 @@ def _size_memory(
         sampling=Sampler.penalty_bytes(most.seqs, vocab_size),
         kv_tokens=config.kv_tokens,
         most_tokens=context * most.seqs * USEFUL_CONTEXTS,
+        slot_bytes=decoder.states.slot_bytes,
+        running=most.seqs,
     )
 
 
@@ -171,7 +178,8 @@ def _rehearsal(
         kv_lens[-1] = max(kv_lens[-1], context if prefix else 0)
         plans = decoder.plan(batch.attention).on(device)
         inputs = StepInputs(**upload(device, batch.inputs), plans=plans)
-        logits, _ = decoder.forward(inputs, store.allocate(2))
+        kv = allocate_states(store.allocate(2), decoder.states, 2, device.torch_device)
+        logits, _ = decoder.forward(inputs, kv)
         if sampler is not None:
             sampler.rehearse(logits)
 

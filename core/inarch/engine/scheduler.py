@@ -52,7 +52,9 @@ class Scheduler:
         max_step_tokens: int,
         context_length: int,
         prefix_cache: bool = True,
+        state_slots: int = 0,
     ) -> None:
+        """state_slots: of a model with recurrent states, the null slot included."""
         if max_step_tokens < max_running:
             raise ValueError("a step must have room for a decode of every running request")
         self.max_running = max_running
@@ -63,6 +65,7 @@ class Scheduler:
             # The null row must hold all the padding of a step, which a short context would not.
             row_tokens=max(context_length, max_step_tokens),
             prefix_cache=prefix_cache,
+            state_slots=state_slots,
         )
         self.waiting = WaitingLine()
         self._prefilling: list[Request] = []
@@ -133,18 +136,22 @@ class Scheduler:
             samples[s] = start + length == request.known
             if span := request.score(start, start + length):
                 scored.append(Scored(request, s, *span))
+        states = self.pool.plan_states(decode_rows, chunks)
         table.computed[rows] += lengths
         for request, sampled in zip(requests, samples.tolist(), strict=True):
             request.in_flight += sampled
         shared = self._shared_by(decodes, decode_rows)
         self._start_decoding([request for request, _ in chunks])
-        return StepPlan(requests, rows, starts, lengths, samples, len(decodes), shared, scored)
+        return StepPlan(
+            requests, rows, starts, lengths, samples, len(decodes), shared, scored, states
+        )
 
     def publish(self, plan: StepPlan) -> None:
         """After the plan was launched: let others share the prompt pages that it fills."""
         for request in plan.requests[plan.decodes :]:
             if request.status is Status.RUNNING:
                 self.pool.share(request)
+        self.pool.launched()
 
     def commit(self, plan: StepPlan, tokens: Sequence[int]) -> list[Produced]:
         """Record the tokens of a finished step; `tokens` has one for every sequence of the plan.
@@ -270,12 +277,13 @@ class Scheduler:
         if budget <= 0 or not self.waiting or not pool.table.free_rows or self._still_full():
             return chunks
         reserved = self._reserved_pages()
-        for request in self.waiting.candidates(lambda r: len(pool.match(r).pages)):
+        for request in self.waiting.candidates(lambda r: len(pool.usable(pool.match(r)).pages)):
             if budget <= 0 or not pool.table.free_rows:
                 break
-            match = pool.match(request)
-            if pool.soon_longer(request, match, self._prefilling):
+            found = pool.match(request)
+            if pool.soon_longer(request, found, self._prefilling):
                 continue
+            match = pool.usable(found)
             node = pool.cache.lock(match)
             pages = pool.pages_of(request.known) - len(match.pages)
             growth = self._growth.pages(request.max_tokens - len(request.output))
@@ -284,8 +292,10 @@ class Scheduler:
                 pool.cache.unlock(node)
                 self._full_at, self._full_for = pool.room, RETRY_STEPS
                 break
+            if not pool.open(request, match, node, found):
+                pool.cache.unlock(node)
+                break
             self.waiting.admit(request)
-            pool.open(request, match, node)
             self._run(request, match.tokens(pool.page_tokens))
             length = pool.grow(request, budget)
             chunks.append((request, length))
