@@ -127,6 +127,8 @@ def supports_attention(arch: str, facts: Facts) -> Support:
         return no(f"pages of {page} tokens: a power of two from 16 is needed")
     if facts["scale"] <= 0:
         return no(f"scale {facts['scale']} is not positive")
+    if facts["chunk"] is not None:
+        return no("a query sees only its own chunk of tokens, which the kernel does not mask")
     if not facts["layout"].startswith("reference/"):
         return no(f"KV layout {facts['layout']}: plain pages are needed (PagedKVStore)")
     kept = facts["kv_dtype"]

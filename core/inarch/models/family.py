@@ -33,9 +33,16 @@ class Family:
 
 def built_in_families() -> tuple[Family, ...]:
     """The families that come with the core."""
-    from inarch.models.families import llama, mistral, qwen2, qwen3
+    from inarch.models.families import gemma, gemma2, llama, mistral, qwen2, qwen3
 
-    return llama.FAMILY, mistral.FAMILY, qwen2.FAMILY, qwen3.FAMILY
+    return (
+        gemma.FAMILY,
+        gemma2.FAMILY,
+        llama.FAMILY,
+        mistral.FAMILY,
+        qwen2.FAMILY,
+        qwen3.FAMILY,
+    )
 
 
 def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family:
