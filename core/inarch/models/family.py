@@ -13,6 +13,7 @@ from inarch.errors import ModelError, PluginError
 from inarch.models.description import Description
 from inarch.models.sources import Names
 
+
 @dataclass(frozen=True)
 class Family:
     """architectures: the names in config.json's "architectures" that this family serves.

@@ -72,7 +72,9 @@ def _untied_if_heads_differ(
     if not description.tie_embeddings or not stored:
         return description
     pairs = zip(embedding, head, strict=False)
-    if all(torch.equal(e.of(checkpoint.get(e.name)), h.of(checkpoint.get(h.name))) for e, h in pairs):
+    if all(
+        torch.equal(e.of(checkpoint.get(e.name)), h.of(checkpoint.get(h.name))) for e, h in pairs
+    ):
         return description
     log.warning(
         "config.json ties the output head to the embedding, but %s holds a different %s: using it",

@@ -43,7 +43,8 @@ class Rows:
     groups: int = 1
 
     def __call__(self, stored: Tensor) -> Tensor:
-        return stored.unflatten(0, (self.groups, -1))[:, self.start : self.stop]
+        blocks = stored.view(self.groups, -1, *stored.shape[1:])
+        return blocks[:, self.start : self.stop]
 
 
 View = Callable[[Tensor], Tensor]  # of a stored tensor; any shape whose elements are in order

@@ -7,6 +7,7 @@ read whole.
 
 from __future__ import annotations
 
+import pickle
 import re
 import warnings
 import zipfile
@@ -135,7 +136,9 @@ def _damaged(path: Path, error: Exception) -> ModelError:
         return ModelError(
             f"{path} is a Git LFS pointer, not the weights: run `git lfs pull` in its folder"
         )
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = str(error).partition("\n")[0]
+    if isinstance(error, pickle.UnpicklingError) or not reason:
+        reason = "no pickle of tensors"  # torch's own words advise to trust the file
     return ModelError(
         f"{path} is truncated or damaged ({reason}; it has {path.stat().st_size} bytes): "
         "download it again"

@@ -46,7 +46,8 @@ class Weights:
     def take(self, name: str) -> Tensor:
         """A new tensor that the caller owns; no reference to it is kept here."""
         parameter = self.parameters[name]
-        tensor = torch.empty(parameter.shape, dtype=self.dtype, device=self.device)
+        dtype = getattr(torch, parameter.dtype) if parameter.dtype else self.dtype
+        tensor = torch.empty(parameter.shape, dtype=dtype, device=self.device)
         self.fill(name, parameter, tensor)
         self.loaded(tensor.nbytes)
         return tensor
@@ -86,7 +87,7 @@ def random_weights(seed: int = 0) -> Fill:
         if parameter.scale:
             target.fill_(1.0)
             return
-        pool = pool.to(target)  # once: from then on the copies stay on the device
+        pool = pool.to(target.device)  # once: from then on the copies stay there
         flat, start = target.view(-1), 0
         offset = zlib.crc32(name.encode()) % RANDOM_POOL
         while start < len(flat):
@@ -127,9 +128,7 @@ def check_tensors(checkpoint: Checkpoint, chosen: Chosen, parameters: Parameters
     _warn_of_unused(checkpoint, chosen)
 
 
-def _parts(
-    name: str, parameter: Parameter, chosen: Chosen
-) -> list[tuple[Source, tuple[int, ...]]]:
+def _parts(name: str, parameter: Parameter, chosen: Chosen) -> list[tuple[Source, tuple[int, ...]]]:
     """The tensors that make up a parameter, with the shapes that they must have."""
     sources = chosen.get(name, ())
     rows = parameter.rows if len(sources) == len(parameter.rows) else (sum(parameter.rows),)
@@ -142,7 +141,7 @@ def _parts(
 
 
 def _check_tensor(checkpoint: Checkpoint, source: Source, expected: tuple[int, ...]) -> None:
-    checkpoint.dtype(source.name)
+    checkpoint.dtype(source.name)  # raises if it is no plain one
     stored = checkpoint.shape(source.name)
     if not _fits(source, stored, expected):
         seen = f", as {' of '.join(map(repr, reversed(source.views)))}" if source.views else ""
@@ -159,7 +158,10 @@ def _fits(source: Source, stored: tuple[int, ...], expected: tuple[int, ...]) ->
     except (RuntimeError, IndexError):
         return False
     columns = expected[-1:] if len(expected) > 1 else ()
-    return seen.numel() == math.prod(expected) and seen.shape[len(seen.shape) - len(columns) :] == columns
+    return (
+        seen.numel() == math.prod(expected)
+        and seen.shape[len(seen.shape) - len(columns) :] == columns
+    )
 
 
 def _warn_of_unused(checkpoint: Checkpoint, chosen: Chosen) -> None:
