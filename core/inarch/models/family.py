@@ -11,9 +11,7 @@ from typing import Any
 
 from inarch.errors import ModelError, PluginError
 from inarch.models.description import Description
-
-# Canonical parameter -> the checkpoint's tensors that make it up, concatenated along dim 0.
-Names = Mapping[str, tuple[str, ...]]
+from inarch.models.sources import Names
 
 
 @dataclass(frozen=True)

@@ -36,13 +36,13 @@ class LayerNorm:
 
     def parameters(self, features: int, heads: int | None = None) -> Parameters:
         found = {"weight": _scale(features, heads, self.offset)} if self.weight else {}
-        return found | ({"bias": Parameter((features,))} if self.bias else {})
+        return found | ({"bias": Parameter((features,), default=0.0)} if self.bias else {})
 
 
 def _scale(features: int, heads: int | None, offset: float) -> Parameter:
-    if heads is None:
-        return Parameter((features,), scale=True, offset=offset)
-    return Parameter((heads,), features, scale=True, offset=offset)
+    rows, columns = ((features,), None) if heads is None else ((heads,), features)
+    dtype = "float32" if offset else None
+    return Parameter(rows, columns, scale=True, offset=offset, dtype=dtype)
 
 
 Norm = RMSNorm | LayerNorm

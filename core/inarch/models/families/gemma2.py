@@ -54,5 +54,5 @@ def describe(values: Mapping[str, Any]) -> Description:
     )
 
 
-NAMES = llama_like.Naming(llama_like.LAYER_NAMES | llama_like.POST_NORM_NAMES)
+NAMES = llama_like.Naming({**llama_like.LAYER_NAMES, **llama_like.POST_NORM_NAMES})
 FAMILY = Family("gemma2", ("Gemma2ForCausalLM",), describe, NAMES)

@@ -22,14 +22,16 @@ from inarch.models.description import (
 from inarch.models.families.activations import gate
 from inarch.models.families.config import Config
 from inarch.models.families.rotary import context_length, rotary
-from inarch.models.family import Names
+from inarch.models.sources import FirstOf, Names, Source, Sources
 
-MODEL_NAMES = {
+Table = Mapping[str, Sources | FirstOf]  # canonical module or tensor -> what makes it up
+
+MODEL_NAMES: Table = {
     "embedding": ("model.embed_tokens",),
     "norm": ("model.norm",),
     "head": ("lm_head",),
 }
-LAYER_NAMES = {
+LAYER_NAMES: Table = {
     "mixer_norm": ("input_layernorm",),
     "mixer.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "mixer.out": ("self_attn.o_proj",),
@@ -40,7 +42,7 @@ LAYER_NAMES = {
     "feed_forward.up": ("mlp.up_proj",),
     "feed_forward.down": ("mlp.down_proj",),
 }
-POST_NORM_NAMES = {  # where a norm after a half is named so, the one before the mixer as ever
+POST_NORM_NAMES: Table = {  # where a norm after a half is named so, the one before the mixer as ever
     "mixer_post_norm": ("post_attention_layernorm",),
     "feed_forward_norm": ("pre_feedforward_layernorm",),
     "feed_forward_post_norm": ("post_feedforward_layernorm",),
@@ -180,14 +182,15 @@ def qwen_windows(config: Config) -> list[int | None]:
 
 @dataclass(frozen=True)
 class Naming:
-    """The checkpoint's modules that make up each canonical one, concatenated along dim 0.
+    """Where the checkpoint keeps what: the sources of each canonical module or tensor.
 
-    A layer's stand behind `layers`, of which {} is the layer's index. A parameter that has an entry
-    of its own is that tensor; any other is its module's entry and its last name (weight, bias).
+    Those of a layer are in a table of their own, without what stands before all of them: `layers`,
+    of which {} is the layer's index. A tensor is looked for under its whole name first; else it has
+    its module's sources, with its own last name (weight, bias) behind each.
     """
 
-    layer: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: LAYER_NAMES)
-    model: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MODEL_NAMES)
+    layer: Table = field(default_factory=lambda: LAYER_NAMES)
+    model: Table = field(default_factory=lambda: MODEL_NAMES)
     layers: str = "model.layers.{}."
 
     def __call__(self, description: Description) -> Names:
@@ -195,15 +198,29 @@ class Naming:
         parameters = ("head.weight", *description.parameters())
         return {parameter: self._sources(parameter) for parameter in parameters}
 
-    def _sources(self, parameter: str) -> tuple[str, ...]:
+    def _sources(self, parameter: str) -> Sources | FirstOf:
         prefix, inner, table = "", parameter, self.model
         if parameter.startswith("layers."):
             _, index, inner = parameter.split(".", 2)
             prefix, table = self.layers.format(index), self.layer
         if inner in table:
-            return tuple(f"{prefix}{tensor}" for tensor in table[inner])
+            return _spelled(table[inner], prefix, "")
         module, _, kind = inner.rpartition(".")
-        return tuple(f"{prefix}{source}.{kind}" for source in table[module])
+        return _spelled(table[module], prefix, f".{kind}")
+
+
+def _spelled(sources: Sources | FirstOf, before: str, behind: str) -> Sources | FirstOf:
+    def spell(kind: Sources) -> Sources:
+        return tuple(
+            Source(f"{before}{source.name}{behind}", source.views)
+            if isinstance(source, Source)
+            else f"{before}{source}{behind}"
+            for source in kind
+        )
+
+    if isinstance(sources, FirstOf):
+        return FirstOf(*map(spell, sources.alternatives))
+    return spell(sources)
 
 
 names = Naming()
