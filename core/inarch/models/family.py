@@ -31,15 +31,50 @@ class Family:
 
 def built_in_families() -> tuple[Family, ...]:
     """The families that come with the core."""
-    from inarch.models.families import gemma, gemma2, llama, mistral, qwen2, qwen3
+    from inarch.models.families import (
+        apertus,
+        cohere,
+        exaone4,
+        gemma,
+        gemma2,
+        glm,
+        gpt2,
+        gpt_neox,
+        granite,
+        llama,
+        ministral,
+        mistral,
+        olmo2,
+        phi3,
+        qwen2,
+        qwen3,
+        smollm3,
+        starcoder2,
+    )
 
     return (
+        apertus.FAMILY,
+        cohere.FAMILY,
+        cohere.FAMILY_2,
+        exaone4.FAMILY,
         gemma.FAMILY,
         gemma2.FAMILY,
+        glm.FAMILY,
+        glm.FAMILY_0414,
+        gpt2.FAMILY,
+        gpt_neox.FAMILY,
+        granite.FAMILY,
         llama.FAMILY,
+        ministral.FAMILY,
+        ministral.FAMILY_3,
         mistral.FAMILY,
+        olmo2.FAMILY,
+        olmo2.FAMILY_3,
+        phi3.FAMILY,
         qwen2.FAMILY,
         qwen3.FAMILY,
+        smollm3.FAMILY,
+        starcoder2.FAMILY,
     )
 
 
