@@ -38,11 +38,14 @@ def describe_2(values: Mapping[str, Any]) -> Description:
 
 def describe_3(values: Mapping[str, Any]) -> Description:
     config = Config(renamed(values, {"qkv_bias": "attention_bias", "bias": "mlp_bias"}))
-    bias = config.flag("attention_bias", False)
+    bias = config.flag("mlp_bias", False)
+    attention = replace(
+        llama_like.attention(config, DEFAULTS_3),
+        qkv_bias=config.flag("attention_bias", False),
+        out_bias=bias,
+    )
     norm = llama_like.norm(config, DEFAULTS_3)
-    mlp = llama_like.mlp(config, DEFAULTS_3, bias=config.flag("mlp_bias", False))
-    attention = llama_like.attention(config, DEFAULTS_3)
-    layer = Layer(replace(attention, qkv_bias=bias, out_bias=bias), mlp, norm, norm)
+    layer = Layer(attention, llama_like.mlp(config, DEFAULTS_3, bias=bias), norm, norm)
     layers = [layer] * llama_like.layer_count(config, DEFAULTS_3.layers)
     return llama_like.model(config, DEFAULTS_3, layers, norm)
 

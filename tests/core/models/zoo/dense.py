@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .example import Example
-from .renaming import as_exaone, as_internlm2
+from .renaming import as_exaone, as_internlm2, as_internlm3
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -78,7 +78,9 @@ MODELS = {
     "hunyuan": Example("HunYuanDenseV1ForCausalLM", {"head_dim": 16}),
     "internlm2": Example("LlamaForCausalLM", {"attention_bias": True}, stored=as_internlm2),
     "internlm3": Example(
-        "InternLM3ForCausalLM", {"head_dim": 24, "attention_bias": True, "mlp_bias": True}
+        "LlamaForCausalLM",
+        {"head_dim": 24, "attention_bias": True, "mlp_bias": True},
+        stored=as_internlm3,
     ),
     "nemotron": Example("NemotronForCausalLM"),
     "olmo": Example("OlmoForCausalLM", {"clip_qkv": 0.7}),

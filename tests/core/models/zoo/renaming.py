@@ -66,6 +66,11 @@ def as_internlm2(folder: Path) -> None:
     rewrite_config(folder, "InternLM2ForCausalLM", {"attention_bias": "bias"})
 
 
+def as_internlm3(folder: Path) -> None:
+    keys = {"attention_bias": "qkv_bias", "mlp_bias": "bias"}
+    rewrite_config(folder, "InternLM3ForCausalLM", keys)
+
+
 def renamed(tensors: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
     def rename(name: str) -> str:
         for old, new in names.items():
