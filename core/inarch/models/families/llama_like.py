@@ -111,6 +111,25 @@ def attention(
     )
 
 
+def attentions(
+    config: Config, defaults: Defaults, windows: Sequence[int | None], *, theta: float
+) -> list[GroupedQueryAttention]:
+    """One for each window, where layers that slide rotate in a way of their own.
+
+    That is, as their section of `rope_parameters` says; without one by `theta`, and no scaling.
+    """
+    full, slides = (_own_rotation(config, name) for name in ("full_attention", "sliding_attention"))
+    if slides is config:
+        slides = config.changed(rope_scaling=None, rope_parameters={"rope_theta": theta})
+    of_all, sliding = attention(full, defaults), attention(slides, defaults)
+    return [replace(sliding, window=window) if window else of_all for window in windows]
+
+
+def _own_rotation(config: Config, layer_type: str) -> Config:
+    own = config.section("rope_parameters").section(layer_type)
+    return config.changed(rope_scaling=None, rope_parameters=own.values) if own else config
+
+
 def mlp(
     config: Config,
     defaults: Defaults,
