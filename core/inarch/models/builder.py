@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -51,7 +51,7 @@ class Builder:
         self._store = store
         self._device = device
         self._attentions: dict[AttentionSpec, Attention] = {}
-        self._tables: dict[Rotary, Tensor] = {}
+        self._tables: dict[Hashable, Tensor] = {}
         self._pages, self._states = itertools.count(), itertools.count()
 
     @property
@@ -70,15 +70,12 @@ class Builder:
     def bind(self, op: Op[..., Any], **facts: Any) -> Callable[..., Any]:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
 
-    def linear(self, name: str, rows: Tensor | None = None) -> Projection:
-        """rows: outputs of the checkpoint in the order in which they are wanted; None: as they are."""
+    def linear(self, name: str) -> Projection:
         bias = f"{name}.bias"
-        weight = self.weights.take(f"{name}.weight")
-        shift = self.weights.take(bias) if bias in self.weights else None
-        if rows is not None:
-            rows = self.on_device(rows)
-            weight, shift = weight[rows], None if shift is None else shift[rows]
-        return self.pack(weight, shift)
+        return self.pack(
+            self.weights.take(f"{name}.weight"),
+            self.weights.take(bias) if bias in self.weights else None,
+        )
 
     def on_device(self, host: Tensor) -> Tensor:
         """A small tensor, in the dtype of the computation if it is floating-point."""
@@ -103,7 +100,10 @@ class Builder:
 
     def rotary_table(self, rotary: Rotary) -> Tensor:
         """Cosines and sines on the device; layers that rotate alike share a table."""
-        if rotary not in self._tables:
-            table = rotary_table(rotary, self.description.context_length)
-            self._tables[rotary] = table.to(self._device.torch_device)
-        return self._tables[rotary]
+        return self.table(rotary, lambda: rotary_table(rotary, self.description.context_length))
+
+    def table(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """A tensor that nobody writes to, on the device: made once for all who give the key."""
+        if key not in self._tables:
+            self._tables[key] = make().to(self._device.torch_device)
+        return self._tables[key]

@@ -11,9 +11,7 @@ from typing import Any
 
 from inarch.errors import ModelError, PluginError
 from inarch.models.description import Description
-
-# Canonical parameter -> the checkpoint's tensors that make it up, concatenated along dim 0.
-Names = Mapping[str, tuple[str, ...]]
+from inarch.models.sources import Names
 
 
 @dataclass(frozen=True)
@@ -34,23 +32,83 @@ class Family:
 def built_in_families() -> tuple[Family, ...]:
     """The families that come with the core."""
     from inarch.models.families import (
+        apertus,
+        arcee,
+        cohere,
+        ernie,
+        exaone,
+        exaone4,
+        falcon,
+        gemma,
+        gemma2,
+        gemma3,
+        glm,
+        gpt2,
+        gpt_neox,
+        granite,
+        hunyuan,
+        internlm,
         llama,
         mamba2,
+        ministral,
         mistral,
+        nemotron,
+        olmo,
+        olmo2,
+        phi,
+        phi3,
         qwen2,
         qwen3,
         qwen3_5,
         qwen3_next,
+        seed_oss,
+        smollm3,
+        stablelm,
+        starcoder2,
     )
 
     return (
+        apertus.FAMILY,
+        arcee.FAMILY,
+        cohere.FAMILY,
+        cohere.FAMILY_2,
+        ernie.FAMILY,
+        ernie.FAMILY_HELIUM,
+        exaone.FAMILY,
+        exaone4.FAMILY,
+        falcon.FAMILY,
+        gemma.FAMILY,
+        gemma2.FAMILY,
+        gemma3.FAMILY,
+        gemma3.FAMILY_WITH_IMAGES,
+        glm.FAMILY,
+        glm.FAMILY_0414,
+        gpt2.FAMILY,
+        gpt_neox.FAMILY,
+        granite.FAMILY,
+        hunyuan.FAMILY,
+        internlm.FAMILY_2,
+        internlm.FAMILY_3,
         llama.FAMILY,
         mamba2.FAMILY,
+        ministral.FAMILY,
+        ministral.FAMILY_3,
+        ministral.FAMILY_WITH_IMAGES,
         mistral.FAMILY,
+        nemotron.FAMILY,
+        olmo.FAMILY,
+        olmo2.FAMILY,
+        olmo2.FAMILY_3,
+        phi.FAMILY,
+        phi3.FAMILY,
         qwen2.FAMILY,
         qwen3.FAMILY,
         qwen3_5.FAMILY,
         qwen3_next.FAMILY,
+        seed_oss.FAMILY,
+        smollm3.FAMILY,
+        stablelm.FAMILY,
+        starcoder2.FAMILY,
     )
 
 

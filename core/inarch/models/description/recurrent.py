@@ -14,8 +14,8 @@ from inarch.models.parameters import Parameter, Parameters, linear, nested
 class GatedDeltaNet:
     """Linear attention by the gated delta rule. Source: Yang et al., 2024, arXiv:2412.06464.
 
-    Each key head serves value_heads / key_heads value heads side by side. by_key_head: a checkpoint
-    keeps all rows of one key head and its value heads together, not all queries first.
+    Each key head serves value_heads / key_heads value heads side by side. Projected are q, k, v and
+    the output's gate (z); what each token writes with (b) and how much decays (a).
     """
 
     key_heads: int
@@ -24,7 +24,6 @@ class GatedDeltaNet:
     value_dim: int
     conv_width: int  # tokens, its own included
     norm_eps: float
-    by_key_head: bool = False
 
     @property
     def keys(self) -> int:
@@ -35,11 +34,10 @@ class GatedDeltaNet:
         return self.value_heads * self.value_dim
 
     def parameters(self, hidden: int) -> Parameters:
-        convolved = 2 * self.keys + self.values
         return nested(
-            qkvz=linear(hidden, convolved, self.values),
+            qkvz=linear(hidden, self.keys, self.keys, self.values, self.values),
             ba=linear(hidden, self.value_heads, self.value_heads),
-            conv=_conv(convolved, self.conv_width),
+            conv=_conv(2 * self.keys + self.values, self.conv_width),
             norm={"weight": Parameter((self.value_dim,), scale=True)},
             out=linear(self.values, hidden),
         ) | {"a_log": Parameter((self.value_heads,)), "dt_bias": Parameter((self.value_heads,))}
@@ -94,5 +92,5 @@ class Mamba2:
 
 
 def _conv(channels: int, width: int, *, bias: bool = False) -> Parameters:
-    weight = {"weight": Parameter((channels,), (1, width))}
+    weight = {"weight": Parameter((channels,), width)}
     return weight | {"bias": Parameter((channels,))} if bias else weight

@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from inarch.models.description import Description, GatedNorm, Layer, Mamba2, RMSNorm
-from inarch.models.families import naming, state_space
+from inarch.models.families import state_space
 from inarch.models.families.config import Config
+from inarch.models.families.llama_like import Naming
 from inarch.models.family import Family
 
-# Positions mean nothing to a state; this only bounds what one request may ask for.
+# Positions mean nothing to a state: this only bounds what one request may ask for.
 CONTEXT_LENGTH = 131_072
-MODEL_NAMES = {"embedding": "backbone.embeddings", "norm": "backbone.norm_f", "head": "lm_head"}
+MODEL_NAMES = {
+    "embedding": ("backbone.embeddings",),
+    "norm": ("backbone.norm_f",),
+    "head": ("lm_head",),
+}
 LAYER_NAMES = {"mixer_norm": ("norm",), **state_space.names("mixer", "mixer")}
 
 
@@ -45,8 +50,9 @@ def describe(values: Mapping[str, Any]) -> Description:
     )
 
 
-def names(description: Description) -> dict[str, tuple[str, ...]]:
-    return naming.names(description, MODEL_NAMES, "backbone.layers", lambda _: LAYER_NAMES)
-
-
-FAMILY = Family("mamba2", ("Mamba2ForCausalLM",), describe, names)
+FAMILY = Family(
+    "mamba2",
+    ("Mamba2ForCausalLM",),
+    describe,
+    Naming(LAYER_NAMES, MODEL_NAMES, "backbone.layers.{}."),
+)

@@ -6,24 +6,27 @@ import math
 from typing import Any
 
 from inarch.models.families.config import Config
+from inarch.models.families.llama_like import Table
 
 
-def names(canonical: str, source: str) -> dict[str, tuple[str, ...]]:
+def names(canonical: str, source: str) -> Table:
     """The tensors of a mixer: canonical is its name in a layer, source the checkpoint's for it."""
-    modules = {"project": "in_proj", "conv": "conv1d", "norm": "norm", "out": "out_proj"}
-    single = {"a_log": "A_log", "dt_bias": "dt_bias", "skip": "D"}
-    return {
-        f"{canonical}.{name}": (f"{source}.{theirs}",)
-        for name, theirs in (modules | single).items()
+    theirs = {
+        "project": "in_proj",
+        "conv": "conv1d",
+        "norm": "norm",
+        "out": "out_proj",
+        "a_log": "A_log",
+        "dt_bias": "dt_bias",
+        "skip": "D",
     }
+    return {f"{canonical}.{name}": (f"{source}.{there}",) for name, there in theirs.items()}
 
 
 def time_step_limit(config: Config) -> tuple[float, float]:
-    """Bounds of the time step."""
+    """Bounds of the time step; missing or null: none."""
     found = config.get("time_step_limit") or (0.0, math.inf)
-    wanted = "two numbers, the lower one first"
-    if not isinstance(found, (list, tuple)) or len(found) != 2:
-        raise config.error("time_step_limit", wanted)
+    wanted = "two numbers from 0 on, the lower one first"
     try:
         low, high = (float(_plain(bound)) for bound in found)
     except (TypeError, ValueError):
@@ -34,7 +37,7 @@ def time_step_limit(config: Config) -> tuple[float, float]:
 
 
 def check_activation(config: Config, key: str) -> None:
-    """The convolution and the gate know silu alone."""
+    """Convolutions and their gates know silu alone."""
     if config.get(key, "silu") not in ("silu", "swish"):
         raise config.error(key, "silu")
 

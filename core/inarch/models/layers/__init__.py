@@ -12,6 +12,7 @@ from inarch.hal.kv import KVHeads, KVState
 from inarch.hal.state import StateTensor
 from inarch.models.builder import Builder
 from inarch.models.description import (
+    MLP,
     FeedForward,
     GatedDeltaNet,
     GatedMLP,
@@ -23,7 +24,7 @@ from inarch.models.description import (
 from inarch.models.layers.attention import attention_kv, build_attention
 from inarch.models.layers.delta_net import build_delta_net, delta_net_state
 from inarch.models.layers.mamba import build_mamba, mamba_state
-from inarch.models.layers.mlp import build_mlp
+from inarch.models.layers.mlp import build_gated_mlp, build_mlp
 from inarch.models.layers.parallel import ParallelMixer
 from inarch.models.layers.recurrent import beside_states
 
@@ -73,4 +74,6 @@ def mixer_states(spec: Mixer, dtype: torch.dtype) -> tuple[tuple[StateTensor, ..
 def build_feed_forward(spec: FeedForward, builder: Builder, name: str) -> RunFeedForward:
     match spec:
         case GatedMLP():
+            return build_gated_mlp(spec, builder, name)
+        case MLP():
             return build_mlp(spec, builder, name)

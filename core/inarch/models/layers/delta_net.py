@@ -68,8 +68,8 @@ def build_delta_net(spec: GatedDeltaNet, builder: Builder, name: str) -> DeltaNe
     return DeltaNetMixer(
         spec=spec,
         index=builder.next_state(),
-        qkvz=builder.linear(f"{name}.qkvz", _qkvz_rows(spec) if spec.by_key_head else None),
-        ba=builder.linear(f"{name}.ba", _ba_rows(spec) if spec.by_key_head else None),
+        qkvz=builder.linear(f"{name}.qkvz"),
+        ba=builder.linear(f"{name}.ba"),
         conv=build_convolution(builder, f"{name}.conv"),
         decay=-a_log.float().exp(),
         dt_bias=builder.weights.take(f"{name}.dt_bias").float(),
@@ -85,16 +85,3 @@ def delta_net_state(spec: GatedDeltaNet, dtype: torch.dtype) -> tuple[StateTenso
         StateTensor((spec.conv_width - 1, 2 * spec.keys + spec.values), dtype),
         StateTensor((spec.value_heads, spec.key_dim, spec.value_dim), torch.float32),
     )
-
-
-def _qkvz_rows(spec: GatedDeltaNet) -> Tensor:
-    """Where the rows of all q, all k, all v and all z are, of rows kept by key head."""
-    values = spec.values // spec.key_heads
-    parts = [spec.key_dim, spec.key_dim, values, values]
-    rows = torch.arange(2 * spec.keys + 2 * spec.values).view(spec.key_heads, sum(parts))
-    return torch.cat([part.flatten() for part in rows.split(parts, dim=1)])
-
-
-def _ba_rows(spec: GatedDeltaNet) -> Tensor:
-    rows = torch.arange(2 * spec.value_heads).view(spec.key_heads, -1)
-    return torch.cat([part.flatten() for part in rows.chunk(2, dim=1)])

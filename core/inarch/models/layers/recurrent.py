@@ -50,7 +50,7 @@ class Convolution:
 
 
 def build_convolution(builder: Builder, name: str) -> Convolution:
-    weight = builder.weights.take(f"{name}.weight").squeeze(1)
+    weight = builder.weights.take(f"{name}.weight")
     bias = f"{name}.bias"
     channels, width = weight.shape
     return Convolution(
