@@ -41,9 +41,7 @@ class Pool:
         self.states: RequestStates | None = None
         if slots is not None:
             assert slots.total >= rows
-            self.states = RequestStates(
-                slots, self.table, page_tokens, checkpoints=prefix_cache
-            )
+            self.states = RequestStates(slots, self.table, page_tokens, checkpoints=prefix_cache)
         self._prefix_cache = prefix_cache
 
     @property

@@ -50,7 +50,9 @@ class RequestStates:
         self._kept = np.zeros(rows, dtype=np.int32)  # the last one left in an answer
         self._kept_at = np.zeros(rows, dtype=np.int32)  # tokens before it
         self._departs = np.zeros(rows, dtype=np.int32)  # tokens that others' prompts have as well
-        self._left: dict[int, list[tuple[int, int]]] = {}  # row -> (tokens, slot), not in the tree yet
+        self._left: dict[
+            int, list[tuple[int, int]]
+        ] = {}  # row -> (tokens, slot), not in the tree yet
 
     # ---- requests come and go ----
 
@@ -87,9 +89,7 @@ class RequestStates:
 
     # ---- the step ----
 
-    def plan(
-        self, decode_rows: np.ndarray, chunks: Sequence[tuple[Request, int]]
-    ) -> StateRuns:
+    def plan(self, decode_rows: np.ndarray, chunks: Sequence[tuple[Request, int]]) -> StateRuns:
         """The runs of a step: of each decode one, of each chunk (request, tokens) one or more."""
         decodes = np.ones(len(decode_rows), dtype=np.int32)
         runs = [StateRuns(decodes, *self._decodes(decode_rows), decodes - 1)]

@@ -165,7 +165,9 @@ class ServeRandomly(RuleBasedStateMachine):
             assert self.scheduler.pool.states is None
             return
         r = 0
-        steps: list[list[tuple[int, int, tuple[int, ...], tuple[int, ...]]]] = [[] for _ in range(99)]
+        steps: list[list[tuple[int, int, tuple[int, ...], tuple[int, ...]]]] = [
+            [] for _ in range(99)
+        ]
         for s, request in enumerate(plan.requests):
             at, end = int(plan.starts[s]), int(plan.starts[s] + plan.lengths[s])
             known = self.device[request.handle]

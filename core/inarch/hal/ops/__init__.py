@@ -18,7 +18,16 @@ from inarch.hal.ops import (
 
 OPS: dict[str, Op[..., Any]] = {
     value.name: value
-    for module in (activation, convolution, delta_rule, gated_norm, norm, rotary, sampling, state_space)
+    for module in (
+        activation,
+        convolution,
+        delta_rule,
+        gated_norm,
+        norm,
+        rotary,
+        sampling,
+        state_space,
+    )
     for value in vars(module).values()
     if isinstance(value, Op)
 }

@@ -47,7 +47,9 @@ class GroupedQueryAttention:
     query_scaling: QueryScaling | None = None
     softcap: float | None = None  # scores are soft-capped to +-softcap
     sinks: bool = False  # a learned logit per query head joins each denominator
-    out_gate: bool = False  # what a head gives is multiplied by the sigmoid of a gate, feature by feature
+    out_gate: bool = (
+        False  # what a head gives is multiplied by the sigmoid of a gate, feature by feature
+    )
 
     def parameters(self, hidden: int) -> Parameters:
         q, kv = self.q_heads * self.head_dim, self.kv_heads * self.head_dim

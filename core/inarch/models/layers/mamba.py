@@ -99,6 +99,4 @@ def _close(
     weight = builder.weights.take(f"{name}.weight")
     group = inner // norm.groups
     op = builder.bind(gated_rms_norm, hidden=inner, group=group)
-    return lambda x, gate: op(
-        x, gate, weight, norm.eps, group=group, gate_first=norm.gate_first
-    )
+    return lambda x, gate: op(x, gate, weight, norm.eps, group=group, gate_first=norm.gate_first)
