@@ -33,9 +33,25 @@ class Family:
 
 def built_in_families() -> tuple[Family, ...]:
     """The families that come with the core."""
-    from inarch.models.families import llama, mistral, qwen2, qwen3
+    from inarch.models.families import (
+        llama,
+        mistral,
+        mixtral,
+        qwen2,
+        qwen2_moe,
+        qwen3,
+        qwen3_moe,
+    )
 
-    return llama.FAMILY, mistral.FAMILY, qwen2.FAMILY, qwen3.FAMILY
+    return (
+        llama.FAMILY,
+        mistral.FAMILY,
+        mixtral.FAMILY,
+        qwen2.FAMILY,
+        qwen2_moe.FAMILY,
+        qwen3.FAMILY,
+        qwen3_moe.FAMILY,
+    )
 
 
 def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from inarch.models.description.attention import GroupedQueryAttention
 from inarch.models.description.feed_forward import GatedMLP
+from inarch.models.description.moe import MixtureOfExperts
 from inarch.models.description.norm import Norm
 from inarch.models.parameters import Parameters, linear, nested
 
 Mixer = GroupedQueryAttention
-FeedForward = GatedMLP
+FeedForward = GatedMLP | MixtureOfExperts
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,16 @@ from torch import Tensor
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVHeads, KVState
 from inarch.models.builder import Builder
-from inarch.models.description import FeedForward, GatedMLP, GroupedQueryAttention, Mixer
+from inarch.models.description import (
+    FeedForward,
+    GatedMLP,
+    GroupedQueryAttention,
+    Mixer,
+    MixtureOfExperts,
+)
 from inarch.models.layers.attention import attention_kv, build_attention
 from inarch.models.layers.mlp import build_mlp
+from inarch.models.layers.moe import build_moe
 
 RunMixer = Callable[[Tensor, StepInputs, KVState], tuple[Tensor, KVState]]  # x [T, hidden]
 RunFeedForward = Callable[[Tensor], Tensor]  # x [T, hidden] -> [T, hidden]
@@ -35,3 +42,5 @@ def build_feed_forward(spec: FeedForward, builder: Builder, name: str) -> RunFee
     match spec:
         case GatedMLP():
             return build_mlp(spec, builder, name)
+        case MixtureOfExperts():
+            return build_moe(spec, builder, name)
