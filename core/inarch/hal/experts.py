@@ -45,12 +45,12 @@ class ExpertWeights:
 
 
 class Experts(Protocol):
-    """What a kernel of the facet "experts" is: an object that packs weights and applies them.
+    """What a kernel of the facet "experts" is: an object that packs weights and applies them."""
 
-    capturable: whether `apply` may be recorded and replayed with other tokens.
-    """
-
-    capturable: bool
+    @property
+    def capturable(self) -> bool:
+        """Whether `apply` may be recorded and replayed with other tokens."""
+        ...
 
     def prepack(self, spec: ExpertsSpec, weights: ExpertWeights) -> PackedWeight:
         """Pack the weights, which may be kept as they are but must not be written to."""

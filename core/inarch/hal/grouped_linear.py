@@ -44,13 +44,15 @@ class RowGroups:
 
 
 class GroupedLinear(Protocol):
-    """What a kernel of the facet "grouped_linear" is.
+    """What a kernel of the facet "grouped_linear" is: it packs weights and applies them."""
 
-    capturable: whether `apply` may be recorded and replayed with other groups: it must then read
-    them on the device alone.
-    """
+    @property
+    def capturable(self) -> bool:
+        """Whether `apply` may be recorded and replayed with other groups.
 
-    capturable: bool
+        It must then read them on the device alone.
+        """
+        ...
 
     def prepack(self, spec: GroupedLinearSpec, weight: Tensor, bias: Tensor | None) -> PackedWeight:
         """Pack weight [E, N, K] and bias [E, N], on the device in the spec's dtype.

@@ -64,7 +64,8 @@ class Builder:
     @property
     def capturable(self) -> bool:
         """Whether a step of all that was built so far may be recorded and replayed."""
-        return all(part.capturable for part in (*self._attentions.values(), *self._experts))
+        attentions = all(attention.capturable for attention in self.attentions)
+        return attentions and all(experts.capturable for experts in self._experts)
 
     def bind(self, op: Op[..., Any], **facts: Any) -> Callable[..., Any]:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
