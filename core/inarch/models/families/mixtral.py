@@ -38,9 +38,7 @@ CALLED = ExpertNames(
 
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
-    windows = [config.optional_integer("sliding_window")] * llama_like.layer_count(
-        config, DEFAULTS.layers
-    )
+    window = config.optional_integer("sliding_window")
     count = expert_count(config, 8)
     experts = MixtureOfExperts(
         experts=count,
