@@ -77,11 +77,11 @@ class MixtureOfExperts:
 
     def parameters(self, hidden: int) -> Parameters:
         size = self.intermediate
-        found = nested(
-            router=self.router.parameters(hidden, self.experts),
+        both = nested(
             gate_up=stacked_linear(self.experts, hidden, size, size, bias=self.bias),
             down=stacked_linear(self.experts, size, hidden, bias=self.bias),
         )
+        found = nested(router=self.router.parameters(hidden, self.experts), experts=both)
         if self.shared is not None:
             found |= nested(shared=self.shared.parameters(hidden))
         if self.shared_gate:

@@ -56,11 +56,11 @@ def _of_layer(experts: int, layer: str, called: ExpertNames) -> dict[str, Source
     return {
         "router.weight": (f"{layer}{called.router}.weight",),
         "router.correction": (f"{layer}{called.correction}",),
-        "gate_up.weight": FirstOf(
+        "experts.gate_up.weight": FirstOf(
             tuple(f"{one}.{part}.weight" for one in each for part in both),
             (f"{stacked}.gate_up_proj",),
         ),
-        "down.weight": FirstOf(
+        "experts.down.weight": FirstOf(
             tuple(f"{one}.{called.down}.weight" for one in each), (f"{stacked}.down_proj",)
         ),
         "shared.gate_up.weight": tuple(f"{layer}{called.shared}.{part}.weight" for part in both),

@@ -234,7 +234,7 @@ class Naming:
 def _spelled(sources: Sources | FirstOf, before: str, behind: str) -> Sources | FirstOf:
     def spell(kind: Sources) -> Sources:
         return tuple(
-            Source(f"{before}{source.name}{behind}", source.views)
+            replace(source, name=f"{before}{source.name}{behind}")
             if isinstance(source, Source)
             else f"{before}{source}{behind}"
             for source in kind

@@ -62,7 +62,7 @@ def build_moe(spec: MixtureOfExperts, builder: Builder, name: str) -> MoE:
     return MoE(
         route=run_router,
         experts=experts,
-        packed=experts.prepack(wanted, _weights(spec, builder, name)),
+        packed=experts.prepack(wanted, _weights(spec, builder, f"{name}.experts")),
         shared=None
         if spec.shared is None
         else build_gated_mlp(spec.shared, builder, f"{name}.shared"),

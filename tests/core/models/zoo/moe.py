@@ -11,6 +11,35 @@ QWEN = {
     "num_hidden_layers": 2,
 }
 
+GRANITE = {
+    "attention_multiplier": 0.1,
+    "embedding_multiplier": 3.0,
+    "logits_scaling": 4.0,
+    "residual_multiplier": 0.3,
+}
+GPT_OSS = {
+    "num_local_experts": 5,
+    "num_experts_per_tok": 3,
+    "head_dim": 16,
+    "num_hidden_layers": 2,
+}
+GPT_OSS_YARN = {
+    "rope_type": "yarn",
+    "factor": 8.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "truncate": False,
+    "original_max_position_embeddings": 64,
+}
+LLAMA4 = {
+    "num_local_experts": 5,
+    "head_dim": 16,
+    "intermediate_size_mlp": 48,
+    "attention_chunk_size": 11,
+    "floor_scale": 13,
+    "attn_scale": 0.4,
+}
+
 MODELS = {
     "mixtral": Example(
         "MixtralForCausalLM",
@@ -44,6 +73,90 @@ MODELS = {
             "mlp_only_layers": [1],
             "use_sliding_window": True,
             "sliding_window": 7,
+        },
+    ),
+    "granite-moe": Example(
+        "GraniteMoeForCausalLM", {**GRANITE, "num_local_experts": 5, "num_hidden_layers": 2}
+    ),
+    "granite-moe-shared": Example(
+        "GraniteMoeSharedForCausalLM",
+        {
+            **GRANITE,
+            "num_experts_per_tok": 3,
+            "shared_intermediate_size": 40,
+            "num_hidden_layers": 2,
+        },
+    ),
+    "olmoe": Example(
+        "OlmoeForCausalLM",
+        {"num_experts": 6, "num_experts_per_tok": 3, "clip_qkv": 0.8, "num_hidden_layers": 2},
+    ),
+    "olmoe-renormalised": Example(
+        "OlmoeForCausalLM",
+        {
+            "num_experts": 6,
+            "norm_topk_prob": True,
+            "num_experts_per_tok": 2,
+            "attention_bias": True,
+            "num_hidden_layers": 2,
+        },
+    ),
+    "minimax-m2": Example(
+        "MiniMaxM2ForCausalLM",
+        {
+            "num_local_experts": 6,
+            "num_experts_per_tok": 3,
+            "head_dim": 16,
+            "rotary_dim": 8,
+            "num_hidden_layers": 2,
+        },
+    ),
+    "phimoe": Example(
+        "PhimoeForCausalLM",
+        {
+            "num_local_experts": 5,
+            "attention_bias": True,
+            "lm_head_bias": True,
+            "router_jitter_noise": 0.3,
+            "num_hidden_layers": 2,
+        },
+    ),
+    "ernie4_5-moe": Example(
+        "Ernie4_5_MoeForCausalLM", {"moe_num_experts": 6, "moe_k": 3, "moe_intermediate_size": 32}
+    ),
+    "ernie4_5-moe-mixed": Example(
+        "Ernie4_5_MoeForCausalLM",
+        {
+            "moe_num_experts": 6,
+            "moe_k": 2,
+            "moe_intermediate_size": 32,
+            "moe_num_shared_experts": 0,
+            "moe_layer_interval": 2,
+            "moe_norm_min": 0.5,
+            "num_hidden_layers": 4,
+        },
+    ),
+    "gpt-oss": Example(
+        "GptOssForCausalLM",
+        {**GPT_OSS, "sliding_window": 9, "rope_parameters": GPT_OSS_YARN},
+    ),
+    "gpt-oss-clamped": Example(
+        "GptOssForCausalLM",
+        {**GPT_OSS, "swiglu_limit": 0.4, "swiglu_alpha": 1.2, "attention_bias": False},
+    ),
+    "llama4": Example(
+        "Llama4ForCausalLM", {**LLAMA4, "interleave_moe_layer_step": 2, "num_hidden_layers": 4}
+    ),
+    "llama4-options": Example(
+        "Llama4ForCausalLM",
+        {
+            **LLAMA4,
+            "use_qk_norm": False,
+            "no_rope_layers": [0, 1],
+            "num_hidden_layers": 2,
+            "num_experts_per_tok": 2,
+            "attention_bias": True,
+            "attn_temperature_tuning": False,
         },
     ),
 }
