@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from inarch.models.description import Description, MixtureOfExperts
@@ -79,15 +79,19 @@ def sparse_layers(config: Config) -> Callable[[int], bool]:
 
 
 def expert_count(config: Config, default: int) -> int:
-    """Experts of a layer, under any of the names that transformers takes for it."""
+    """Experts of a layer, under any of the names that configs have for it."""
     keys = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-    given = next((key for key in keys if config.get(key) is not None), keys[0])
-    return config.integer(given, default)
+    return config.integer(_given(config, keys), default)
 
 
 def chosen_experts(config: Config, count: int, default: int) -> int:
     """How many experts of `count` a token has."""
-    top_k = config.integer("num_experts_per_tok", default)
+    key = _given(config, ("num_experts_per_tok", "moe_k"))
+    top_k = config.integer(key, default)
     if top_k > count:
-        raise config.error("num_experts_per_tok", f"at most the number of experts, {count}")
+        raise config.error(key, f"at most the number of experts, {count}")
     return top_k
+
+
+def _given(config: Config, keys: Sequence[str]) -> str:
+    return next((key for key in keys if config.get(key) is not None), keys[0])
