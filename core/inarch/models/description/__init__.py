@@ -8,6 +8,7 @@ it is. No torch here: a description can be compared, hashed and printed before a
 
 from inarch.models.description.attention import GroupedQueryAttention
 from inarch.models.description.feed_forward import GatedMLP
+from inarch.models.description.latent import LatentAttention
 from inarch.models.description.model import Description, FeedForward, Layer, Mixer
 from inarch.models.description.norm import LayerNorm, Norm, RMSNorm
 from inarch.models.description.rotary import (
@@ -23,6 +24,7 @@ __all__ = [
     "FeedForward",
     "GatedMLP",
     "GroupedQueryAttention",
+    "LatentAttention",
     "Layer",
     "LayerNorm",
     "LinearScaling",

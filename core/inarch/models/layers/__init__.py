@@ -9,8 +9,15 @@ from torch import Tensor
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVHeads, KVState
 from inarch.models.builder import Builder
-from inarch.models.description import FeedForward, GatedMLP, GroupedQueryAttention, Mixer
+from inarch.models.description import (
+    FeedForward,
+    GatedMLP,
+    GroupedQueryAttention,
+    LatentAttention,
+    Mixer,
+)
 from inarch.models.layers.attention import attention_kv, build_attention
+from inarch.models.layers.latent import build_latent, latent_kv
 from inarch.models.layers.mlp import build_mlp
 
 RunMixer = Callable[[Tensor, StepInputs, KVState], tuple[Tensor, KVState]]  # x [T, hidden]
@@ -22,6 +29,8 @@ def build_mixer(spec: Mixer, builder: Builder, name: str, layer: int) -> RunMixe
     match spec:
         case GroupedQueryAttention():
             return build_attention(spec, builder, name, layer)
+        case LatentAttention():
+            return build_latent(spec, builder, name, layer)
 
 
 def mixer_kv(spec: Mixer) -> KVHeads:
@@ -29,6 +38,8 @@ def mixer_kv(spec: Mixer) -> KVHeads:
     match spec:
         case GroupedQueryAttention():
             return attention_kv(spec)
+        case LatentAttention():
+            return latent_kv(spec)
 
 
 def build_feed_forward(spec: FeedForward, builder: Builder, name: str) -> RunFeedForward:
