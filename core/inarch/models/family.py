@@ -33,9 +33,27 @@ class Family:
 
 def built_in_families() -> tuple[Family, ...]:
     """The families that come with the core."""
-    from inarch.models.families import llama, mistral, qwen2, qwen3
+    from inarch.models.families import (
+        deepseek,
+        deepseek_v2,
+        llama,
+        minicpm3,
+        mistral,
+        qwen2,
+        qwen3,
+        youtu,
+    )
 
-    return llama.FAMILY, mistral.FAMILY, qwen2.FAMILY, qwen3.FAMILY
+    return (
+        deepseek.FAMILY,
+        deepseek_v2.FAMILY,
+        llama.FAMILY,
+        minicpm3.FAMILY,
+        mistral.FAMILY,
+        qwen2.FAMILY,
+        qwen3.FAMILY,
+        youtu.FAMILY,
+    )
 
 
 def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family:

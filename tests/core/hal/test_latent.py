@@ -95,7 +95,9 @@ class Case:
             latents, k_rope = self.latent[i].double(), self.k_rope[i].double()
             out = torch.zeros(new, self.spec.q_heads, self.spec.value_dim, dtype=torch.float64)
             for h in range(self.spec.q_heads):
-                keys = [torch.cat((self.up.key[h].double() @ c, r)) for c, r in zip(latents, k_rope)]
+                keys = [
+                    torch.cat((self.up.key[h].double() @ c, r)) for c, r in zip(latents, k_rope)
+                ]
                 values = torch.stack([self.up.value[h].double() @ c for c in latents])
                 for t in range(new):
                     at = prefix + t

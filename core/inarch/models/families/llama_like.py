@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from inarch.errors import ModelError
@@ -67,7 +67,7 @@ def describe(
     norm = RMSNorm(config.number("rms_norm_eps", 1e-6))
     mlp = GatedMLP(
         config.integer("intermediate_size", defaults.intermediate_size),
-        _activation(config),
+        activation(config),
         mlp_bias,
     )
 
@@ -120,7 +120,9 @@ def qwen_windows(config: Config) -> list[int | None]:
     return [known[layer_type] for layer_type in types]
 
 
-def names(description: Description) -> dict[str, tuple[str, ...]]:
+def names(
+    description: Description, layer_names: Mapping[str, tuple[str, ...]] = LAYER_NAMES
+) -> dict[str, tuple[str, ...]]:
     """Canonical parameter -> tensors of the checkpoint, concatenated along dim 0.
 
     The head is named even where it is tied: some checkpoints keep a copy of it.
@@ -128,15 +130,15 @@ def names(description: Description) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {"head.weight": ("lm_head.weight",)}
     for parameter in description.parameters():
         module, _, kind = parameter.rpartition(".")
-        found[parameter] = tuple(f"{source}.{kind}" for source in _sources(module))
+        found[parameter] = tuple(f"{source}.{kind}" for source in _sources(module, layer_names))
     return found
 
 
-def _sources(module: str) -> tuple[str, ...]:
+def _sources(module: str, layer_names: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     if not module.startswith("layers."):
         return MODEL_NAMES[module]
     _, index, inner = module.split(".", 2)
-    return tuple(f"model.layers.{index}.{source}" for source in LAYER_NAMES[inner])
+    return tuple(f"model.layers.{index}.{source}" for source in layer_names.get(inner, ()))
 
 
 def _heads(config: Config, defaults: Defaults) -> tuple[int, int]:
@@ -158,7 +160,7 @@ def _head_dim(config: Config, defaults: Defaults, q_heads: int) -> int:
     return size
 
 
-def _activation(config: Config) -> str:
+def activation(config: Config) -> str:
     name = config.get("hidden_act", "silu")
     if str(name) not in ACTIVATIONS:
         raise config.error("hidden_act", f"one of {', '.join(ACTIVATIONS)}")

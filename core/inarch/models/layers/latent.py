@@ -45,9 +45,7 @@ class LatentMixer:
         q_rope, k_rope = self.rotate(q_rope, k_rope.unsqueeze(1), inputs.positions)
         latent, k_rope = self.kv_norm.alone(latent), k_rope.squeeze(1)
         plan = inputs.plans[self.plan]
-        out, kv = self.attention.run(
-            self.layer, q_nope, q_rope, latent, k_rope, kv, plan, self.up
-        )
+        out, kv = self.attention.run(self.layer, q_nope, q_rope, latent, k_rope, kv, plan, self.up)
         return self.out(out.flatten(1)), kv
 
 
