@@ -166,7 +166,7 @@ class ReferenceAttention:
         if group.unwritten is not None:
             keys.index_fill_(0, group.unwritten, 0)
             values.index_fill_(0, group.unwritten, 0)
-        dense = [x.unflatten(0, (group.size, -1))[:, : group.span] for x in (keys, values)]
+        dense = [torch.unflatten(x, 0, (group.size, -1))[:, : group.span] for x in (keys, values)]
         return dense[0], dense[1]
 
     def attend(

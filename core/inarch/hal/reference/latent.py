@@ -75,7 +75,7 @@ class ReferenceLatentAttention:
         """As `_absorbed`, a few heads at a time: all keys and values could be many times the rows."""
         spec = self._spec
         q = torch.cat((q_nope, q_rope), -1)
-        latents, k_rope = rows.split([spec.kv_rank, spec.rope_dim], -1)
+        latents, k_rope = torch.split(rows, [spec.kv_rank, spec.rope_dim], -1)
         key_dim = spec.nope_dim + spec.rope_dim
         step = max(1, BLOCK // (rows.shape[0] * rows.shape[1] * (key_dim + spec.value_dim)))
         outs = []
@@ -86,11 +86,11 @@ class ReferenceLatentAttention:
             k = torch.cat((k_nope, shared), -1)
             # torch's fused attention wants values as wide as keys.
             v = F.pad(v, (0, max(0, key_dim - spec.value_dim)))
-            dense = (x.unflatten(0, rows.shape[:2]) for x in (k, v))
+            dense = (torch.unflatten(x, 0, rows.shape[:2]) for x in (k, v))
             outs.append(self._attend(group, q[:, heads], *dense)[..., : spec.value_dim])
         return torch.cat(outs, 1)
 
     def _attend(self, group: Group, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """out [n * Q, h, ...] of q [n * Q, h, ...]."""
-        queries = q.unflatten(0, (group.size, group.queries))
+        queries = torch.unflatten(q, 0, (group.size, group.queries))
         return self._rows.attend(group, queries, k, v, None, lse=False)[0].flatten(0, 1)

@@ -39,9 +39,9 @@ class LatentMixer:
     def __call__(self, x: Tensor, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         spec, down = self.spec, self.down(x)
         row = [spec.kv_rank, spec.rope_dim]
-        q, latent, k_rope = down.split([down.shape[1] - sum(row), *row], -1)
+        q, latent, k_rope = torch.split(down, [down.shape[1] - sum(row), *row], -1)
         heads = self.queries(q).view(len(x), spec.q_heads, spec.nope_dim + spec.rope_dim)
-        q_nope, q_rope = heads.split([spec.nope_dim, spec.rope_dim], -1)
+        q_nope, q_rope = torch.split(heads, [spec.nope_dim, spec.rope_dim], -1)
         q_rope, k_rope = self.rotate(q_rope, k_rope.unsqueeze(1), inputs.positions)
         latent, k_rope = self.kv_norm.alone(latent), k_rope.squeeze(1)
         plan = inputs.plans[self.plan]
@@ -109,5 +109,5 @@ def _rotate(spec: LatentAttention, builder: Builder) -> Rotate:
 def _up(spec: LatentAttention, weight: Tensor) -> UpProjection:
     """Views of what a checkpoint keeps as one tensor: each head's rows for keys, then for values."""
     heads = weight.view(spec.q_heads, spec.nope_dim + spec.value_dim, spec.kv_rank)
-    key, value = heads.split([spec.nope_dim, spec.value_dim], 1)
+    key, value = torch.split(heads, [spec.nope_dim, spec.value_dim], 1)
     return UpProjection(key, value)
