@@ -34,11 +34,7 @@ class Decoder:
     norm: AddNorm
     head: Projection
     attentions: tuple[AttentionPlanner, ...]  # one for each distinct attention spec
-
-    @property
-    def capturable(self) -> bool:
-        """Whether `forward` may be recorded and replayed: see Attention."""
-        return all(attention.capturable for attention in self.attentions)
+    capturable: bool  # whether `forward` may be recorded and replayed: see Attention and Experts
 
     def plan(self, batch: AttentionBatch) -> HostPlan:
         """The attention plans of one step as one, which is bound to a tuple: `StepInputs.plans`."""
@@ -107,4 +103,5 @@ def build_decoder(description: Description, builder: Builder) -> Decoder:
         norm=norm,
         head=builder.pack(embedding) if tied else builder.linear("head"),
         attentions=builder.attentions,
+        capturable=builder.capturable,
     )

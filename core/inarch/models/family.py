@@ -39,8 +39,11 @@ def built_in_families() -> tuple[Family, ...]:
         llama,
         minicpm3,
         mistral,
+        mixtral,
         qwen2,
+        qwen2_moe,
         qwen3,
+        qwen3_moe,
         youtu,
     )
 
@@ -50,8 +53,11 @@ def built_in_families() -> tuple[Family, ...]:
         llama.FAMILY,
         minicpm3.FAMILY,
         mistral.FAMILY,
+        mixtral.FAMILY,
         qwen2.FAMILY,
+        qwen2_moe.FAMILY,
         qwen3.FAMILY,
+        qwen3_moe.FAMILY,
         youtu.FAMILY,
     )
 

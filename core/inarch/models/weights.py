@@ -44,7 +44,7 @@ class Weights:
     def take(self, name: str) -> Tensor:
         """A new tensor that the caller owns; no reference to it is kept here."""
         parameter = self.parameters[name]
-        dtype = torch.float32 if parameter.offset else self.dtype
+        dtype = torch.float32 if parameter.offset or parameter.float32 else self.dtype
         tensor = torch.empty(parameter.shape, dtype=dtype, device=self.device)
         self.fill(name, parameter, tensor)
         self.loaded(tensor.nbytes)
@@ -55,11 +55,11 @@ def from_checkpoint(checkpoint: Checkpoint, names: Names) -> Fill:
     """Fill from a checkpoint that `check_tensors` has found complete."""
 
     def fill(name: str, parameter: Parameter, target: Tensor) -> None:
-        start = 0
+        flat, start = target.view(-1), 0
         for source in names[name]:
             part = checkpoint.get(source)
-            target[start : start + len(part)].copy_(part)
-            start += len(part)
+            flat[start : start + part.numel()].view(part.shape).copy_(part)
+            start += part.numel()
         if parameter.offset:
             target += parameter.offset
 
@@ -109,13 +109,15 @@ def check_tensors(checkpoint: Checkpoint, names: Names, parameters: Parameters) 
 def _expected(name: str, parameter: Parameter, names: Names) -> dict[str, tuple[int, ...]]:
     """The tensors that make up a parameter, with their shapes."""
     sources = names.get(name, ())
-    rows = parameter.rows if len(sources) == len(parameter.rows) else (sum(parameter.rows),)
-    if len(sources) != len(rows):
+    shapes = [parameter.shape_of(rows) for rows in parameter.rows]
+    if len(sources) != len(shapes):
+        shapes = [parameter.shape]
+    if len(sources) != len(shapes):
         raise ModelError(
             f"the model family names {len(sources)} tensors for {name}, which has "
             f"{len(parameter.rows)} parts: a fault of the family"
         )
-    return {source: parameter.shape_of(r) for source, r in zip(sources, rows, strict=True)}
+    return dict(zip(sources, shapes, strict=True))
 
 
 def _check_tensor(checkpoint: Checkpoint, name: str, expected: tuple[int, ...]) -> None:

@@ -52,6 +52,8 @@ POISONING = [
 class FunctionalAttention:
     """Returns a new state from every run; the state it was given may not be used again."""
 
+    capturable = False
+
     def __init__(self, spec: AttentionSpec, store: KVStore, device: Device) -> None:
         self._inner = ReferenceAttention(spec, store, device)
 

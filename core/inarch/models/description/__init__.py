@@ -10,6 +10,12 @@ from inarch.models.description.attention import GroupedQueryAttention
 from inarch.models.description.feed_forward import GatedMLP
 from inarch.models.description.latent import LatentAttention
 from inarch.models.description.model import Description, FeedForward, Layer, Mixer
+from inarch.models.description.moe import (
+    ClampedSwiglu,
+    MixtureOfExperts,
+    Router,
+    SparseMixer,
+)
 from inarch.models.description.norm import LayerNorm, Norm, RMSNorm
 from inarch.models.description.rotary import (
     LinearScaling,
@@ -20,6 +26,7 @@ from inarch.models.description.rotary import (
 )
 
 __all__ = [
+    "ClampedSwiglu",
     "Description",
     "FeedForward",
     "GatedMLP",
@@ -30,9 +37,12 @@ __all__ = [
     "LinearScaling",
     "Llama3Scaling",
     "Mixer",
+    "MixtureOfExperts",
     "Norm",
     "RMSNorm",
     "Rotary",
     "RotaryScaling",
+    "Router",
+    "SparseMixer",
     "YarnScaling",
 ]

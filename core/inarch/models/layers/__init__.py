@@ -15,10 +15,12 @@ from inarch.models.description import (
     GroupedQueryAttention,
     LatentAttention,
     Mixer,
+    MixtureOfExperts,
 )
 from inarch.models.layers.attention import attention_kv, build_attention
 from inarch.models.layers.latent import build_latent, latent_kv
 from inarch.models.layers.mlp import build_mlp
+from inarch.models.layers.moe import build_moe
 
 RunMixer = Callable[[Tensor, StepInputs, KVState], tuple[Tensor, KVState]]  # x [T, hidden]
 RunFeedForward = Callable[[Tensor], Tensor]  # x [T, hidden] -> [T, hidden]
@@ -46,3 +48,5 @@ def build_feed_forward(spec: FeedForward, builder: Builder, name: str) -> RunFee
     match spec:
         case GatedMLP():
             return build_mlp(spec, builder, name)
+        case MixtureOfExperts():
+            return build_moe(spec, builder, name)

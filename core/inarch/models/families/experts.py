@@ -1,0 +1,84 @@
+"""What families with mixtures of experts share: which layers have them, and their tensors' names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from inarch.models.description import Description, MixtureOfExperts
+from inarch.models.families.config import Config
+
+
+@dataclass(frozen=True)
+class ExpertNames:
+    """How a checkpoint with one tensor for each matrix of each expert calls them, within a layer."""
+
+    router: str = "mlp.gate"
+    correction: str = "mlp.gate.e_score_correction_bias"
+    experts: str = "mlp.experts"
+    gate: str = "gate_proj"
+    up: str = "up_proj"
+    down: str = "down_proj"
+    shared: str = "mlp.shared_experts"
+    shared_gate: str = "mlp.shared_expert_gate"
+
+
+def with_experts(
+    description: Description, experts: MixtureOfExperts, chosen: Callable[[int], bool]
+) -> Description:
+    """The same, with a mixture of experts in place of the feed-forwards of the chosen layers."""
+    layers = (
+        replace(layer, feed_forward=experts) if chosen(index) else layer
+        for index, layer in enumerate(description.layers)
+    )
+    return replace(description, layers=tuple(layers))
+
+
+def expert_names(description: Description, called: ExpertNames) -> dict[str, tuple[str, ...]]:
+    """The tensors of every mixture of experts: what goes beside those of the other parts."""
+    found: dict[str, tuple[str, ...]] = {}
+    for index, layer in enumerate(description.layers):
+        if isinstance(layer.feed_forward, MixtureOfExperts):
+            own = _of_layer(layer.feed_forward.experts, called)
+            for parameter, sources in own.items():
+                sources = tuple(f"model.layers.{index}.{source}" for source in sources)
+                found[f"layers.{index}.feed_forward.{parameter}"] = sources
+    return found
+
+
+def _of_layer(experts: int, called: ExpertNames) -> dict[str, tuple[str, ...]]:
+    each = [f"{called.experts}.{expert}" for expert in range(experts)]
+    both = (called.gate, called.up)
+    return {
+        "router.weight": (f"{called.router}.weight",),
+        "router.correction": (called.correction,),
+        "gate_up.weight": tuple(f"{one}.{part}.weight" for one in each for part in both),
+        "down.weight": tuple(f"{one}.{called.down}.weight" for one in each),
+        "shared.gate_up.weight": tuple(f"{called.shared}.{part}.weight" for part in both),
+        "shared.down.weight": (f"{called.shared}.{called.down}.weight",),
+        "shared_gate.weight": (f"{called.shared_gate}.weight",),
+    }
+
+
+def sparse_layers(config: Config) -> Callable[[int], bool]:
+    """Qwen's way to say which layers have experts: every n-th, without those of a list."""
+    step = config.integer("decoder_sparse_step", 1)
+    dense = config.get("mlp_only_layers") or []
+    if not isinstance(dense, list) or not all(isinstance(index, int) for index in dense):
+        raise config.error("mlp_only_layers", "a list of layer numbers")
+    return lambda index: index not in dense and (index + 1) % step == 0
+
+
+def expert_count(config: Config, default: int) -> int:
+    """Experts of a layer, under any of the names that transformers takes for it."""
+    keys = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    given = next((key for key in keys if config.get(key) is not None), keys[0])
+    return config.integer(given, default)
+
+
+def chosen_experts(config: Config, count: int, default: int) -> int:
+    """How many experts of `count` a token has."""
+    top_k = config.integer("num_experts_per_tok", default)
+    if top_k > count:
+        raise config.error("num_experts_per_tok", f"at most the number of experts, {count}")
+    return top_k
