@@ -36,6 +36,7 @@ def built_in_families() -> tuple[Family, ...]:
     from inarch.models.families import (
         deepseek,
         deepseek_v2,
+        glm4_moe_lite,
         llama,
         minicpm3,
         mistral,
@@ -50,6 +51,7 @@ def built_in_families() -> tuple[Family, ...]:
     return (
         deepseek.FAMILY,
         deepseek_v2.FAMILY,
+        glm4_moe_lite.FAMILY,
         llama.FAMILY,
         minicpm3.FAMILY,
         mistral.FAMILY,

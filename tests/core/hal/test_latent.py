@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from inarch.hal.attention import AttentionBatch
-from inarch.hal.kv import KVSpec, KVState
+from inarch.hal.kv import KVSpec
 from inarch.hal.latent import LatentSpec, UpProjection
-from inarch.hal.reference import latent
 from inarch.hal.reference.device import ReferenceDevice
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch.hal.reference.latent import ReferenceLatentAttention
@@ -96,7 +94,8 @@ class Case:
             out = torch.zeros(new, self.spec.q_heads, self.spec.value_dim, dtype=torch.float64)
             for h in range(self.spec.q_heads):
                 keys = [
-                    torch.cat((self.up.key[h].double() @ c, r)) for c, r in zip(latents, k_rope)
+                    torch.cat((self.up.key[h].double() @ c, r))
+                    for c, r in zip(latents, k_rope, strict=True)
                 ]
                 values = torch.stack([self.up.value[h].double() @ c for c in latents])
                 for t in range(new):

@@ -1,4 +1,4 @@
-"""DeepSeek V3, V3.1, R1 and Kimi K2; V2 has a file of its own. Latent attention, many small experts."""
+"""DeepSeek V3, V3.1, R1 and Kimi K2: latent attention, many small experts chosen by a sigmoid."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inarch.models.description import Description
-from inarch.models.families import latent_like
+from inarch.models.families import deepseek_experts, latent_like
 from inarch.models.families.config import Config
 from inarch.models.family import Family
 
@@ -19,12 +19,21 @@ DEFAULTS = latent_like.Defaults(
     max_position_embeddings=4096,
     q_lora_rank=1536,
 )
+EXPERTS = deepseek_experts.Defaults(
+    experts=256, top_k=8, intermediate=2048, shared=1, scale=2.5, groups=8, top_groups=4
+)
+ROUTING = {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}  # what the published configs say
 
 
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
-    interleaved = config.flag("rope_interleave", True)
-    return latent_like.describe(config, DEFAULTS, interleaved=interleaved)
+    for key, served in ROUTING.items():
+        if config.get(key, served) != served:
+            raise config.error(key, f"{served!r}, as in DeepSeek V3")
+    dense = latent_like.describe(config, DEFAULTS, interleaved=config.flag("rope_interleave", True))
+    router = deepseek_experts.sigmoid_router(config, EXPERTS)
+    sparse = deepseek_experts.after_first(config, 3)
+    return deepseek_experts.describe(dense, config, EXPERTS, router, sparse)
 
 
-FAMILY = Family("deepseek_v3", ("DeepseekV3ForCausalLM",), describe, latent_like.names)
+FAMILY = Family("deepseek_v3", ("DeepseekV3ForCausalLM",), describe, deepseek_experts.names)

@@ -47,14 +47,16 @@ class Defaults:
     tied: bool = False
 
 
-def describe(config: Config, defaults: Defaults, *, interleaved: bool) -> Description:
+def describe(
+    config: Config, defaults: Defaults, *, interleaved: bool, mlp_bias: bool = False
+) -> Description:
     """A stack of latent attention and gated MLPs. interleaved: how features are rotated."""
     norm = RMSNorm(config.number("rms_norm_eps", defaults.eps))
     mixer = attention(config, defaults, interleaved=interleaved)
     mlp = GatedMLP(
         config.integer("intermediate_size", defaults.intermediate_size),
         llama_like.activation(config),
-        config.flag("mlp_bias", False),
+        mlp_bias,
     )
     count = config.integer("num_hidden_layers", defaults.layers)
     assert mixer.rotary is not None

@@ -33,7 +33,10 @@ def describe(values: Mapping[str, Any]) -> Description:
     hidden = config.integer("hidden_size", DEFAULTS.hidden_size)
     heads = config.integer("num_attention_heads", DEFAULTS.heads)
     plain = latent_like.describe(
-        config, replace(DEFAULTS, v_head_dim=hidden // heads), interleaved=False
+        config,
+        replace(DEFAULTS, v_head_dim=hidden // heads),
+        interleaved=False,
+        mlp_bias=config.flag("mlp_bias", False),
     )
     count = len(plain.layers)
     scale = _number(config, "scale_depth", 1.4, math.sqrt(count)) / math.sqrt(count)

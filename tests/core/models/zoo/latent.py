@@ -23,19 +23,52 @@ YARN = {
     "beta_fast": 32,
     "beta_slow": 1,
 }
-V3 = {**DIMS, "first_k_dense_replace": 3}
-V2 = {**DIMS, "first_k_dense_replace": 3}
+DENSE = {**DIMS, "first_k_dense_replace": 3}
+EXPERTS = {
+    **DIMS,
+    "n_routed_experts": 12,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 24,
+    "first_k_dense_replace": 1,
+}
+GROUPS = {"n_group": 4, "topk_group": 2}
 
 MODELS = {
-    "deepseek-v3-dense": Example("DeepseekV3ForCausalLM", {**V3, "rope_parameters": YARN}),
+    "deepseek-v3": Example(
+        "DeepseekV3ForCausalLM",
+        {**EXPERTS, **GROUPS, "routed_scaling_factor": 2.5, "rope_parameters": YARN},
+    ),
+    "deepseek-v3-one-group": Example(  # as Kimi K2
+        "DeepseekV3ForCausalLM",
+        {**EXPERTS, "n_group": 1, "topk_group": 1, "norm_topk_prob": False, "n_shared_experts": 2},
+    ),
     "deepseek-v3-biases": Example(
         "DeepseekV3ForCausalLM",
-        {**V3, **ABSORBED, "attention_bias": True, "rope_interleave": False, "rms_norm_eps": 1e-3},
+        {
+            **DENSE,
+            **ABSORBED,
+            "attention_bias": True,
+            "rope_interleave": False,
+            "rms_norm_eps": 1e-3,
+        },
     ),
-    "deepseek-v2-dense": Example("DeepseekV2ForCausalLM", {**V2, "rope_parameters": YARN}),
-    "deepseek-v2-lite-dense": Example(
-        "DeepseekV2ForCausalLM", {**V2, "q_lora_rank": None, "mlp_bias": True, "v_head_dim": 32}
+    "deepseek-v2": Example(
+        "DeepseekV2ForCausalLM",
+        {
+            **EXPERTS,
+            **GROUPS,
+            "topk_method": "group_limited_greedy",
+            "routed_scaling_factor": 4.0,
+            "rope_parameters": YARN,
+        },
+    ),
+    "deepseek-v2-lite": Example(
+        "DeepseekV2ForCausalLM", {**EXPERTS, **GROUPS, "q_lora_rank": None, "v_head_dim": 32}
+    ),
+    "glm4-moe-lite": Example(
+        "Glm4MoeLiteForCausalLM",
+        {**EXPERTS, "n_group": 2, "mlp_layer_types": ["sparse", "dense", "sparse"]},
     ),
     "youtu": Example("YoutuForCausalLM", DIMS),
-    "minicpm3": Example("MiniCPM3ForCausalLM", {**DIMS, "rms_norm_eps": 1e-3}),
+    "minicpm3": Example("MiniCPM3ForCausalLM", {**DIMS, "rms_norm_eps": 1e-3, "mlp_bias": True}),
 }
