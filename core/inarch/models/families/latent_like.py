@@ -71,6 +71,11 @@ def describe(
 
 
 def attention(config: Config, defaults: Defaults, *, interleaved: bool) -> LatentAttention:
+    if config.get("index_topk") is not None:
+        raise ModelError(
+            "config.json asks for sparse attention (index_topk), which is not supported: DeepSeek "
+            "V3.1 and older attend to all tokens"
+        )
     nope = config.integer("qk_nope_head_dim", defaults.qk_nope_head_dim)
     rope = config.integer("qk_rope_head_dim", defaults.qk_rope_head_dim)
     if rope % 2:
