@@ -14,6 +14,7 @@ from torch import Tensor
 from inarch.hal.attention import AttentionBatch
 from inarch.hal.kv import KVSpec
 from inarch.hal.latent import LatentSpec, UpProjection
+from inarch.hal.reference import latent
 from inarch.hal.reference.device import ReferenceDevice
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch.hal.reference.latent import ReferenceLatentAttention
@@ -142,3 +143,73 @@ def test_absorbed_equals_expanded_and_the_definition(
     torch.testing.assert_close(found[0], found[1], **tolerance)
     expected = [out.to(dtype) for out in case.oracle()]
     torch.testing.assert_close(found[0], expected, **tolerance)
+
+
+def test_few_heads_are_expanded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    forced(monkeypatch, expanded=True)
+    lengths = [(13, 4), (0, 9), (20, 1)]
+    at_once = Case(SPEC, lengths).run()
+    largest = 0
+
+    def expand(self: UpProjection, latents: Tensor, heads: slice) -> tuple[Tensor, Tensor]:
+        nonlocal largest
+        found = original(self, latents, heads)
+        largest = max(largest, sum(part.numel() for part in found))
+        return found
+
+    original = UpProjection.expand
+    monkeypatch.setattr(UpProjection, "expand", expand)
+    monkeypatch.setattr(latent, "BLOCK", 2 * 20 * 15)  # two of the four heads of twenty keys
+    torch.testing.assert_close(Case(SPEC, lengths).run(), at_once, rtol=0, atol=1e-12)
+    assert 0 < largest <= latent.BLOCK
+
+
+@pytest.mark.parametrize("expanded", [False, True], ids=["absorbed", "expanded"])
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float8_e4m3fn], ids=str)
+def test_over_narrow_pages_even_new_tokens_are_read_rounded(
+    monkeypatch: pytest.MonkeyPatch, stored: torch.dtype, expanded: bool
+) -> None:
+    forced(monkeypatch, expanded=expanded)
+    case = Case(SPEC, [(11, 3), (0, 8), (9, 1)], stored=stored)
+    found = case.run()
+    case.latent = [part.to(stored).double() for part in case.latent]
+    case.k_rope = [part.to(stored).double() for part in case.k_rope]
+    torch.testing.assert_close(found, case.oracle(), rtol=0, atol=1e-12)
+
+
+def counted(spec: LatentSpec, queries: int, keys: int) -> tuple[int, int]:
+    """Multiplications of one head, absorbed and expanded: products of matrices, written out."""
+    up = spec.nope_dim + spec.value_dim
+    absorbed = queries * spec.nope_dim * spec.kv_rank  # W_uk^T q
+    absorbed += queries * keys * (spec.kv_rank + spec.rope_dim)  # scores
+    absorbed += queries * keys * spec.kv_rank  # sums of latents
+    absorbed += queries * spec.kv_rank * spec.value_dim  # W_uv
+    expanded = keys * spec.kv_rank * up  # keys and values
+    expanded += queries * keys * (spec.nope_dim + spec.rope_dim)
+    expanded += queries * keys * spec.value_dim
+    return absorbed, expanded
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    queries=st.integers(1, 5000),
+    prefix=st.integers(0, 200_000),
+    dims=st.tuples(*[st.integers(1, 600)] * 4),
+)
+def test_it_is_expanded_where_that_takes_fewer_multiplications(
+    queries: int, prefix: int, dims: tuple[int, int, int, int]
+) -> None:
+    spec = LatentSpec(16, *dims, 0.1, torch.bfloat16)
+    absorbed, expanded = counted(spec, queries, queries + prefix)
+    assert spec.better_expanded(queries, queries + prefix) == (expanded < absorbed)
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "expanded"),
+    [(1, 1000, False), (16, 100_000, False), (170, 170 + 10**6, False), (256, 50_000, True)],
+)
+def test_deepseek_is_expanded_from_about_170_new_tokens_on(
+    queries: int, keys: int, expanded: bool
+) -> None:
+    assert DEEPSEEK_V3.better_expanded(queries, keys) is expanded
+    assert DEEPSEEK_V3.better_expanded(keys, keys)

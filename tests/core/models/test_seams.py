@@ -86,7 +86,7 @@ FUNCTIONAL = [Kernel("attention", "functional", FunctionalAttention)]
 
 
 @pytest.mark.parametrize("kernels", [POISONING, FUNCTIONAL], ids=["poisoning", "functional"])
-@pytest.mark.parametrize("name", ["llama", "qwen2-windows", "qwen3"])
+@pytest.mark.parametrize("name", ["llama", "qwen2-windows", "qwen3", "deepseek-v3"])
 def test_dead_inputs_and_old_states_are_not_used_again(
     saved: Callable[[str], Saved], name: str, kernels: Sequence[Kernel]
 ) -> None:
