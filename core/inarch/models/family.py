@@ -11,9 +11,7 @@ from typing import Any
 
 from inarch.errors import ModelError, PluginError
 from inarch.models.description import Description
-
-# Canonical parameter -> the checkpoint's tensors that make it up, concatenated along dim 0.
-Names = Mapping[str, tuple[str, ...]]
+from inarch.models.sources import Names
 
 
 @dataclass(frozen=True)
@@ -34,32 +32,64 @@ class Family:
 def built_in_families() -> tuple[Family, ...]:
     """The families that come with the core."""
     from inarch.models.families import (
+        apertus,
+        cohere,
         deepseek,
         deepseek_v2,
+        exaone4,
+        gemma,
+        gemma2,
+        glm,
         glm4_moe_lite,
+        gpt2,
+        gpt_neox,
+        granite,
         llama,
         minicpm3,
+        ministral,
         mistral,
         mixtral,
+        olmo2,
+        phi3,
         qwen2,
         qwen2_moe,
         qwen3,
         qwen3_moe,
+        smollm3,
+        starcoder2,
         youtu,
     )
 
     return (
+        apertus.FAMILY,
+        cohere.FAMILY,
+        cohere.FAMILY_2,
         deepseek.FAMILY,
         deepseek_v2.FAMILY,
+        exaone4.FAMILY,
+        gemma.FAMILY,
+        gemma2.FAMILY,
+        glm.FAMILY,
+        glm.FAMILY_0414,
         glm4_moe_lite.FAMILY,
+        gpt2.FAMILY,
+        gpt_neox.FAMILY,
+        granite.FAMILY,
         llama.FAMILY,
         minicpm3.FAMILY,
+        ministral.FAMILY,
+        ministral.FAMILY_3,
         mistral.FAMILY,
         mixtral.FAMILY,
+        olmo2.FAMILY,
+        olmo2.FAMILY_3,
+        phi3.FAMILY,
         qwen2.FAMILY,
         qwen2_moe.FAMILY,
         qwen3.FAMILY,
         qwen3_moe.FAMILY,
+        smollm3.FAMILY,
+        starcoder2.FAMILY,
         youtu.FAMILY,
     )
 

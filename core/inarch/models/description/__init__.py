@@ -6,10 +6,16 @@ which names its tensors, and one class in `inarch.models.layers` that runs it; t
 it is. No torch here: a description can be compared, hashed and printed before anything is loaded.
 """
 
-from inarch.models.description.attention import GroupedQueryAttention
-from inarch.models.description.feed_forward import GatedMLP
+from inarch.models.description.attention import GroupedQueryAttention, QueryScaling
+from inarch.models.description.feed_forward import MLP, GatedMLP
 from inarch.models.description.latent import LatentAttention
-from inarch.models.description.model import Description, FeedForward, Layer, Mixer
+from inarch.models.description.model import (
+    Description,
+    FeedForward,
+    Layer,
+    LearnedPositions,
+    Mixer,
+)
 from inarch.models.description.moe import (
     ClampedSwiglu,
     MixtureOfExperts,
@@ -26,6 +32,7 @@ from inarch.models.description.rotary import (
 )
 
 __all__ = [
+    "MLP",
     "ClampedSwiglu",
     "Description",
     "FeedForward",
@@ -34,11 +41,13 @@ __all__ = [
     "LatentAttention",
     "Layer",
     "LayerNorm",
+    "LearnedPositions",
     "LinearScaling",
     "Llama3Scaling",
     "Mixer",
     "MixtureOfExperts",
     "Norm",
+    "QueryScaling",
     "RMSNorm",
     "Rotary",
     "RotaryScaling",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inarch.models.description.feed_forward import GatedMLP
+from inarch.models.description.feed_forward import Gate, GatedMLP
 from inarch.models.parameters import Parameter, Parameters, linear, nested, stacked_linear
 
 
@@ -30,11 +30,12 @@ class Router:
     float32: bool = False
 
     def parameters(self, hidden: int, experts: int) -> Parameters:
-        found = {"weight": Parameter((experts,), hidden, float32=self.float32)}
+        dtype = "float32" if self.float32 else None
+        found = {"weight": Parameter((experts,), hidden, dtype=dtype)}
         if self.bias:
-            found["bias"] = Parameter((experts,), float32=self.float32)
+            found["bias"] = Parameter((experts,), dtype=dtype)
         if self.correction:
-            found["correction"] = Parameter((experts,), float32=True)
+            found["correction"] = Parameter((experts,), dtype="float32")
         return found
 
 
@@ -68,7 +69,7 @@ class MixtureOfExperts:
     experts: int
     intermediate: int  # of one expert
     router: Router | SparseMixer
-    activation: str | ClampedSwiglu = "silu"
+    activation: Gate | ClampedSwiglu = "silu"
     bias: bool = False
     scale_input: bool = False
     shared: GatedMLP | None = None

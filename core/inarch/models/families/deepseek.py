@@ -6,31 +6,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from inarch.models.description import Description
-from inarch.models.families import deepseek_experts, latent_like
+from inarch.models.families import deepseek_experts, latent_like, llama_like
 from inarch.models.families.config import Config
 from inarch.models.family import Family
 
-DEFAULTS = latent_like.Defaults(
+DEFAULTS = llama_like.Defaults(
     vocab_size=129280,
     hidden_size=7168,
     intermediate_size=18432,
     layers=61,
     heads=128,
     max_position_embeddings=4096,
-    q_lora_rank=1536,
 )
+RANKS = latent_like.Ranks(q_lora_rank=1536)
 EXPERTS = deepseek_experts.Defaults(
     experts=256, top_k=8, intermediate=2048, shared=1, scale=2.5, groups=8, top_groups=4
 )
-ROUTING = {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}  # what the published configs say
 
 
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
-    for key, served in ROUTING.items():
-        if config.get(key, served) != served:
-            raise config.error(key, f"{served!r}, as in DeepSeek V3")
-    dense = latent_like.describe(config, DEFAULTS, interleaved=config.flag("rope_interleave", True))
+    config.only("scoring_func", "sigmoid")
+    config.only("topk_method", "noaux_tc")
+    dense = latent_like.describe(
+        config, DEFAULTS, RANKS, interleaved=config.flag("rope_interleave", True)
+    )
     router = deepseek_experts.sigmoid_router(config, EXPERTS)
     sparse = deepseek_experts.after_first(config, 3)
     return deepseek_experts.describe(dense, config, EXPERTS, router, sparse)

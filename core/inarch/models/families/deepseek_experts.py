@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from inarch.models.description import Description, GatedMLP, MixtureOfExperts, Router
-from inarch.models.families import latent_like, llama_like
+from inarch.models.families import latent_like
+from inarch.models.families.activations import gate
 from inarch.models.families.config import Config
 from inarch.models.families.experts import (
     ExpertNames,
@@ -15,6 +16,7 @@ from inarch.models.families.experts import (
     expert_names,
     with_experts,
 )
+from inarch.models.sources import Names
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def describe(
 ) -> Description:
     """`dense` with experts in the layers that are sparse."""
     size = config.integer("moe_intermediate_size", defaults.intermediate)
-    act = llama_like.activation(config)
+    act = gate(config)
     experts = MixtureOfExperts(
         experts=expert_count(config, defaults.experts),
         intermediate=size,
@@ -88,10 +90,9 @@ def after_first(config: Config, default: int) -> Callable[[int], bool]:
     first = config.get("first_k_dense_replace", default)
     if isinstance(first, bool) or not isinstance(first, int) or first < 0:
         raise config.error("first_k_dense_replace", "a whole number of at least 0")
-    if config.get("moe_layer_freq", 1) != 1:
-        raise config.error("moe_layer_freq", "1: experts in every layer behind the first ones")
+    config.only("moe_layer_freq", 1)
     return lambda index: index >= first
 
 
-def names(description: Description) -> dict[str, tuple[str, ...]]:
-    return latent_like.names(description) | expert_names(description, ExpertNames())
+def names(description: Description) -> Names:
+    return {**latent_like.names(description), **expert_names(description, ExpertNames())}

@@ -6,43 +6,37 @@ from collections.abc import Mapping
 from typing import Any
 
 from inarch.models.description import Description, Router
-from inarch.models.families import deepseek_experts, latent_like
+from inarch.models.families import deepseek_experts, latent_like, llama_like
 from inarch.models.families.config import Config
 from inarch.models.family import Family
 
-DEFAULTS = latent_like.Defaults(
+DEFAULTS = llama_like.Defaults(
     vocab_size=102400,
     hidden_size=4096,
     intermediate_size=11008,
     layers=32,
     heads=32,
     max_position_embeddings=2048,
-    q_lora_rank=1536,
 )
+RANKS = latent_like.Ranks(q_lora_rank=1536)
 EXPERTS = deepseek_experts.Defaults(experts=64, top_k=8, intermediate=1407, shared=2, scale=1.0)
 
 
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
-    if config.flag("mlp_bias", False):
-        raise config.error("mlp_bias", "false, since experts have none")
-    dense = latent_like.describe(config, DEFAULTS, interleaved=True)
+    config.only("mlp_bias", False)
+    dense = latent_like.describe(config, DEFAULTS, RANKS, interleaved=True)
     sparse = deepseek_experts.after_first(config, 0)
     return deepseek_experts.describe(dense, config, EXPERTS, _router(config), sparse)
 
 
 def _router(config: Config) -> Router:
-    if config.get("scoring_func", "softmax") != "softmax":
-        raise config.error("scoring_func", "'softmax', as in DeepSeek V2")
-    if config.flag("norm_topk_prob", False):
-        raise config.error("norm_topk_prob", "false: programs differ in what true means")
+    config.only("scoring_func", "softmax")
+    config.only("topk_method", "greedy", "group_limited_greedy")
+    config.only("norm_topk_prob", False)  # programs differ in what true means
     plain = deepseek_experts.softmax_router(config, EXPERTS)
-    match config.get("topk_method", "greedy"):
-        case "greedy":
-            return plain
-        case "group_limited_greedy":
-            return deepseek_experts.grouped(plain, config, EXPERTS)
-    raise config.error("topk_method", "'greedy' or 'group_limited_greedy'")
+    grouped = config.get("topk_method", "greedy") == "group_limited_greedy"
+    return deepseek_experts.grouped(plain, config, EXPERTS) if grouped else plain
 
 
 FAMILY = Family("deepseek_v2", ("DeepseekV2ForCausalLM",), describe, deepseek_experts.names)

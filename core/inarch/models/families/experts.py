@@ -7,15 +7,20 @@ from dataclasses import dataclass, replace
 
 from inarch.models.description import Description, MixtureOfExperts
 from inarch.models.families.config import Config
+from inarch.models.sources import FirstOf, Sources
 
 
 @dataclass(frozen=True)
 class ExpertNames:
-    """How a checkpoint with one tensor for each matrix of each expert calls them, within a layer."""
+    """How a checkpoint with one tensor for each matrix of each expert calls them, within a layer.
+
+    stacked: where transformers keeps all experts as one, if it was told to save them so.
+    """
 
     router: str = "mlp.gate"
     correction: str = "mlp.gate.e_score_correction_bias"
     experts: str = "mlp.experts"
+    stacked: str = "mlp.experts"
     gate: str = "gate_proj"
     up: str = "up_proj"
     down: str = "down_proj"
@@ -34,29 +39,33 @@ def with_experts(
     return replace(description, layers=tuple(layers))
 
 
-def expert_names(description: Description, called: ExpertNames) -> dict[str, tuple[str, ...]]:
+def expert_names(description: Description, called: ExpertNames) -> dict[str, Sources | FirstOf]:
     """The tensors of every mixture of experts: what goes beside those of the other parts."""
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, Sources | FirstOf] = {}
     for index, layer in enumerate(description.layers):
         if isinstance(layer.feed_forward, MixtureOfExperts):
-            own = _of_layer(layer.feed_forward.experts, called)
-            for parameter, sources in own.items():
-                sources = tuple(f"model.layers.{index}.{source}" for source in sources)
-                found[f"layers.{index}.feed_forward.{parameter}"] = sources
+            own = _of_layer(layer.feed_forward.experts, f"model.layers.{index}.", called)
+            found |= {f"layers.{index}.feed_forward.{name}": own[name] for name in own}
     return found
 
 
-def _of_layer(experts: int, called: ExpertNames) -> dict[str, tuple[str, ...]]:
-    each = [f"{called.experts}.{expert}" for expert in range(experts)]
+def _of_layer(experts: int, layer: str, called: ExpertNames) -> dict[str, Sources | FirstOf]:
+    each = [f"{layer}{called.experts}.{expert}" for expert in range(experts)]
     both = (called.gate, called.up)
+    stacked = layer + called.stacked
     return {
-        "router.weight": (f"{called.router}.weight",),
-        "router.correction": (called.correction,),
-        "gate_up.weight": tuple(f"{one}.{part}.weight" for one in each for part in both),
-        "down.weight": tuple(f"{one}.{called.down}.weight" for one in each),
-        "shared.gate_up.weight": tuple(f"{called.shared}.{part}.weight" for part in both),
-        "shared.down.weight": (f"{called.shared}.{called.down}.weight",),
-        "shared_gate.weight": (f"{called.shared_gate}.weight",),
+        "router.weight": (f"{layer}{called.router}.weight",),
+        "router.correction": (f"{layer}{called.correction}",),
+        "gate_up.weight": FirstOf(
+            tuple(f"{one}.{part}.weight" for one in each for part in both),
+            (f"{stacked}.gate_up_proj",),
+        ),
+        "down.weight": FirstOf(
+            tuple(f"{one}.{called.down}.weight" for one in each), (f"{stacked}.down_proj",)
+        ),
+        "shared.gate_up.weight": tuple(f"{layer}{called.shared}.{part}.weight" for part in both),
+        "shared.down.weight": (f"{layer}{called.shared}.{called.down}.weight",),
+        "shared_gate.weight": (f"{layer}{called.shared_gate}.weight",),
     }
 
 
@@ -78,7 +87,7 @@ def expert_count(config: Config, default: int) -> int:
 
 def chosen_experts(config: Config, count: int, default: int) -> int:
     """How many experts of `count` a token has."""
-    top_k = config.integer("num_experts_per_tok", default)
+    top_k = config.optional_integer("num_experts_per_tok", default) or default
     if top_k > count:
         raise config.error("num_experts_per_tok", f"at most the number of experts, {count}")
     return top_k

@@ -8,23 +8,22 @@ from dataclasses import replace
 from typing import Any
 
 from inarch.models.description import Description
-from inarch.models.families import latent_like
+from inarch.models.families import latent_like, llama_like
 from inarch.models.families.config import Config
 from inarch.models.family import Family
 
-DEFAULTS = latent_like.Defaults(
+DEFAULTS = llama_like.Defaults(
     vocab_size=73448,
     hidden_size=2560,
     intermediate_size=6400,
     layers=62,
     heads=40,
     max_position_embeddings=32768,
-    q_lora_rank=768,
-    kv_lora_rank=256,
-    qk_nope_head_dim=64,
-    qk_rope_head_dim=32,
     eps=1e-5,
     tied=True,
+)
+RANKS = latent_like.Ranks(
+    q_lora_rank=768, kv_lora_rank=256, qk_nope_head_dim=64, qk_rope_head_dim=32
 )
 
 
@@ -34,24 +33,21 @@ def describe(values: Mapping[str, Any]) -> Description:
     heads = config.integer("num_attention_heads", DEFAULTS.heads)
     plain = latent_like.describe(
         config,
-        replace(DEFAULTS, v_head_dim=hidden // heads),
+        DEFAULTS,
+        replace(RANKS, v_head_dim=hidden // heads),
         interleaved=False,
         mlp_bias=config.flag("mlp_bias", False),
     )
     count = len(plain.layers)
-    scale = _number(config, "scale_depth", 1.4, math.sqrt(count)) / math.sqrt(count)
+    scale = config.optional_number("scale_depth", 1.4)
+    residual = 1.0 if scale is None else scale / math.sqrt(count)
+    base = config.optional_integer("dim_model_base", 256)
     return replace(
         plain,
-        layers=tuple(replace(layer, residual_scale=scale) for layer in plain.layers),
+        layers=tuple(replace(layer, residual_scale=residual) for layer in plain.layers),
         embedding_scale=config.number("scale_emb", 12),
-        logit_scale=_number(config, "dim_model_base", 256, hidden) / hidden,
+        logit_scale=1.0 if base is None else base / hidden,
     )
-
-
-def _number(config: Config, key: str, default: float, without: float) -> float:
-    """A number; null means `without`."""
-    missing = config.get(key, default) is None
-    return without if missing else config.number(key, default)
 
 
 FAMILY = Family("minicpm3", ("MiniCPM3ForCausalLM",), describe, latent_like.names)

@@ -7,6 +7,7 @@ from typing import Any
 
 from inarch.models.description import Description, MixtureOfExperts, Router
 from inarch.models.families import llama_like
+from inarch.models.families.activations import gate
 from inarch.models.families.config import Config
 from inarch.models.families.experts import (
     ExpertNames,
@@ -16,9 +17,15 @@ from inarch.models.families.experts import (
     with_experts,
 )
 from inarch.models.family import Family
+from inarch.models.sources import Names
 
 DEFAULTS = llama_like.Defaults(
-    vocab_size=32000, intermediate_size=14336, max_position_embeddings=131072, kv_heads=8
+    vocab_size=32000,
+    intermediate_size=14336,
+    max_position_embeddings=131072,
+    kv_heads=8,
+    eps=1e-5,
+    theta=1e6,
 )
 CALLED = ExpertNames(
     router="block_sparse_moe.gate",
@@ -31,20 +38,20 @@ CALLED = ExpertNames(
 
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
-    windows = [config.optional_integer("sliding_window")] * llama_like.layer_count(config)
+    window = config.optional_integer("sliding_window")
     count = expert_count(config, 8)
     experts = MixtureOfExperts(
         experts=count,
         intermediate=config.integer("intermediate_size", DEFAULTS.intermediate_size),
         router=Router(chosen_experts(config, count, 2), renormalise=True),
-        activation=llama_like.activation(config),
+        activation=gate(config),
     )
-    dense = llama_like.describe(config, DEFAULTS, windows=windows)
+    dense = llama_like.describe(config, DEFAULTS, windows=[window] * llama_like.layer_count(config))
     return with_experts(dense, experts, lambda index: True)
 
 
-def names(description: Description) -> dict[str, tuple[str, ...]]:
-    return llama_like.names(description) | expert_names(description, CALLED)
+def names(description: Description) -> Names:
+    return {**llama_like.names(description), **expert_names(description, CALLED)}
 
 
 FAMILY = Family("mixtral", ("MixtralForCausalLM",), describe, names)

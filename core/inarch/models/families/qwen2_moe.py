@@ -7,6 +7,7 @@ from typing import Any
 
 from inarch.models.description import Description, GatedMLP, MixtureOfExperts, Router
 from inarch.models.families import llama_like
+from inarch.models.families.activations import gate
 from inarch.models.families.config import Config
 from inarch.models.families.experts import (
     ExpertNames,
@@ -17,9 +18,16 @@ from inarch.models.families.experts import (
     with_experts,
 )
 from inarch.models.family import Family
+from inarch.models.sources import Names
 
 DEFAULTS = llama_like.Defaults(
-    vocab_size=151936, intermediate_size=5632, max_position_embeddings=32768, kv_heads=16
+    vocab_size=151936,
+    intermediate_size=5632,
+    max_position_embeddings=32768,
+    hidden_size=2048,
+    layers=24,
+    heads=16,
+    kv_heads=16,
 )
 CALLED = ExpertNames(shared="mlp.shared_expert")
 
@@ -34,7 +42,7 @@ def describe(values: Mapping[str, Any]) -> Description:
 
 def experts(config: Config, count: int = 60, size: int = 1408, top_k: int = 4) -> MixtureOfExperts:
     """count, size, top_k: what a config without them means."""
-    count, act = expert_count(config, count), llama_like.activation(config)
+    count, act = expert_count(config, count), gate(config)
     top_k = chosen_experts(config, count, top_k)
     return MixtureOfExperts(
         experts=count,
@@ -46,8 +54,8 @@ def experts(config: Config, count: int = 60, size: int = 1408, top_k: int = 4) -
     )
 
 
-def names(description: Description) -> dict[str, tuple[str, ...]]:
-    return llama_like.names(description) | expert_names(description, CALLED)
+def names(description: Description) -> Names:
+    return {**llama_like.names(description), **expert_names(description, CALLED)}
 
 
 def _windows(config: Config) -> list[int | None]:
@@ -55,7 +63,7 @@ def _windows(config: Config) -> list[int | None]:
     if config.get("layer_types") is not None or not config.flag("use_sliding_window", False):
         return llama_like.qwen_windows(config)
     first, window = config.integer("max_window_layers", 28), config.integer("sliding_window", 4096)
-    layers = range(llama_like.layer_count(config))
+    layers = range(llama_like.layer_count(config, DEFAULTS.layers))
     return [window if index < first and index % 2 == 0 else None for index in layers]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from inarch.models.description import Description, MixtureOfExperts, Router
 from inarch.models.families import llama_like
+from inarch.models.families.activations import gate
 from inarch.models.families.config import Config
 from inarch.models.families.experts import (
     ExpertNames,
@@ -17,9 +18,15 @@ from inarch.models.families.experts import (
     with_experts,
 )
 from inarch.models.family import Family
+from inarch.models.sources import Names
 
 DEFAULTS = llama_like.Defaults(
-    vocab_size=151936, intermediate_size=6144, max_position_embeddings=32768, kv_heads=4
+    vocab_size=151936,
+    intermediate_size=6144,
+    max_position_embeddings=32768,
+    hidden_size=2048,
+    layers=24,
+    kv_heads=4,
 )
 CALLED = ExpertNames(shared="mlp.shared_expert")
 
@@ -32,7 +39,7 @@ def describe(values: Mapping[str, Any]) -> Description:
     dense = llama_like.describe(
         config,
         DEFAULTS,
-        windows=[window] * llama_like.layer_count(config),
+        windows=[window] * llama_like.layer_count(config, DEFAULTS.layers),
         qkv_bias=bias,
         out_bias=bias,
         qk_norm=True,
@@ -49,12 +56,12 @@ def experts(config: Config) -> MixtureOfExperts:
             chosen_experts(config, count, 8),
             renormalise=config.flag("norm_topk_prob", False),
         ),
-        activation=llama_like.activation(config),
+        activation=gate(config),
     )
 
 
-def names(description: Description) -> dict[str, tuple[str, ...]]:
-    return llama_like.names(description) | expert_names(description, CALLED)
+def names(description: Description) -> Names:
+    return {**llama_like.names(description), **expert_names(description, CALLED)}
 
 
 FAMILY = Family("qwen3_moe", ("Qwen3MoeForCausalLM",), describe, names)

@@ -10,6 +10,7 @@ from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVHeads, KVState
 from inarch.models.builder import Builder
 from inarch.models.description import (
+    MLP,
     FeedForward,
     GatedMLP,
     GroupedQueryAttention,
@@ -19,7 +20,7 @@ from inarch.models.description import (
 )
 from inarch.models.layers.attention import attention_kv, build_attention
 from inarch.models.layers.latent import build_latent, latent_kv
-from inarch.models.layers.mlp import build_mlp
+from inarch.models.layers.mlp import build_gated_mlp, build_mlp
 from inarch.models.layers.moe import build_moe
 
 RunMixer = Callable[[Tensor, StepInputs, KVState], tuple[Tensor, KVState]]  # x [T, hidden]
@@ -47,6 +48,8 @@ def mixer_kv(spec: Mixer) -> KVHeads:
 def build_feed_forward(spec: FeedForward, builder: Builder, name: str) -> RunFeedForward:
     match spec:
         case GatedMLP():
+            return build_gated_mlp(spec, builder, name)
+        case MLP():
             return build_mlp(spec, builder, name)
         case MixtureOfExperts():
             return build_moe(spec, builder, name)

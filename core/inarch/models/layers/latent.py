@@ -57,7 +57,7 @@ def build_latent(spec: LatentAttention, builder: Builder, name: str, layer: int)
         spec=facts,
         down=builder.linear(f"{name}.down"),
         queries=_queries(spec, builder, name),
-        kv_norm=build_norm(spec.norm, builder, f"{name}.kv_norm"),
+        kv_norm=build_norm(spec.norm, builder, f"{name}.kv_norm", spec.kv_rank),
         rotate=_rotate(spec, builder),
         up=_up(spec, builder.weights.take(f"{name}.kv_up.weight")),
         out=builder.linear(f"{name}.out"),
@@ -85,7 +85,7 @@ def latent_spec(spec: LatentAttention, dtype: torch.dtype) -> LatentSpec:
 def _queries(spec: LatentAttention, builder: Builder, name: str) -> Callable[[Tensor], Tensor]:
     if spec.q_rank is None:
         return lambda q: q
-    norm = build_norm(spec.norm, builder, f"{name}.q_norm")
+    norm = build_norm(spec.norm, builder, f"{name}.q_norm", spec.q_rank)
     up = builder.linear(f"{name}.q_up")
     return lambda latent: up(norm.alone(latent))
 

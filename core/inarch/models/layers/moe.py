@@ -16,7 +16,7 @@ from inarch.hal.ops.routing import route, sparse_mixer
 from inarch.hal.reference.experts import ComposedExperts, grouped_specs
 from inarch.models.builder import Builder, Projection
 from inarch.models.description import ClampedSwiglu, MixtureOfExperts, Router, SparseMixer
-from inarch.models.layers.mlp import ACTIVATIONS, MLP, build_mlp
+from inarch.models.layers.mlp import GATED, RunMLP, build_gated_mlp
 
 OWN = ("correction", "bias", "float32")  # what the op of a router does not ask for
 
@@ -42,7 +42,7 @@ class MoE:
     route: Route
     experts: Experts
     packed: PackedWeight
-    shared: MLP | None
+    shared: RunMLP | None
     shared_gate: Projection | None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -63,7 +63,9 @@ def build_moe(spec: MixtureOfExperts, builder: Builder, name: str) -> MoE:
         route=run_router,
         experts=experts,
         packed=experts.prepack(wanted, _weights(spec, builder, name)),
-        shared=None if spec.shared is None else build_mlp(spec.shared, builder, f"{name}.shared"),
+        shared=None
+        if spec.shared is None
+        else build_gated_mlp(spec.shared, builder, f"{name}.shared"),
         shared_gate=builder.linear(f"{name}.shared_gate") if spec.shared_gate else None,
     )
 
@@ -105,8 +107,8 @@ def compose(spec: ExpertsSpec, builder: Builder) -> ComposedExperts:
 
 
 def _activation(spec: ExpertsSpec, builder: Builder) -> Callable[[Tensor], Tensor]:
-    if spec.activation in ACTIVATIONS:
-        return builder.bind(ACTIVATIONS[spec.activation], intermediate=spec.intermediate)
+    if spec.activation in GATED:
+        return builder.bind(GATED[spec.activation], intermediate=spec.intermediate)
     limits = {"alpha": spec.alpha, "limit": spec.limit}
     bound = builder.bind(clamped_swiglu, intermediate=spec.intermediate, **limits)
     return functools.partial(bound, **limits)
