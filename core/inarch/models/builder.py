@@ -8,16 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
-from inarch.hal.attention import Attention, AttentionSpec, attention_facts
+from inarch.hal.attention import Attention, AttentionPlanner, AttentionSpec, attention_facts
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.experts import Experts, ExpertsSpec
 from inarch.hal.grouped_linear import GroupedLinear, GroupedLinearSpec
 from inarch.hal.kv import KVStore
+from inarch.hal.latent import LatentAttention, LatentSpec, latent_facts
 from inarch.hal.linear import Linear, LinearSpec, PackedWeight
 from inarch.hal.op import Op
 from inarch.hal.reference.attention import ReferenceAttention
 from inarch.hal.reference.grouped_linear import ReferenceGroupedLinear
+from inarch.hal.reference.latent import ReferenceLatentAttention
 from inarch.hal.reference.linear import ReferenceLinear
 from inarch.models.description import Description, Rotary
 from inarch.models.rotary import rotary_table
@@ -52,12 +54,12 @@ class Builder:
         self._dispatcher = dispatcher
         self._store = store
         self._device = device
-        self._attentions: dict[AttentionSpec, Attention] = {}
+        self._attentions: dict[AttentionSpec | LatentSpec, AttentionPlanner] = {}
         self._experts: list[Experts] = []
         self._tables: dict[Hashable, Tensor] = {}
 
     @property
-    def attentions(self) -> tuple[Attention, ...]:
+    def attentions(self) -> tuple[AttentionPlanner, ...]:
         """One for each distinct spec so far, in the order of the indices that were given out."""
         return tuple(self._attentions.values())
 
@@ -86,9 +88,20 @@ class Builder:
 
     def attention(self, spec: AttentionSpec) -> tuple[Attention, int]:
         """The runtime for a spec, and the index of its plan among those of a step."""
+        facts = attention_facts(spec, self._store)
+        factory = self._dispatcher.select("attention", ReferenceAttention, **facts)
+        return self._shared(spec, factory)
+
+    def latent_attention(self, spec: LatentSpec) -> tuple[LatentAttention, int]:
+        """As `attention`."""
+        facts = latent_facts(spec, self._store)
+        factory = self._dispatcher.select("latent_attention", ReferenceLatentAttention, **facts)
+        return self._shared(spec, factory)
+
+    def _shared(
+        self, spec: AttentionSpec | LatentSpec, factory: Callable[..., Any]
+    ) -> tuple[Any, int]:
         if spec not in self._attentions:
-            facts = attention_facts(spec, self._store)
-            factory = self._dispatcher.select("attention", ReferenceAttention, **facts)
             self._attentions[spec] = factory(spec, self._store, self._device)
         return self._attentions[spec], list(self._attentions).index(spec)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import Attention, AttentionBatch, AttentionPlan, HostPlan
+from inarch.hal.attention import AttentionBatch, AttentionPlan, AttentionPlanner, HostPlan
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVSpec, KVState
 from inarch.models.builder import Builder, Projection
@@ -33,7 +33,7 @@ class Decoder:
     layers: tuple[RunLayer, ...]
     norm: AddNorm
     head: Projection
-    attentions: tuple[Attention, ...]  # one for each distinct attention spec
+    attentions: tuple[AttentionPlanner, ...]  # one for each distinct attention spec
     capturable: bool  # whether `forward` may be recorded and replayed: see Attention and Experts
 
     def plan(self, batch: AttentionBatch) -> HostPlan:

@@ -37,6 +37,8 @@ def built_in_families() -> tuple[Family, ...]:
         apertus,
         arcee,
         cohere,
+        deepseek,
+        deepseek_v2,
         ernie,
         ernie4_5_moe,
         exaone,
@@ -45,6 +47,8 @@ def built_in_families() -> tuple[Family, ...]:
         gemma,
         gemma2,
         glm,
+        glm4_moe,
+        glm4_moe_lite,
         gpt2,
         gpt_neox,
         gpt_oss,
@@ -54,6 +58,7 @@ def built_in_families() -> tuple[Family, ...]:
         internlm,
         llama,
         llama4,
+        minicpm3,
         minimax_m2,
         ministral,
         mistral,
@@ -73,6 +78,7 @@ def built_in_families() -> tuple[Family, ...]:
         smollm3,
         stablelm,
         starcoder2,
+        youtu,
     )
 
     return (
@@ -80,6 +86,8 @@ def built_in_families() -> tuple[Family, ...]:
         arcee.FAMILY,
         cohere.FAMILY,
         cohere.FAMILY_2,
+        deepseek.FAMILY,
+        deepseek_v2.FAMILY,
         ernie.FAMILY,
         ernie.FAMILY_HELIUM,
         ernie4_5_moe.FAMILY,
@@ -90,6 +98,9 @@ def built_in_families() -> tuple[Family, ...]:
         gemma2.FAMILY,
         glm.FAMILY,
         glm.FAMILY_0414,
+        glm4_moe.FAMILY,
+        glm4_moe.FAMILY_DOTS,
+        glm4_moe_lite.FAMILY,
         gpt2.FAMILY,
         gpt_neox.FAMILY,
         gpt_oss.FAMILY,
@@ -100,6 +111,7 @@ def built_in_families() -> tuple[Family, ...]:
         internlm.FAMILY_3,
         llama.FAMILY,
         llama4.FAMILY,
+        minicpm3.FAMILY,
         minimax_m2.FAMILY,
         ministral.FAMILY,
         ministral.FAMILY_3,
@@ -121,6 +133,7 @@ def built_in_families() -> tuple[Family, ...]:
         smollm3.FAMILY,
         stablelm.FAMILY,
         starcoder2.FAMILY,
+        youtu.FAMILY,
     )
 
 

@@ -8,6 +8,7 @@ it is. No torch here: a description can be compared, hashed and printed before a
 
 from inarch.models.description.attention import GroupedQueryAttention, QueryScaling
 from inarch.models.description.feed_forward import MLP, GatedMLP
+from inarch.models.description.latent import LatentAttention
 from inarch.models.description.model import (
     Description,
     FeedForward,
@@ -37,6 +38,7 @@ __all__ = [
     "FeedForward",
     "GatedMLP",
     "GroupedQueryAttention",
+    "LatentAttention",
     "Layer",
     "LayerNorm",
     "LearnedPositions",

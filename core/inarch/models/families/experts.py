@@ -87,7 +87,7 @@ def expert_count(config: Config, default: int) -> int:
 def chosen_experts(config: Config, count: int, default: int) -> int:
     """How many experts of `count` a token has."""
     key = _given(config, ("num_experts_per_tok", "moe_k"))
-    top_k = config.integer(key, default)
+    top_k = config.optional_integer(key, default) or default
     if top_k > count:
         raise config.error(key, f"at most the number of experts, {count}")
     return top_k

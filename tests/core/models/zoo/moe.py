@@ -31,6 +31,14 @@ GPT_OSS_YARN = {
     "truncate": False,
     "original_max_position_embeddings": 64,
 }
+GLM = {
+    "n_routed_experts": 6,
+    "num_experts_per_tok": 3,
+    "n_shared_experts": 2,
+    "moe_intermediate_size": 32,
+    "routed_scaling_factor": 2.5,
+    "num_hidden_layers": 2,
+}
 LLAMA4 = {
     "num_local_experts": 5,
     "head_dim": 16,
@@ -158,5 +166,17 @@ MODELS = {
             "attention_bias": True,
             "attn_temperature_tuning": False,
         },
+    ),
+    "glm4-moe": Example(
+        "Glm4MoeForCausalLM",
+        {**GLM, "n_group": 3, "topk_group": 2, "use_qk_norm": True, "head_dim": 24},
+    ),
+    "glm4-moe-plain": Example(
+        "Glm4MoeForCausalLM",
+        {**GLM, "first_k_dense_replace": 0, "norm_topk_prob": False, "attention_bias": True},
+    ),
+    "dots1": Example(
+        "Dots1ForCausalLM",
+        {**GLM, "n_group": 1, "topk_group": 1, "sliding_window": 9, "max_window_layers": 1},
     ),
 }
