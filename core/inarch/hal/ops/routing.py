@@ -75,7 +75,7 @@ def _score(logits: Tensor, scores: str) -> Tensor:
 
 def _best_groups(ranked: Tensor, groups: int, top_groups: int, group_experts: int) -> Tensor:
     """-inf for the experts outside the best groups."""
-    grouped = ranked.view(len(ranked), groups, -1)
+    grouped = ranked.view(len(ranked), groups, ranked.shape[1] // groups)
     rank = grouped.topk(group_experts, dim=-1).values.sum(dim=-1)
     best = rank.topk(top_groups, dim=-1).indices
     kept = torch.zeros_like(rank, dtype=torch.bool).scatter_(-1, best, True)
