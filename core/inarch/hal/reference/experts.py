@@ -53,7 +53,9 @@ class ComposedExperts:
             rows = rows * weights.flatten()[order].unsqueeze(-1).to(x.dtype)
         hidden = self.activate(self.gate_up.apply(rows, packed.gate_up, groups))
         found = self.down.apply(hidden, packed.down, groups)
-        given = torch.empty_like(found).index_copy_(0, order, found).view(tokens, chosen, x.shape[1])
+        given = (
+            torch.empty_like(found).index_copy_(0, order, found).view(tokens, chosen, x.shape[1])
+        )
         if packed.scale_input:
             return given.sum(dim=1)
         # A product of [1, k] and [k, H] for each token: its sum knows no other token.

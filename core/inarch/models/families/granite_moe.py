@@ -38,4 +38,4 @@ NAMES = llama_like.Naming(
     }
 )
 ARCHITECTURES = ("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM")
-FAMILY = Family("granite_moe", ARCHITECTURES, describe, NAMES)
+FAMILY = Family("granitemoe", ARCHITECTURES, describe, NAMES)

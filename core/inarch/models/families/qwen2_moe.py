@@ -60,11 +60,13 @@ def names(description: Description) -> Names:
 
 def _windows(config: Config) -> list[int | None]:
     """Where `layer_types` does not say it, every other of the first layers slides."""
-    if config.get("layer_types") is not None or not config.flag("use_sliding_window", False):
-        return llama_like.qwen_windows(config)
-    first, window = config.integer("max_window_layers", 28), config.integer("sliding_window", 4096)
-    layers = range(llama_like.layer_count(config, DEFAULTS.layers))
-    return [window if index < first and index % 2 == 0 else None for index in layers]
+    count = llama_like.layer_count(config, DEFAULTS.layers)
+    if not config.flag("use_sliding_window", False):
+        return [None] * count
+    first = config.integer("max_window_layers", 28, least=0)
+    slides = [index < first and index % 2 == 0 for index in range(count)]
+    types = ["sliding_attention" if on else "full_attention" for on in slides]
+    return llama_like.windows(config, types, config.optional_integer("sliding_window", 4096))
 
 
 FAMILY = Family("qwen2_moe", ("Qwen2MoeForCausalLM",), describe, names)
