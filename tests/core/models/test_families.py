@@ -86,7 +86,7 @@ QWEN3_8B = {
 families = {family.name: family for family in built_in_families()}
 WITHOUT = ("dots1", "glm4_moe")  # no number of experts; heads that do not divide the hidden size
 WRAPPERS = ("gemma3", "mistral3")  # their text has a family of its own
-MODEL_TYPES = [name for name in families if name in CONFIG_MAPPING.keys() - {*WITHOUT, *WRAPPERS}]
+MODEL_TYPES = [name for name in families if name in {*CONFIG_MAPPING} - {*WITHOUT, *WRAPPERS}]
 
 
 def describe(config: dict[str, Any]) -> Description:

@@ -59,7 +59,7 @@ class Naming:
         if inner in table:
             return _spelled(table[inner], prefix, "")
         module, _, kind = inner.rpartition(".")
-        return _spelled(table[module], prefix, f".{kind}")
+        return _spelled(table.get(module, ()), prefix, f".{kind}")
 
 
 def _spelled(sources: Sources | FirstOf, before: str, behind: str) -> Sources | FirstOf:
