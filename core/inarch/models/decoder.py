@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import Attention, AttentionBatch, AttentionPlan, HostPlan
+from inarch.hal.attention import AttentionBatch, AttentionPlan, AttentionPlanner, HostPlan
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVSpec, KVState
 from inarch.hal.state import StateBatch, StateSpec, padding_runs, plan_states
@@ -34,13 +34,9 @@ class Decoder:
     layers: tuple[RunLayer, ...]
     norm: AddNorm
     head: Projection
-    attentions: tuple[Attention, ...]  # one for each distinct attention spec
+    attentions: tuple[AttentionPlanner, ...]  # one for each distinct attention spec
     states: StateSpec  # of the mixers that have one
-
-    @property
-    def capturable(self) -> bool:
-        """Whether `forward` may be recorded and replayed: see Attention."""
-        return all(attention.capturable for attention in self.attentions)
+    capturable: bool  # whether `forward` may be recorded and replayed: see Attention and Experts
 
     def plan(self, batch: AttentionBatch, states: StateBatch | None = None) -> HostPlan:
         """The plans of one step as one, which is bound to a tuple: `StepInputs.plans`.
@@ -122,4 +118,5 @@ def build_decoder(description: Description, builder: Builder) -> Decoder:
         head=head,
         attentions=builder.attentions,
         states=state_spec(description, builder.dtype),
+        capturable=builder.capturable,
     )

@@ -12,6 +12,7 @@ from inarch.hal.ops import (
     gated_norm,
     norm,
     rotary,
+    routing,
     sampling,
     state_space,
 )
@@ -25,6 +26,7 @@ OPS: dict[str, Op[..., Any]] = {
         gated_norm,
         norm,
         rotary,
+        routing,
         sampling,
         state_space,
     )
@@ -32,5 +34,5 @@ OPS: dict[str, Op[..., Any]] = {
     if isinstance(value, Op)
 }
 
-# Facets that are chosen like ops but are classes: see hal/attention.py and hal/linear.py.
-FACETS = ("attention", "linear")
+# Facets that are chosen like ops but are classes: see the modules of hal/ that are called so.
+FACETS = ("attention", "experts", "grouped_linear", "linear")

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from inarch.models.description.attention import GroupedQueryAttention
 from inarch.models.description.feed_forward import MLP, GatedMLP
+from inarch.models.description.latent import LatentAttention
+from inarch.models.description.moe import MixtureOfExperts
 from inarch.models.description.norm import Norm
 from inarch.models.description.parallel import ParallelMixers
 from inarch.models.description.recurrent import GatedDeltaNet, Mamba2
 from inarch.models.parameters import Parameters, linear, nested
 
-Mixer = GroupedQueryAttention | GatedDeltaNet | Mamba2 | ParallelMixers
-FeedForward = GatedMLP | MLP
+Mixer = GroupedQueryAttention | LatentAttention | GatedDeltaNet | Mamba2 | ParallelMixers
+FeedForward = GatedMLP | MLP | MixtureOfExperts
 
 
 @dataclass(frozen=True)

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
 from inarch.models.description import (
     Description,
-    FeedForward,
     GatedDeltaNet,
     GroupedQueryAttention,
     Layer,
     RMSNorm,
 )
-from inarch.models.families import llama_like, state_space
+from inarch.models.families import llama_like
 from inarch.models.families.config import Config
 from inarch.models.sources import FirstOf, Rows, Source, Sources
 
 KINDS = ("linear_attention", "full_attention")
 
 
-def describe(
-    config: Config, defaults: llama_like.Defaults, feed_forward: Callable[[int], FeedForward]
-) -> Description:
-    """A stack of both as `layer_types` has it. feed_forward: that of a layer, by its index."""
+def describe(config: Config, defaults: llama_like.Defaults) -> Description:
+    """A stack of both as `layer_types` has it, with dense feed-forwards."""
     norm = RMSNorm(config.number("rms_norm_eps", defaults.eps), offset=1.0)
-    state_space.check_activation(config, "hidden_act")
+    config.only("hidden_act", "silu")
     bias = config.flag("attention_bias", False)
     attention = replace(
         llama_like.attention(config, defaults),
@@ -36,10 +32,8 @@ def describe(
         out_gate=True,
     )
     mixers = dict(zip(KINDS, (_delta_net(config, norm.eps), attention), strict=True))
-    layers = (
-        Layer(mixers[kind], feed_forward(index), norm, norm)
-        for index, kind in enumerate(_kinds(config, defaults))
-    )
+    mlp = llama_like.mlp(config, defaults)
+    layers = [Layer(mixers[kind], mlp, norm, norm) for kind in _kinds(config, defaults)]
     return llama_like.model(config, defaults, layers, norm)
 
 

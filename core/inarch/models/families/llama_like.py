@@ -15,6 +15,7 @@ from inarch.models.description import (
     Description,
     GatedMLP,
     GroupedQueryAttention,
+    LatentAttention,
     Layer,
     Norm,
     RMSNorm,
@@ -161,7 +162,8 @@ def model(
     """more: further fields of the description."""
     stack = tuple(layers)
     mixers = (layer.mixer for layer in stack)
-    rotations = [m.rotary for m in mixers if isinstance(m, GroupedQueryAttention) and m.rotary]
+    kinds = GroupedQueryAttention | LatentAttention
+    rotations = [m.rotary for m in mixers if isinstance(m, kinds) and m.rotary]
     longest = defaults.max_position_embeddings
     lengths = [context_length(config, rotation, longest) for rotation in rotations]
     return Description(

@@ -26,7 +26,7 @@ def describe(values: Mapping[str, Any]) -> Description:
     norm = RMSNorm(config.number("layer_norm_epsilon", 1e-5))
     groups = config.integer("n_groups", 8)
     bias = config.flag("use_bias", False)
-    state_space.check_activation(config, "hidden_act")
+    config.only("hidden_act", "silu")
     mixer = Mamba2(
         heads=config.integer("num_heads", 128),
         head_dim=config.integer("head_dim", 64),

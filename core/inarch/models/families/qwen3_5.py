@@ -23,9 +23,7 @@ DEFAULTS = llama_like.Defaults(
 
 
 def describe(values: Mapping[str, Any]) -> Description:
-    config = Config(values)
-    mlp = llama_like.mlp(config, DEFAULTS)
-    return delta_net.describe(config, DEFAULTS, lambda _: mlp)
+    return delta_net.describe(Config(values), DEFAULTS)
 
 
 def names(description: Description) -> Names:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from inarch.errors import ModelError
-from inarch.models.description import Description, FeedForward
+from inarch.models.description import Description, GatedMLP, MixtureOfExperts, Router
 from inarch.models.families import delta_net, llama_like
 from inarch.models.families.config import Config
+from inarch.models.families.experts import (
+    ExpertNames,
+    chosen_experts,
+    expert_names,
+    sparse_layers,
+    with_experts,
+)
 from inarch.models.family import Family
 from inarch.models.sources import Names
 
@@ -23,18 +29,31 @@ DEFAULTS = llama_like.Defaults(
     head_dim=256,
     rotated=0.25,
 )
+CALLED = ExpertNames(shared="mlp.shared_expert")
 
 
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
-    dense, step = config.get("mlp_only_layers") or [], config.integer("decoder_sparse_step", 1)
+    dense = delta_net.describe(config, DEFAULTS)
+    if config.integer("num_experts", 512, least=0) == 0:
+        return dense
+    return with_experts(dense, experts(config), sparse_layers(config))
 
-    def feed_forward(index: int) -> FeedForward:
-        if index in dense or (index + 1) % step or config.get("num_experts", 512) == 0:
-            return llama_like.mlp(config, DEFAULTS)
-        raise ModelError("config.json: Qwen3-Next's experts are not supported yet")
 
-    return delta_net.describe(config, DEFAULTS, feed_forward)
+def experts(
+    config: Config, count: int = 512, *, renormalise: bool | None = None
+) -> MixtureOfExperts:
+    """renormalise: whether an expert's weights sum to one; None: as the config has it."""
+    count = config.integer("num_experts", count)
+    if renormalise is None:
+        renormalise = config.flag("norm_topk_prob", True)
+    return MixtureOfExperts(
+        experts=count,
+        intermediate=config.integer("moe_intermediate_size", 512),
+        router=Router(chosen_experts(config, count, min(10, count)), renormalise=renormalise),
+        shared=GatedMLP(config.integer("shared_expert_intermediate_size", 512)),
+        shared_gate=True,
+    )
 
 
 def names(description: Description) -> Names:
@@ -46,7 +65,8 @@ def names(description: Description) -> Names:
         "linear_attn.in_proj_qkvz", mixer.key_heads, mixer.key_dim, mixer.key_dim, values, values
     )
     ba = delta_net.by_head("linear_attn.in_proj_ba", mixer.key_heads, each, each)
-    return llama_like.Naming(delta_net.names(description, qkvz, ba))(description)
+    naming = llama_like.Naming(delta_net.names(description, qkvz, ba))
+    return {**naming(description), **expert_names(description, CALLED)}
 
 
 FAMILY = Family("qwen3_next", ("Qwen3NextForCausalLM",), describe, names)

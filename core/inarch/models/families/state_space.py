@@ -36,12 +36,6 @@ def time_step_limit(config: Config) -> tuple[float, float]:
     return low, high
 
 
-def check_activation(config: Config, key: str) -> None:
-    """Convolutions and their gates know silu alone."""
-    if config.get(key, "silu") not in ("silu", "swish"):
-        raise config.error(key, "silu")
-
-
 def _plain(bound: Any) -> Any:
     """JSON has no infinity: transformers writes {"__float__": "Infinity"}."""
     return bound.get("__float__") if isinstance(bound, dict) else bound

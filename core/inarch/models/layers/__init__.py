@@ -17,14 +17,18 @@ from inarch.models.description import (
     GatedDeltaNet,
     GatedMLP,
     GroupedQueryAttention,
+    LatentAttention,
     Mamba2,
     Mixer,
+    MixtureOfExperts,
     ParallelMixers,
 )
 from inarch.models.layers.attention import attention_kv, build_attention
 from inarch.models.layers.delta_net import build_delta_net, delta_net_state
+from inarch.models.layers.latent import build_latent, latent_kv
 from inarch.models.layers.mamba import build_mamba, mamba_state
 from inarch.models.layers.mlp import build_gated_mlp, build_mlp
+from inarch.models.layers.moe import build_moe
 from inarch.models.layers.parallel import ParallelMixer
 from inarch.models.layers.recurrent import beside_states
 
@@ -36,8 +40,9 @@ def build_mixer(spec: Mixer, builder: Builder, name: str) -> RunMixer:
     """name: the prefix of its parameters."""
     match spec:
         case GroupedQueryAttention():
-            run = build_attention(spec, builder, name)
-            return beside_states(run) if builder.description.has_states else run
+            return _on_pages(build_attention(spec, builder, name), builder)
+        case LatentAttention():
+            return _on_pages(build_latent(spec, builder, name), builder)
         case GatedDeltaNet():
             return build_delta_net(spec, builder, name)
         case Mamba2():
@@ -47,11 +52,17 @@ def build_mixer(spec: Mixer, builder: Builder, name: str) -> RunMixer:
             return ParallelMixer(branches, tuple(mixers))
 
 
+def _on_pages(run: RunMixer, builder: Builder) -> RunMixer:
+    return beside_states(run) if builder.description.has_states else run
+
+
 def mixer_kv(spec: Mixer) -> tuple[KVHeads, ...]:
     """What the mixer keeps of a token, in the order of its indices in the store."""
     match spec:
         case GroupedQueryAttention():
             return (attention_kv(spec),)
+        case LatentAttention():
+            return (latent_kv(spec),)
         case ParallelMixers(branches):
             return tuple(heads for branch in branches for heads in mixer_kv(branch.mixer))
         case _:
@@ -77,3 +88,5 @@ def build_feed_forward(spec: FeedForward, builder: Builder, name: str) -> RunFee
             return build_gated_mlp(spec, builder, name)
         case MLP():
             return build_mlp(spec, builder, name)
+        case MixtureOfExperts():
+            return build_moe(spec, builder, name)

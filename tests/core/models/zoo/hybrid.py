@@ -21,9 +21,17 @@ DELTA = {
     "linear_value_head_dim": 12,
     "layer_types": ["linear_attention", "full_attention", "linear_attention"],
 }
+EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "shared_expert_intermediate_size": 40,
+    "mlp_only_layers": [1],
+}
 
 MODELS = {
     "mamba2": Example("Mamba2ForCausalLM", MAMBA),
     "qwen3-next-dense": Example("Qwen3NextForCausalLM", {**DELTA, "mlp_only_layers": [0, 1, 2]}),
+    "qwen3-next": Example("Qwen3NextForCausalLM", {**DELTA, **EXPERTS}),
     "qwen3.5-text": Example("Qwen3_5ForCausalLM", DELTA),
 }
