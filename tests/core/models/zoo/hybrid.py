@@ -28,10 +28,47 @@ EXPERTS = {
     "shared_expert_intermediate_size": 40,
     "mlp_only_layers": [1],
 }
+FALCON = {
+    "num_hidden_layers": 2,
+    "mamba_d_ssm": 48,
+    "mamba_n_heads": 6,
+    "mamba_d_state": 12,
+    "mamba_n_groups": 2,
+    "mamba_chunk_size": 32,
+}
+SCALED = {
+    "mamba_rms_norm": True,
+    "mamba_proj_bias": True,
+    "projectors_bias": True,
+    "mlp_bias": True,
+    "embedding_multiplier": 1.5,
+    "lm_head_multiplier": 0.5,
+    "mlp_multipliers": [0.8, 1.2],
+    "key_multiplier": 0.7,
+    "attention_in_multiplier": 1.1,
+    "attention_out_multiplier": 0.9,
+    "ssm_in_multiplier": 1.3,
+    "ssm_out_multiplier": 0.6,
+    "ssm_multipliers": [0.5, 0.9, 1.1, 1.2, 0.8],
+}
+NEMOTRON = {
+    "head_dim": 16,
+    "layers_block_type": ["linear_attention", "mlp", "full_attention", "linear_attention", "mlp"],
+    "num_hidden_layers": 5,
+    "mamba_num_heads": 6,
+    "mamba_head_dim": 8,
+    "ssm_state_size": 12,
+    "n_groups": 2,
+    "chunk_size": 32,
+    "mlp_bias": True,
+}
 
 MODELS = {
     "mamba2": Example("Mamba2ForCausalLM", MAMBA),
     "qwen3-next-dense": Example("Qwen3NextForCausalLM", {**DELTA, "mlp_only_layers": [0, 1, 2]}),
     "qwen3-next": Example("Qwen3NextForCausalLM", {**DELTA, **EXPERTS}),
+    "falcon-h1": Example("FalconH1ForCausalLM", FALCON),
+    "falcon-h1-scaled": Example("FalconH1ForCausalLM", {**FALCON, **SCALED}),
+    "nemotron-h": Example("NemotronHForCausalLM", NEMOTRON),
     "qwen3.5-text": Example("Qwen3_5ForCausalLM", DELTA),
 }
