@@ -11,14 +11,23 @@ from inarch.hal.op import op
 
 @op()
 def gated_rms_norm(
-    x: Tensor, gate: Tensor, weight: Tensor, eps: float, *, group: int, gate_first: bool = False
+    x: Tensor,
+    gate: Tensor,
+    weight: Tensor,
+    eps: float,
+    *,
+    group: int,
+    gate_first: bool = False,
+    sigmoid: bool = False,
 ) -> Tensor:
     """rms_norm(x) * weight * silu(gate), or rms_norm(x * silu(gate)) * weight if gate_first.
+
+    sigmoid: in the place of silu.
 
     x, gate [..., N], weight [N]; the mean of squares is taken over each `group` of features. Computed
     in float32, returned in x's dtype.
     """
-    wide, opened = x.float(), F.silu(gate.float())
+    wide, opened = x.float(), (torch.sigmoid if sigmoid else F.silu)(gate.float())
     if gate_first:
         wide = wide * opened
     grouped = wide.unflatten(-1, (-1, group))

@@ -24,7 +24,12 @@ from inarch.models.description.moe import (
 )
 from inarch.models.description.norm import LayerNorm, Norm, RMSNorm
 from inarch.models.description.parallel import Branch, ParallelMixers
-from inarch.models.description.recurrent import GatedDeltaNet, GatedNorm, Mamba2
+from inarch.models.description.recurrent import (
+    GatedDeltaNet,
+    GatedNorm,
+    KimiDeltaAttention,
+    Mamba2,
+)
 from inarch.models.description.rotary import (
     LinearScaling,
     Llama3Scaling,
@@ -43,6 +48,7 @@ __all__ = [
     "GatedMLP",
     "GatedNorm",
     "GroupedQueryAttention",
+    "KimiDeltaAttention",
     "LatentAttention",
     "Layer",
     "LayerNorm",

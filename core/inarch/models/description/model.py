@@ -10,10 +10,11 @@ from inarch.models.description.latent import LatentAttention
 from inarch.models.description.moe import MixtureOfExperts
 from inarch.models.description.norm import Norm
 from inarch.models.description.parallel import ParallelMixers
-from inarch.models.description.recurrent import GatedDeltaNet, Mamba2
+from inarch.models.description.recurrent import GatedDeltaNet, KimiDeltaAttention, Mamba2
 from inarch.models.parameters import Parameters, linear, nested
 
-Mixer = GroupedQueryAttention | LatentAttention | GatedDeltaNet | Mamba2 | ParallelMixers
+Recurrent = GatedDeltaNet | KimiDeltaAttention | Mamba2
+Mixer = GroupedQueryAttention | LatentAttention | Recurrent | ParallelMixers
 FeedForward = GatedMLP | MLP | MixtureOfExperts
 
 
@@ -109,4 +110,4 @@ class Description:
 def _has_state(mixer: Mixer) -> bool:
     if isinstance(mixer, ParallelMixers):
         return any(_has_state(branch.mixer) for branch in mixer.branches)
-    return isinstance(mixer, (GatedDeltaNet, Mamba2))
+    return isinstance(mixer, Recurrent)

@@ -44,6 +44,35 @@ class GatedDeltaNet:
 
 
 @dataclass(frozen=True)
+class KimiDeltaAttention:
+    """The gated delta rule with a decay for each feature of a key. Source: arXiv:2510.26692.
+
+    Decays and the output's gate come through `head_dim` features first. Projected are q, k, v, those
+    two and what each token writes with.
+    """
+
+    heads: int
+    head_dim: int
+    conv_width: int  # tokens, its own included
+    norm_eps: float
+
+    @property
+    def inner(self) -> int:
+        return self.heads * self.head_dim
+
+    def parameters(self, hidden: int) -> Parameters:
+        n, low = self.inner, self.head_dim
+        return nested(
+            project=linear(hidden, n, n, n, low, low, self.heads),
+            decay=linear(low, n),
+            gate=linear(low, n),
+            conv={"weight": Parameter((n, n, n), self.conv_width)},
+            norm={"weight": Parameter((low,), scale=True)},
+            out=linear(n, hidden),
+        ) | {"a_log": Parameter((self.heads,)), "dt_bias": Parameter((n,))}
+
+
+@dataclass(frozen=True)
 class GatedNorm:
     """RMSNorm of each group of features beside a gate. gate_first: the gate is applied before it."""
 

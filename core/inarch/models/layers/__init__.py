@@ -17,6 +17,7 @@ from inarch.models.description import (
     GatedDeltaNet,
     GatedMLP,
     GroupedQueryAttention,
+    KimiDeltaAttention,
     LatentAttention,
     Mamba2,
     Mixer,
@@ -25,6 +26,7 @@ from inarch.models.description import (
 )
 from inarch.models.layers.attention import attention_kv, build_attention
 from inarch.models.layers.delta_net import build_delta_net, delta_net_state
+from inarch.models.layers.kimi_delta import build_kimi_delta, kimi_delta_state
 from inarch.models.layers.latent import build_latent, latent_kv
 from inarch.models.layers.mamba import build_mamba, mamba_state
 from inarch.models.layers.mlp import build_gated_mlp, build_mlp
@@ -45,6 +47,8 @@ def build_mixer(spec: Mixer, builder: Builder, name: str) -> RunMixer:
             return _on_pages(build_latent(spec, builder, name), builder)
         case GatedDeltaNet():
             return build_delta_net(spec, builder, name)
+        case KimiDeltaAttention():
+            return build_kimi_delta(spec, builder, name)
         case Mamba2():
             return build_mamba(spec, builder, name)
         case ParallelMixers(branches):
@@ -74,6 +78,8 @@ def mixer_states(spec: Mixer, dtype: torch.dtype) -> tuple[tuple[StateTensor, ..
     match spec:
         case GatedDeltaNet():
             return (delta_net_state(spec, dtype),)
+        case KimiDeltaAttention():
+            return (kimi_delta_state(spec, dtype),)
         case Mamba2():
             return (mamba_state(spec, dtype),)
         case ParallelMixers(branches):

@@ -62,8 +62,22 @@ NEMOTRON = {
     "chunk_size": 32,
     "mlp_bias": True,
 }
+KIMI = {
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 12,
+    "v_head_dim": 10,
+    "linear_head_dim": 8,
+    "linear_num_heads": 3,
+    "num_experts": 4,
+    "num_experts_per_token": 2,
+    "moe_intermediate_size": 24,
+}
 
 MODELS = {
+    "kimi-linear": Example("KimiLinearForCausalLM", KIMI),
     "mamba2": Example("Mamba2ForCausalLM", MAMBA),
     "qwen3-next-dense": Example("Qwen3NextForCausalLM", {**DELTA, "mlp_only_layers": [0, 1, 2]}),
     "qwen3-next": Example("Qwen3NextForCausalLM", {**DELTA, **EXPERTS}),
