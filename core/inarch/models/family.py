@@ -143,6 +143,7 @@ def built_in_families() -> tuple[Family, ...]:
         qwen2_moe.FAMILY,
         qwen3.FAMILY,
         qwen3_5.FAMILY,
+        qwen3_5.FAMILY_MOE,
         qwen3_moe.FAMILY,
         qwen3_next.FAMILY,
         seed_oss.FAMILY,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from inarch.models.description import Description
-from inarch.models.families import delta_net, llama_like
+from inarch.models.families import delta_net, llama_like, qwen3_next
 from inarch.models.families.config import Config
+from inarch.models.families.experts import expert_names, with_experts
 from inarch.models.family import Family
 from inarch.models.sources import Names
 
@@ -20,17 +22,28 @@ DEFAULTS = llama_like.Defaults(
     head_dim=256,
     rotated=0.25,
 )
+DEFAULTS_SPARSE = replace(DEFAULTS, hidden_size=2048, layers=40, kv_heads=2)
 
 
 def describe(values: Mapping[str, Any]) -> Description:
     return delta_net.describe(Config(values), DEFAULTS)
 
 
+def describe_sparse(values: Mapping[str, Any]) -> Description:
+    """With a mixture of experts in each layer."""
+    config = Config(values)
+    dense = delta_net.describe(config, DEFAULTS_SPARSE)
+    experts = qwen3_next.experts(config, 256, 8, renormalise=True)
+    return with_experts(dense, experts, lambda _: True)
+
+
 def names(description: Description) -> Names:
     mixer = delta_net.delta_net_of(description)
     qkv = delta_net.by_head("linear_attn.in_proj_qkv", 1, mixer.keys, mixer.keys, mixer.values)
     qkvz, ba = (*qkv, "linear_attn.in_proj_z"), ("linear_attn.in_proj_b", "linear_attn.in_proj_a")
-    return llama_like.Naming(delta_net.names(description, qkvz, ba))(description)
+    naming = llama_like.Naming(delta_net.names(description, qkvz, ba))
+    return {**naming(description), **expert_names(description, qwen3_next.CALLED)}
 
 
 FAMILY = Family("qwen3_5", ("Qwen3_5ForCausalLM",), describe, names)
+FAMILY_MOE = Family("qwen3_5_moe", ("Qwen3_5MoeForCausalLM",), describe_sparse, names)

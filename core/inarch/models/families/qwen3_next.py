@@ -41,16 +41,17 @@ def describe(values: Mapping[str, Any]) -> Description:
 
 
 def experts(
-    config: Config, count: int = 512, *, renormalise: bool | None = None
+    config: Config, count: int = 512, top_k: int = 10, *, renormalise: bool | None = None
 ) -> MixtureOfExperts:
-    """renormalise: whether an expert's weights sum to one; None: as the config has it."""
+    """count, top_k: what a config without them means. renormalise: whether weights sum to one; None:
+    as the config has it."""
     count = config.integer("num_experts", count)
     if renormalise is None:
         renormalise = config.flag("norm_topk_prob", True)
     return MixtureOfExperts(
         experts=count,
         intermediate=config.integer("moe_intermediate_size", 512),
-        router=Router(chosen_experts(config, count, min(10, count)), renormalise=renormalise),
+        router=Router(chosen_experts(config, count, min(top_k, count)), renormalise=renormalise),
         shared=GatedMLP(config.integer("shared_expert_intermediate_size", 512)),
         shared_gate=True,
     )

@@ -26,7 +26,6 @@ EXPERTS = {
     "num_experts_per_tok": 2,
     "moe_intermediate_size": 24,
     "shared_expert_intermediate_size": 40,
-    "mlp_only_layers": [1],
 }
 FALCON = {
     "num_hidden_layers": 2,
@@ -80,9 +79,10 @@ MODELS = {
     "kimi-linear": Example("KimiLinearForCausalLM", KIMI),
     "mamba2": Example("Mamba2ForCausalLM", MAMBA),
     "qwen3-next-dense": Example("Qwen3NextForCausalLM", {**DELTA, "mlp_only_layers": [0, 1, 2]}),
-    "qwen3-next": Example("Qwen3NextForCausalLM", {**DELTA, **EXPERTS}),
+    "qwen3-next": Example("Qwen3NextForCausalLM", {**DELTA, **EXPERTS, "mlp_only_layers": [1]}),
     "falcon-h1": Example("FalconH1ForCausalLM", FALCON),
     "falcon-h1-scaled": Example("FalconH1ForCausalLM", {**FALCON, **SCALED}),
     "nemotron-h": Example("NemotronHForCausalLM", NEMOTRON),
     "qwen3.5-text": Example("Qwen3_5ForCausalLM", DELTA),
+    "qwen3.5-moe-text": Example("Qwen3_5MoeForCausalLM", {**DELTA, **EXPERTS}),
 }
