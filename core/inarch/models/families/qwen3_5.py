@@ -37,6 +37,15 @@ def describe_sparse(values: Mapping[str, Any]) -> Description:
     return with_experts(dense, experts, lambda _: True)
 
 
+def describe_text(values: Mapping[str, Any]) -> Description:
+    """Of a model that sees images too, what reads text."""
+    return describe(Config(values).section("text_config").values)
+
+
+def describe_sparse_text(values: Mapping[str, Any]) -> Description:
+    return describe_sparse(Config(values).section("text_config").values)
+
+
 def names(description: Description) -> Names:
     mixer = delta_net.delta_net_of(description)
     qkv = delta_net.by_head("linear_attn.in_proj_qkv", 1, mixer.keys, mixer.keys, mixer.values)
@@ -45,5 +54,14 @@ def names(description: Description) -> Names:
     return {**naming(description), **expert_names(description, qwen3_next.CALLED)}
 
 
-FAMILY = Family("qwen3_5", ("Qwen3_5ForCausalLM",), describe, names)
-FAMILY_MOE = Family("qwen3_5_moe", ("Qwen3_5MoeForCausalLM",), describe_sparse, names)
+FAMILIES = (
+    Family("qwen3_5", ("Qwen3_5ForCausalLM",), describe, names),
+    Family("qwen3_5_moe", ("Qwen3_5MoeForCausalLM",), describe_sparse, names),
+    Family("qwen3_5_with_images", ("Qwen3_5ForConditionalGeneration",), describe_text, names),
+    Family(
+        "qwen3_5_moe_with_images",
+        ("Qwen3_5MoeForConditionalGeneration",),
+        describe_sparse_text,
+        names,
+    ),
+)

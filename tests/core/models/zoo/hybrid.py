@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .example import Example
+from .renaming import as_text_of
 
 MAMBA = {
     "hidden_size": 32,
@@ -84,5 +85,8 @@ MODELS = {
     "falcon-h1-scaled": Example("FalconH1ForCausalLM", {**FALCON, **SCALED}),
     "nemotron-h": Example("NemotronHForCausalLM", NEMOTRON),
     "qwen3.5-text": Example("Qwen3_5ForCausalLM", DELTA),
+    "qwen3.5-with-images": Example(
+        "Qwen3_5ForCausalLM", DELTA, stored=as_text_of("Qwen3_5ForConditionalGeneration")
+    ),
     "qwen3.5-moe-text": Example("Qwen3_5MoeForCausalLM", {**DELTA, **EXPERTS}),
 }
