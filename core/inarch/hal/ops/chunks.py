@@ -29,12 +29,14 @@ def unchunked(x: Tensor, length: int) -> Tensor:
     return x.flatten(2, 3)[:, :, :length].transpose(1, 2)
 
 
-def pairwise_decay(total: Tensor) -> Tensor:
-    """exp(total_i - total_j) for i >= j and 0 for i < j: [..., C, F] -> [..., C, C, F].
+def pairwise_decay(decay: Tensor) -> Tensor:
+    """What is left of token j at token i: [..., C, F] -> [..., C, C, F], i first, 0 where i < j.
 
-    total: the logarithm of what has decayed from the chunk's beginning on.
+    decay: natural logarithms of what each token leaves of those before it. Each sum is of its own
+    tokens alone: a difference of two sums from the beginning would be of large numbers.
     """
-    difference = total.unsqueeze(-2) - total.unsqueeze(-3)
-    size = total.shape[-2]
-    later = torch.ones(size, size, dtype=torch.bool, device=total.device).triu(1)
-    return difference.masked_fill(later.unsqueeze(-1), -torch.inf).exp()
+    size = decay.shape[-2]
+    earlier = torch.ones(size, size, dtype=torch.bool, device=decay.device).tril(-1).unsqueeze(-1)
+    steps = torch.where(earlier, decay.unsqueeze(-2), 0)
+    itself = torch.eye(size, dtype=torch.bool, device=decay.device).unsqueeze(-1)
+    return torch.where(earlier | itself, steps.cumsum(-3).exp(), 0)

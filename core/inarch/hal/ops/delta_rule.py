@@ -70,15 +70,15 @@ def _chunks(
     size = CHUNK if decay.shape[-1] == 1 else CHANNEL_CHUNK
     q, k, v, decay, beta = (chunked(x, size) for x in (q, k, v, decay, beta))
     total = decay.cumsum(-2)  # [n, H, c, C, 1 or K]
-    pairs = pairwise_decay(total)
+    pairs = pairwise_decay(decay)
     system = _products(k * beta, k, pairs)
     values, keys = (
         torch.linalg.solve_triangular(system, x, upper=False, unitriangular=True)
         for x in (v * beta, k * beta * total.exp())
     )
     within = _products(q, k, pairs)
-    q, last = q * total.exp(), total[..., -1:, :]
-    k, last = k * (last - total).exp(), last.squeeze(-2).exp().unsqueeze(-1)
+    q, k = q * total.exp(), k * pairs[..., -1, :, :]
+    last = total[..., -1, :].exp().unsqueeze(-1)
     outs = []
     for c in range(q.shape[2]):
         new = values[:, :, c] - keys[:, :, c] @ state

@@ -57,10 +57,10 @@ def _chunks(x: Tensor, decay: Tensor, b: Tensor, c: Tensor, state: Tensor) -> tu
     length = x.shape[1]
     x, decay, b, c = (chunked(y, min(CHUNK, length)) for y in (x, decay, b, c))
     total = decay.cumsum(-2)
-    within = (c @ b.transpose(-1, -2)) * pairwise_decay(total).squeeze(-1)
+    pairs = pairwise_decay(decay)
+    within = (c @ b.transpose(-1, -2)) * pairs.squeeze(-1)
     outs = within @ x
-    c, last = c * total.exp(), total[..., -1:, :]
-    b, last = b * (last - total).exp(), last.exp()
+    c, b, last = c * total.exp(), b * pairs[..., -1, :, :], total[..., -1:, :].exp()
     carried = []
     for i in range(x.shape[2]):
         carried.append(c[:, :, i] @ state.transpose(-1, -2))
