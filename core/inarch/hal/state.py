@@ -182,9 +182,10 @@ def _mixed(batch: StateBatch) -> HostPlan:
 
 
 def _groups(batch: StateBatch) -> Iterator[np.ndarray]:
-    """Indices of runs of one wave and one length, earlier waves first."""
+    """Indices of runs of one wave and one length, earlier waves first; padding may have no token."""
     lengths = np.diff(batch.indptr)
     order = np.lexsort((lengths, batch.wave))
+    order = order[lengths[order] > 0]
     keys = np.stack((batch.wave[order], lengths[order]))
     borders = np.flatnonzero((keys[:, 1:] != keys[:, :-1]).any(axis=0)) + 1
     return (order[a:b] for a, b in pairwise((0, *borders.tolist(), len(order))))
