@@ -31,20 +31,25 @@ from inarch.lang.api import (
     user_end,
 )
 from inarch.lang.choices import (
+    ChoicesMethod,
     greedy_token_selection,
     token_length_normalized,
     unconditional_likelihood_normalized,
 )
 from inarch.lang.errors import ProgramError
 from inarch.lang.executors.engine import Runtime
+from inarch.lang.executors.http import OpenAI, RuntimeEndpoint
 from inarch.lang.program import Program, function, set_default_backend
 from inarch.lang.state import Forks, State
 
 __all__ = [
+    "ChoicesMethod",
     "Forks",
+    "OpenAI",
     "Program",
     "ProgramError",
     "Runtime",
+    "RuntimeEndpoint",
     "State",
     "assistant",
     "assistant_begin",

@@ -58,7 +58,7 @@ class _Placeholder(str):
         raise _Known
 
     __bool__ = __len__ = __iter__ = __getitem__ = __contains__ = _unknown
-    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __call__ = _unknown  # type: ignore[assignment]
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __call__ = _unknown
     __hash__ = str.__hash__
 
 

@@ -236,7 +236,7 @@ def _read(text: str, model: type[Any] | None) -> Any:
     """As an object of the pydantic class, if one was given."""
     if model is None:
         return text
-    read: Callable[[str], Any] = model.model_validate_json  # type: ignore[attr-defined]
+    read: Callable[[str], Any] = model.model_validate_json
     try:
         return read(text)
     except ValueError as error:
