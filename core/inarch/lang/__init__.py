@@ -14,6 +14,7 @@
 The words are SGLang's, whose programs run unchanged: Zheng et al., 2023, arXiv:2312.07104.
 """
 
+from inarch.errors import InarchError
 from inarch.lang.api import (
     assistant,
     assistant_begin,
@@ -45,6 +46,7 @@ from inarch.lang.state import Forks, State
 __all__ = [
     "ChoicesMethod",
     "Forks",
+    "InarchError",
     "OpenAI",
     "Program",
     "ProgramError",

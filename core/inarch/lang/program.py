@@ -132,8 +132,7 @@ class Program(Generic[P]):
 
         def call() -> State:
             state.returned = self._body(state, *args, **arguments)
-            wait(state.finish())
-            state.sync()
+            state.finish()
             return state
 
         return state, call

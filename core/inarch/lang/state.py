@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 from inarch.errors import InvalidRequestError
+from inarch.lang.drawing import drawn
 from inarch.lang.errors import Place, ProgramError
 from inarch.lang.expressions import (
     Expression,
@@ -149,6 +151,14 @@ class State:
             raise KeyError(f"the program has set no variable {name!r}; set are: {known}")
         return self._track.values[name]
 
+    def draw(self, path: str | Path | None = None) -> str:
+        """A picture of all calls so far, of this state and its forks, in time: SVG, also to a file."""
+        self.sync()
+        picture = drawn(self._track)
+        if path is not None:
+            Path(path).write_text(picture, encoding="utf-8")
+        return picture
+
     # ---- streaming ----
 
     def text_iter(self, name: str | None = None) -> Iterator[str]:
@@ -158,7 +168,7 @@ class State:
             yield from (event.text for event in news if event.text and name in (None, event.name))
             seen += len(news)
             if not news:
-                wait(self._track.heard(seen))
+                wait(self._track.heard(seen, self._ends(name)))
 
     @overload
     def text_async_iter(
@@ -179,16 +189,20 @@ class State:
                     yield (event.text, event.meta or {}) if return_meta_data else event.text
             seen += len(news)
             if not news:
-                await asyncio.wrap_future(self._track.heard(seen))
+                await asyncio.wrap_future(self._track.heard(seen, self._ends(name)))
 
     def _news(self, seen: int, name: str | None) -> list[Event] | None:
         """The events behind those that were seen; None: there are none and will be none."""
-        over = self._done if name is None else self._track.values.get(name)
-        ended = over is not None and over.done()  # before the events, which it ends
+        ended = any(end.done() for end in self._ends(name))  # asked first: an end has no event
         news = self._track.events[seen:]
         if self._track.error is not None and not news:
             raise self._track.error
         return None if ended and not news else news
+
+    def _ends(self, name: str | None) -> list[Future[Any]]:
+        """What is done when no more of the text comes: of a variable, or of all."""
+        values = self._track.values
+        return [self._done, values[name]] if name in values else [self._done]
 
     # ---- branching ----
 
@@ -209,12 +223,17 @@ class State:
         own = self._track
         child = Track(own.executor, own.defaults, copies, number)
         child.values, child.meta = dict(own.values), own.meta.copy()
+        own.forks.append(child)
         return child
 
-    def finish(self) -> Future[None]:
-        """The program has said all: done when all of it ran."""
+    def finish(self) -> None:
+        """The program has said all: wait until all of it ran, of its forks too. Raises ProgramError."""
         self._track.add(Reach(self._done), Place.of_caller())
-        return self._done
+        for fork in self._track.forks:
+            State(fork).finish()
+        wait(self._done)
+        if self._track.error is not None:
+            raise self._track.error
 
     def fail(self, error: Exception) -> None:
         """The program itself raised: whoever reads the state hears of it."""

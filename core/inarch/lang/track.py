@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from inarch.errors import InarchError
 from inarch.lang.errors import Place, ProgramError
@@ -39,6 +40,19 @@ class Event:
     text: str
     name: str | None = None
     meta: Mapping[str, Any] | None = None  # with the last text of a variable
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one generation call took: times on the clock of time.monotonic, tokens."""
+
+    name: str
+    kind: Literal["gen", "select", "fork"]
+    begun_s: float
+    ended_s: float
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +92,8 @@ class Track:
         self.values: dict[str, Future[Any]] = {}
         self.meta: dict[str, dict[str, Any]] = {}
         self.events: list[Event] = []
+        self.calls: list[Call] = []
+        self.forks: list[Track] = []
         self.transcript = Transcript()
         self.error: ProgramError | None = None
         self._begin, self._number = begin, number
@@ -98,11 +114,12 @@ class Track:
             self._running = True
         submit(self._run())
 
-    def heard(self, after: int) -> Future[None]:
-        """Done as soon as there are more events than `after`, or there will be none."""
+    def heard(self, after: int, ends: Sequence[Future[Any]]) -> Future[None]:
+        """Done as soon as there are more events than `after`, or one of `ends` is done."""
         future: Future[None] = Future()
         with self._lock:
-            if len(self.events) > after or self.error is not None:
+            over = self.error is not None or any(end.done() for end in ends)
+            if len(self.events) > after or over:
                 future.set_result(None)
             else:
                 self._listeners.append(future)
@@ -151,10 +168,13 @@ class Track:
             case Select():
                 await self._select(expression)
             case Branch(copies, count):
+                begun_s = time.monotonic()
                 await self.executor.prepare(self.transcript)
+                self._called("", "fork", begun_s)
                 copies.set_result([self.transcript.copy() for _ in range(count)])
             case Reach(reached):
                 reached.set_result(None)
+                self._wake()
             case Raise(error):
                 raise error
             case _:
@@ -175,17 +195,20 @@ class Track:
             case ScopeEnd(name):
                 text = "".join(event.text for event in self.events[self._scopes.pop(name) :])
                 self.values[name].set_result(text)
+                self._wake()
             case Image():
                 raise InarchError("this model reads no pictures yet")
 
     async def _generate(self, gen: Gen) -> None:
         params = gen.params({**self.executor.defaults(), **self.defaults})
+        begun_s = time.monotonic()
         texts, metas = [""] * params.n, [dict[str, Any]() for _ in range(params.n)]
         async for piece in self.executor.generate(self.transcript, params):
             texts[piece.sample] += piece.text
             metas[piece.sample] = dict(piece.meta or {})
             if piece.sample == 0:
                 self._tell(Event(piece.text, gen.name, piece.meta))
+        self._called(gen.name, "gen", begun_s, metas)
         self.transcript.add(texts[0])
         found = [_read(text, gen.model) for text in texts]
         several = params.n > 1
@@ -194,10 +217,11 @@ class Track:
         )
 
     async def _select(self, select: Select) -> None:
-        method = select.method
+        method, begun_s = select.method, time.monotonic()
         scored = await self.executor.score(
             self.transcript, select.choices, method.needs_unconditional
         )
+        self._called(select.name, "select", begun_s)
         decision = method(scored)
         chosen = scored[decision.index]
         self.transcript.add(chosen.text)
@@ -205,22 +229,39 @@ class Track:
         logprobs = [list(zip(choice.logprobs, choice.tokens, strict=True)) for choice in scored]
         self._set(select.name, chosen.text, {**decision.meta, "input_token_logprobs": logprobs})
 
+    def _called(
+        self,
+        name: str | None,
+        kind: Literal["gen", "select", "fork"],
+        begun_s: float,
+        samples: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        first = samples[0] if samples else {}
+        written = sum(sample.get("completion_tokens") or 0 for sample in samples)
+        prompt, cached = (first.get(f"{part}_tokens") or 0 for part in ("prompt", "cached"))
+        self.calls.append(
+            Call(name or "", kind, begun_s, time.monotonic(), prompt, cached, written)
+        )
+
     def _set(self, name: str | None, value: Any, meta: dict[str, Any]) -> None:
         if name is not None:
             self.meta[name] = meta
             self.values[name].set_result(value)
+            self._wake()
 
     def _tell(self, event: Event) -> None:
+        self.events.append(event)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Who listens looks again."""
         with self._lock:
-            self.events.append(event)
             listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener.set_result(None)
 
     def _give_up(self, expression: Expression, error: ProgramError) -> None:
-        with self._lock:
-            self.error = error
-            listeners, self._listeners = self._listeners, []
+        self.error = error
         match expression:
             case Gen(name=str(name)) | Select(name=str(name)) | ScopeEnd(name=name):
                 self.values[name].set_exception(error)
@@ -228,8 +269,7 @@ class Track:
                 copies.set_exception(error)
             case Reach(reached):
                 reached.set_result(None)
-        for listener in listeners:
-            listener.set_result(None)
+        self._wake()
 
 
 def _read(text: str, model: type[Any] | None) -> Any:

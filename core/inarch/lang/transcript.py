@@ -25,10 +25,11 @@ class Message:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokens of the beginning of a transcript."""
+    """Tokens of the beginning of a transcript. computed: of how many an engine has the KV already."""
 
     text: str = ""
     ids: tuple[int, ...] = ()
+    computed: int = 0
 
 
 @dataclass

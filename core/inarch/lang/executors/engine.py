@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from inarch.config import EngineConfig
@@ -68,7 +69,7 @@ class Runtime:
             yield Piece(output.text, output.index, meta)
 
     async def prepare(self, transcript: Transcript) -> None:
-        await self._prompt(self._encode(transcript).ids, SamplingParams(max_tokens=0))
+        await self._compute(self._encode(transcript), transcript)
 
     async def score(
         self, transcript: Transcript, choices: Sequence[str], unconditional: bool
@@ -77,7 +78,7 @@ class Runtime:
         if not known.ids:
             raise InvalidRequestError("select needs some text before it")
         tokens = [self._engine.tokenizer.encode(choice, False) for choice in choices]
-        await self._prompt(known.ids, SamplingParams(max_tokens=0))
+        await self._compute(known, transcript)
         found = await asyncio.gather(*(self._logprobs(known.ids, own) for own in tokens))
         alone: Sequence[Sequence[float]] = [()] * len(choices)
         if unconditional:
@@ -85,6 +86,12 @@ class Runtime:
             alone = await asyncio.gather(*(self._logprobs(start, own) for own in tokens))
         parts = zip(choices, tokens, found, alone, strict=True)
         return [Scored(*part) for part in parts]
+
+    async def _compute(self, known: Encoded, transcript: Transcript) -> None:
+        """What does not fill a page is left to whoever comes: only whole pages are shared."""
+        if len(known.ids) - known.computed >= self._engine.info.page_tokens:
+            await self._prompt(known.ids, SamplingParams(max_tokens=0))
+            transcript.encoded = replace(known, computed=len(known.ids))
 
     async def _logprobs(self, prompt: Sequence[int], tokens: Sequence[int]) -> list[float]:
         """Of each token behind the prompt and the tokens before it."""
@@ -109,10 +116,10 @@ class Runtime:
         text, known = self._text(transcript), transcript.encoded
         if known.text and text.startswith(known.text):
             more = self._engine.tokenizer.encode(text[len(known.text) :], False)
-            ids = (*known.ids, *more)
+            transcript.encoded = Encoded(text, (*known.ids, *more), known.computed)
         else:
             ids = tuple(self._engine.tokenizer.encode(text, not transcript.chat))
-        transcript.encoded = Encoded(text, ids)
+            transcript.encoded = Encoded(text, ids)
         return transcript.encoded
 
     def _text(self, transcript: Transcript) -> str:
@@ -136,8 +143,9 @@ class Runtime:
         """With the answer's own tokens, if they spell its text: a stop string may have cut it."""
         kept = ids[:-1] if isinstance(last.matched_stop, int) else ids
         if self._engine.tokenizer.decode(kept) != text:
-            return known
-        return Encoded(known.text + text, (*known.ids, *kept))
+            return replace(known, computed=len(known.ids))
+        whole = (*known.ids, *kept)
+        return Encoded(known.text + text, whole, len(whole))
 
     def _meta(self, last: RequestOutput, logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
         def entry(token: int, logprob: float) -> tuple[float, int, str]:
