@@ -67,7 +67,7 @@ async def serve(
         stop.starting = None
         ready(banner(service, listener))
         await stop.asked.wait()
-        await site.stop()
+        await _accept_no_more(site, listener)
         draining(len(service.running))
         await _drain(service, runner, stop)
     finally:
@@ -97,6 +97,13 @@ async def _listen(site: web.SockSite, listener: socket.socket) -> None:
         listener.listen(listening.BACKLOG)  # `site` took the other number for both
     except OSError as error:
         raise listening.cannot_listen(host, port, error) from error
+
+
+async def _accept_no_more(site: web.SockSite, listener: socket.socket) -> None:
+    """Closes the listener; asyncio drops whom it has accepted in the very turn of its loop."""
+    asyncio.get_running_loop().remove_reader(listener)
+    await asyncio.sleep(0)
+    await site.stop()
 
 
 def banner(service: Service, listener: socket.socket) -> str:

@@ -59,6 +59,9 @@ async def _run(config: EngineConfig) -> None:
     stop = Stop(config.drain_timeout)
     stop.on_signals(signal.SIGINT, signal.SIGTERM)
     stop.starting = asyncio.current_task()
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGHUP, log.warning, "nothing is replaced: the server is only just starting"
+    )
     # The port is taken before the model is loaded: minutes of loading must not end in "in use".
     counts = TemporaryDirectory(prefix="inarch-", ignore_cleanup_errors=True)
     with bind(config.host, config.port) as listener, counts as os.environ[METRICS_DIR]:
