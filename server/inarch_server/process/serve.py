@@ -78,7 +78,7 @@ async def _drain(service: Service, runner: web.AppRunner, stop: Stop) -> None:
     """Wait for requests that run, but not longer than there is patience."""
     insisted = asyncio.create_task(stop.insisted.wait())
     if stop.patience_s is None:
-        await asyncio.wait([insisted], timeout=HAND_OVER_S)
+        await _hand_over(service, insisted)
     if runner.server is not None:
         runner.server.pre_shutdown()  # closes connections that idle
     if running := set(service.running):
@@ -88,6 +88,18 @@ async def _drain(service: Service, runner: web.AppRunner, stop: Stop) -> None:
         for task in (finished, *running):
             task.cancel()
     insisted.cancel()
+
+
+async def _hand_over(service: Service, insisted: asyncio.Task[bool]) -> None:
+    """Give each connection time for the request that its client is about to send on it.
+
+    Answers that have begun could not say that their connection closes behind them.
+    """
+    if begun := set(service.running):
+        ended = asyncio.create_task(asyncio.wait(begun))
+        await asyncio.wait([ended, insisted], return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+    await asyncio.wait([insisted], timeout=HAND_OVER_S)
 
 
 async def _listen(site: web.SockSite, listener: socket.socket) -> None:
