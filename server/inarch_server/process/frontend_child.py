@@ -29,7 +29,9 @@ class FrontEnd:
     async def start(cls, config: EngineConfig, listener: socket.socket) -> FrontEnd:
         """Start a process for a resolved configuration, on a bound socket."""
         ours, theirs = socket.socketpair()
-        control = await Control.over(ours)  # first: nothing may come between a process and its owner
+        control = await Control.over(
+            ours
+        )  # first: nothing may come between a process and its owner
         try:
             descriptors = listener.fileno(), theirs.fileno()
             process = await asyncio.create_subprocess_exec(

@@ -121,12 +121,13 @@ async def _accept_no_more(site: web.SockSite, listener: socket.socket) -> None:
 def banner(service: Service, listener: socket.socket) -> str:
     """What a person needs to know of a server that is ready."""
     info, url = service.engine.info, listening.url(listener)
+    key = " -H 'Authorization: Bearer KEY'" if service.config.api_key is not None else ""
     return (
         f"\nInarch {__version__} serves {service.model} at {url}\n\n"
         f"  backend  {info.backend} on {info.device}, {info.dtype}\n"
         f"  context  {info.context_length:,} tokens\n"
         f"  memory   KV cache of {info.kv_tokens:,} tokens in {info.kv_dtype}\n"
         f"  try      open {url} in a browser, or\n"
-        f"           curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        f"           curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n"
         """             -d '{"messages": [{"role": "user", "content": "Hello"}]}'\n"""
     )
