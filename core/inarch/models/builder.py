@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,7 +14,6 @@ from inarch.hal.dispatch import Dispatcher
 from inarch.hal.kv import KVStore
 from inarch.hal.linear import Linear, LinearSpec, PackedWeight
 from inarch.hal.op import Op
-from inarch.hal.ops.norm import add_rms_norm, rms_norm
 from inarch.hal.reference.attention import ReferenceAttention
 from inarch.hal.reference.linear import ReferenceLinear
 from inarch.models.description import Description, Rotary
@@ -31,24 +30,6 @@ class Projection:
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.kernel.apply(x, self.packed)
-
-
-@dataclass(frozen=True, eq=False)
-class Norm:
-    """RMSNorm that also adds to the residual stream: (normed, new residual), all [T, N].
-
-    Before the first layer there is no residual yet: x itself becomes it.
-    """
-
-    weight: Tensor
-    eps: float
-    rms_norm: Callable[..., Tensor]
-    add_rms_norm: Callable[..., tuple[Tensor, Tensor]]
-
-    def __call__(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        if residual is None:
-            return self.rms_norm(x, self.weight, self.eps), x
-        return self.add_rms_norm(x, residual, self.weight, self.eps)
 
 
 class Builder:
@@ -69,7 +50,7 @@ class Builder:
         self._store = store
         self._device = device
         self._attentions: dict[AttentionSpec, Attention] = {}
-        self._tables: dict[Rotary, Tensor] = {}
+        self._tables: dict[Hashable, Tensor] = {}
 
     @property
     def attentions(self) -> tuple[Attention, ...]:
@@ -78,16 +59,6 @@ class Builder:
 
     def bind(self, op: Op[..., Any], **facts: Any) -> Callable[..., Any]:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
-
-    def norm(self, name: str) -> Norm:
-        weight = self.weights.take(f"{name}.weight")
-        hidden = len(weight)
-        return Norm(
-            weight,
-            self.description.norm_eps,
-            self.bind(rms_norm, hidden=hidden),
-            self.bind(add_rms_norm, hidden=hidden),
-        )
 
     def linear(self, name: str) -> Projection:
         bias = f"{name}.bias"
@@ -114,7 +85,10 @@ class Builder:
 
     def rotary_table(self, rotary: Rotary) -> Tensor:
         """Cosines and sines on the device; layers that rotate alike share a table."""
-        if rotary not in self._tables:
-            table = rotary_table(rotary, self.description.context_length)
-            self._tables[rotary] = table.to(self._device.torch_device)
-        return self._tables[rotary]
+        return self.table(rotary, lambda: rotary_table(rotary, self.description.context_length))
+
+    def table(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """A tensor that nobody writes to, on the device: made once for all who give the key."""
+        if key not in self._tables:
+            self._tables[key] = make().to(self._device.torch_device)
+        return self._tables[key]

@@ -1,0 +1,45 @@
+"""What a model is, as data: a family fills this in, the one decoder runs it.
+
+A model is a stack of layers; a layer is a mixer (it moves information between tokens) and a
+feed-forward (it works on each token alone). A new kind of either is one more frozen dataclass here,
+which names its tensors, and one class in `inarch.models.layers` that runs it; the decoder stays as
+it is. No torch here: a description can be compared, hashed and printed before anything is loaded.
+"""
+
+from inarch.models.description.attention import GroupedQueryAttention, QueryScaling
+from inarch.models.description.feed_forward import MLP, GatedMLP
+from inarch.models.description.model import (
+    Description,
+    FeedForward,
+    Layer,
+    LearnedPositions,
+    Mixer,
+)
+from inarch.models.description.norm import LayerNorm, Norm, RMSNorm
+from inarch.models.description.rotary import (
+    LinearScaling,
+    Llama3Scaling,
+    Rotary,
+    RotaryScaling,
+    YarnScaling,
+)
+
+__all__ = [
+    "MLP",
+    "Description",
+    "FeedForward",
+    "GatedMLP",
+    "GroupedQueryAttention",
+    "Layer",
+    "LayerNorm",
+    "LearnedPositions",
+    "LinearScaling",
+    "Llama3Scaling",
+    "Mixer",
+    "Norm",
+    "QueryScaling",
+    "RMSNorm",
+    "Rotary",
+    "RotaryScaling",
+    "YarnScaling",
+]
