@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .example import Example
-from .renaming import as_exaone, as_internlm2, as_internlm3
+from .renaming import as_exaone, as_internlm2, as_internlm3, as_text_of
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -29,6 +29,14 @@ MINISTRAL = {
 }
 SLIDES = "sliding_attention"
 WINDOWS = {"use_sliding_window": True, "sliding_window": 7}
+GEMMA3 = {
+    "head_dim": 24,
+    "sliding_window": 9,
+    "layer_types": [SLIDES, "full_attention", SLIDES],
+    "query_pre_attn_scalar": 10,
+    "final_logit_softcapping": 3.0,
+    "rope_parameters": {"full_attention": LINEAR, SLIDES: {"rope_theta": 50.0}},
+}
 
 MODELS = {
     "llama": Example("LlamaForCausalLM"),
@@ -84,6 +92,7 @@ MODELS = {
     ),
     "nemotron": Example("NemotronForCausalLM"),
     "olmo": Example("OlmoForCausalLM", {"clip_qkv": 0.7}),
+    "opt": Example("OPTForCausalLM", {"ffn_dim": 96, "word_embed_proj_dim": 64}),
     "phi": Example("PhiForCausalLM"),
     "phi-qk-norm": Example("PhiForCausalLM", {"qk_layernorm": True, "hidden_act": "gelu"}),
     "seed-oss": Example("SeedOssForCausalLM", {"head_dim": 24}),
@@ -120,7 +129,14 @@ MODELS = {
     ),
     "ministral3": Example("Ministral3ForCausalLM", {"head_dim": 16, "rope_parameters": MINISTRAL}),
     "olmo2": Example("Olmo2ForCausalLM"),
-    "olmo3": Example("Olmo3ForCausalLM", {"sliding_window": 9, "num_hidden_layers": 4}),
+    "olmo3": Example(
+        "Olmo3ForCausalLM",
+        {
+            "sliding_window": 9,
+            "layer_types": [SLIDES, "full_attention", SLIDES],
+            "rope_parameters": {"full_attention": YARN, SLIDES: {"rope_theta": 50.0}},
+        },
+    ),
     "phi3": Example("Phi3ForCausalLM", {"sliding_window": 9}),
     "smollm3": Example("SmolLM3ForCausalLM", {"no_rope_layers": [1, 0, 1]}),
     "starcoder2": Example("Starcoder2ForCausalLM"),
@@ -129,4 +145,13 @@ MODELS = {
     ),
     "gemma": Example("GemmaForCausalLM", {"head_dim": 24}),
     "gemma2": Example("Gemma2ForCausalLM", {"head_dim": 24, "sliding_window": 9}),
+    "gemma3": Example("Gemma3ForCausalLM", GEMMA3),
+    "gemma3-with-images": Example(
+        "Gemma3ForCausalLM", GEMMA3, stored=as_text_of("Gemma3ForConditionalGeneration")
+    ),
+    "ministral3-with-images": Example(
+        "Ministral3ForCausalLM",
+        {"head_dim": 16, "rope_parameters": MINISTRAL},
+        stored=as_text_of("Mistral3ForConditionalGeneration"),
+    ),
 }

@@ -71,6 +71,20 @@ def as_internlm3(folder: Path) -> None:
     rewrite_config(folder, "InternLM3ForCausalLM", keys)
 
 
+def as_text_of(architecture: str) -> Callable[[Path], None]:
+    """The part that reads text of a model that sees images too."""
+
+    def store(folder: Path) -> None:
+        rewrite_tensors(
+            folder, lambda tensors: {f"language_model.{name}": t for name, t in tensors.items()}
+        )
+        path = folder / "config.json"
+        text = json.loads(path.read_text())
+        path.write_text(json.dumps({"architectures": [architecture], "text_config": text}))
+
+    return store
+
+
 def renamed(tensors: dict[str, Tensor], names: dict[str, str]) -> dict[str, Tensor]:
     def rename(name: str) -> str:
         for old, new in names.items():
