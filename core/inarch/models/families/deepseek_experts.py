@@ -87,9 +87,7 @@ def grouped(router: Router, config: Config, defaults: Defaults) -> Router:
 
 def after_first(config: Config, default: int) -> Callable[[int], bool]:
     """The layers behind the first `first_k_dense_replace`."""
-    first = config.get("first_k_dense_replace", default)
-    if isinstance(first, bool) or not isinstance(first, int) or first < 0:
-        raise config.error("first_k_dense_replace", "a whole number of at least 0")
+    first = config.integer("first_k_dense_replace", default, least=0)
     config.only("moe_layer_freq", 1)
     return lambda index: index >= first
 
