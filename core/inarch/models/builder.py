@@ -8,15 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from inarch.hal.attention import Attention, AttentionSpec, attention_facts
+from inarch.hal.attention import Attention, AttentionSpec
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.kv import KVStore
 from inarch.hal.linear import Linear, LinearSpec, PackedWeight
 from inarch.hal.op import Op
 from inarch.hal.ops.norm import add_rms_norm, rms_norm
-from inarch.hal.reference.attention import ReferenceAttention
 from inarch.hal.reference.linear import ReferenceLinear
+from inarch.models.attentions import Attentions
 from inarch.models.description import Description, Rotary
 from inarch.models.rotary import rotary_table
 from inarch.models.weights import Weights
@@ -66,15 +66,9 @@ class Builder:
         self.weights = weights
         self.dtype = weights.dtype
         self._dispatcher = dispatcher
-        self._store = store
         self._device = device
-        self._attentions: dict[AttentionSpec, Attention] = {}
+        self.attentions = Attentions(dispatcher, store, device)
         self._tables: dict[Rotary, Tensor] = {}
-
-    @property
-    def attentions(self) -> tuple[Attention, ...]:
-        """One for each distinct spec so far, in the order of the indices that were given out."""
-        return tuple(self._attentions.values())
 
     def bind(self, op: Op[..., Any], **facts: Any) -> Callable[..., Any]:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
@@ -106,11 +100,7 @@ class Builder:
 
     def attention(self, spec: AttentionSpec) -> tuple[Attention, int]:
         """The runtime for a spec, and the index of its plan among those of a step."""
-        if spec not in self._attentions:
-            facts = attention_facts(spec, self._store)
-            factory = self._dispatcher.select("attention", ReferenceAttention, **facts)
-            self._attentions[spec] = factory(spec, self._store, self._device)
-        return self._attentions[spec], list(self._attentions).index(spec)
+        return self.attentions.bind(spec)
 
     def rotary_table(self, rotary: Rotary) -> Tensor:
         """Cosines and sines on the device; layers that rotate alike share a table."""
