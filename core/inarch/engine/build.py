@@ -32,8 +32,8 @@ from inarch.hal.packing import upload
 from inarch.hal.reference.executor import EagerExecutor
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch.models.checkpoint import Checkpoint
-from inarch.models.described import DescribedModel
-from inarch.models.family import Family, find_family
+from inarch.models.family import Family
+from inarch.models.implementation import find_blueprint
 from inarch.models.model import Blueprint, Model
 from inarch.plugins import Plugins
 
@@ -108,9 +108,13 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
 
 
 def _blueprint(config: EngineConfig, checkpoint: Checkpoint, plugins: Plugins) -> Blueprint:
-    family = find_family(checkpoint.config, plugins.families(Family))
-    weights = None if config.load_format == "dummy" else checkpoint
-    return DescribedModel(family, family.describe(checkpoint.config), weights)
+    return find_blueprint(
+        checkpoint,
+        plugins.families(Family),
+        model_impl=config.model_impl,
+        dummy=config.load_format == "dummy",
+        trust_code=config.trust_remote_code,
+    )
 
 
 def _grammars(

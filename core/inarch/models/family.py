@@ -38,29 +38,40 @@ def built_in_families() -> tuple[Family, ...]:
     return llama.FAMILY, mistral.FAMILY, qwen2.FAMILY, qwen3.FAMILY
 
 
+def family_of(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family | None:
+    """The family of a model's config.json, or None. PluginError if two claim one architecture."""
+    known = _by_architecture([*built_in_families(), *plugin_families])
+    return next((known[name] for name in _architectures(config) if name in known), None)
+
+
 def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family:
     """The family of a model's config.json.
 
     Raises ModelError if there is none, or if the weights are stored in a quantized format;
     PluginError if two families claim one architecture.
     """
-    known = _by_architecture([*built_in_families(), *plugin_families])
-    stated = config.get("architectures")
-    architectures = [str(name) for name in stated] if isinstance(stated, list) else []
-    if not architectures:
+    families = list(plugin_families)
+    family = family_of(config, families)
+    if family is None:
+        known = ", ".join(sorted(_by_architecture([*built_in_families(), *families])))
         raise ModelError(
-            f'config.json names no architecture: add "architectures", a list with one of '
-            f"{', '.join(sorted(known))}"
+            f"{no_family(config)}. Known are {known}; a plugin may bring more (see `inarch plugins`)"
         )
-    for architecture in architectures:
-        if architecture in known:
-            _refuse_quantized(config)
-            return known[architecture]
-    raise ModelError(
-        f"no installed model family knows the architecture {', '.join(architectures)}. "
-        f"Known are {', '.join(sorted(known))}; a plugin may bring more (see "
-        "`inarch plugins`)"
-    )
+    refuse_quantized(config)
+    return family
+
+
+def no_family(config: Mapping[str, Any]) -> str:
+    """What to say of a config that belongs to no family."""
+    architectures = ", ".join(_architectures(config))
+    if architectures:
+        return f"no installed model family knows the architecture {architectures}"
+    return 'config.json names no architecture ("architectures" must be a list with its name)'
+
+
+def _architectures(config: Mapping[str, Any]) -> list[str]:
+    stated = config.get("architectures")
+    return [str(name) for name in stated] if isinstance(stated, list) else []
 
 
 def _by_architecture(families: Iterable[Family]) -> dict[str, Family]:
@@ -76,7 +87,8 @@ def _by_architecture(families: Iterable[Family]) -> dict[str, Family]:
     return known
 
 
-def _refuse_quantized(config: Mapping[str, Any]) -> None:
+def refuse_quantized(config: Mapping[str, Any]) -> None:
+    """Raise ModelError for weights in a quantized format."""
     quantization = config.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else None

@@ -9,7 +9,7 @@ from typing import Literal
 from inarch.errors import ModelError
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.described import DescribedModel
-from inarch.models.family import Family, family_of, find_family, refuse_quantized
+from inarch.models.family import Family, family_of, find_family, no_family, refuse_quantized
 from inarch.models.model import Blueprint
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,19 @@ def find_blueprint(
         family = find_family(checkpoint.config, families)
         description = family.describe(checkpoint.config)
         return DescribedModel(family, description, None if dummy else checkpoint)
-    refuse_quantized(checkpoint.config)
     if model_impl == "transformers":
         return _by_transformers(checkpoint, dummy, trust_code)
+    lacking = no_family(checkpoint.config)
     try:
         blueprint = _by_transformers(checkpoint, dummy, trust_code)
     except ModelError as error:
-        raise ModelError(f"{no_family(checkpoint, families)}. Nor by transformers: {error}") from error
-    log.warning("%s: transformers' code runs it, over our pages", no_family(checkpoint, families))
+        raise ModelError(f"{lacking}, and transformers' code cannot stand in: {error}") from error
+    log.warning("%s: transformers' own code runs it, with paged attention", lacking)
     return blueprint
+
+
+def _by_transformers(checkpoint: Checkpoint, dummy: bool, trust_code: bool) -> Blueprint:
+    from inarch.models.fallback.blueprint import transformers_blueprint  # imports take seconds
+
+    refuse_quantized(checkpoint.config)
+    return transformers_blueprint(checkpoint, dummy=dummy, trust_code=trust_code)

@@ -26,7 +26,10 @@ log = logging.getLogger(__name__)
 
 ATTENDING = {"full_attention", "sliding_attention", "attention", "global", "local"}
 # Rotations that transformers changes for a whole batch once one position in it is this far out.
-BATCH_DEPENDENT = {"dynamic": "max_position_embeddings", "longrope": "original_max_position_embeddings"}
+BATCH_DEPENDENT = {
+    "dynamic": "max_position_embeddings",
+    "longrope": "original_max_position_embeddings",
+}
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,7 @@ class TransformersBlueprint:
         )
         layers = [
             LayerAttention(module.get_submodule(name), *served, spec.sinks)
-            for name, served, spec in zip(
-                self.trace.modules, bound, self.trace.specs, strict=True
-            )
+            for name, served, spec in zip(self.trace.modules, bound, self.trace.specs, strict=True)
         ]
         model = TransformersModel(module, layers, attentions)
         check_against_transformers(model, store, device, self.vocab_size)
