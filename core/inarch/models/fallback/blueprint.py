@@ -20,7 +20,8 @@ from inarch.models.fallback.check import check_against_transformers
 from inarch.models.fallback.interface import TRACING, register
 from inarch.models.fallback.loading import load_module
 from inarch.models.fallback.model import LayerAttention, TransformersModel
-from inarch.models.fallback.trace import TRACED_DTYPE, Trace, refusal, trace
+from inarch.models.fallback.refusing import described, refusal
+from inarch.models.fallback.trace import TRACED_DTYPE, Trace, trace
 
 log = logging.getLogger(__name__)
 
@@ -77,16 +78,11 @@ def transformers_blueprint(
     checkpoint: Checkpoint, *, dummy: bool, trust_code: bool
 ) -> TransformersBlueprint:
     """Follow the model's code without weights. Raises ModelError where it cannot run over pages."""
-    from transformers import AutoModelForCausalLM
-
     register()
     config, trusted = _read_config(checkpoint, trust_code)
     name = str((config.architectures or ["the model"])[0])
     _refuse_by_config(name, config)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            config, attn_implementation=TRACING, dtype=TRACED_DTYPE, trust_remote_code=trusted
-        ).eval()
+    model = _without_weights(name, config, trusted)
     if type(model).__name__ != name:
         raise ModelError(
             f"config.json names the architecture {name}, but transformers runs a model_type "
@@ -95,6 +91,22 @@ def transformers_blueprint(
     return TransformersBlueprint(
         config, checkpoint, trace(model), _context(name, config), dummy, trusted
     )
+
+
+def _without_weights(name: str, config: Any, trusted: bool) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                config, attn_implementation=TRACING, dtype=TRACED_DTYPE, trust_remote_code=trusted
+            ).eval()
+    except KeyError as error:  # a model with a table of attentions of its own
+        if error.args != (TRACING,):
+            raise ModelError(f"transformers cannot make {name}: {described(error)}") from error
+        raise refusal(name, "its attention is not chosen by transformers' interface") from error
+    except Exception as error:
+        raise ModelError(f"transformers cannot make {name}: {described(error)}") from error
 
 
 def _read_config(checkpoint: Checkpoint, trust_code: bool) -> tuple[Any, bool]:
@@ -115,8 +127,9 @@ def _read_config(checkpoint: Checkpoint, trust_code: bool) -> tuple[Any, bool]:
     try:
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=own_code)
     except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ModelError(f"transformers cannot read {checkpoint.folder}: {why}") from error
+        raise ModelError(
+            f"transformers cannot read {checkpoint.folder}: {described(error)}"
+        ) from error
     return config, own_code
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.errors import ModelError
 from inarch.hal.attention import AttentionBatch
 from inarch.hal.device import Device
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVState, KVStore
 from inarch.models.fallback.interface import RUNNING
 from inarch.models.fallback.model import TransformersModel
+from inarch.models.fallback.refusing import described, refusal
 
 LONG, SHORT, CUT = 11, 7, 4  # tokens of two sequences, and where the first is cut in two
 # How far logits may be off, as a share of how far they spread, by bytes of what is kept of K and V.
@@ -37,18 +37,16 @@ def check_against_transformers(
     try:
         found = _over_pages(model, store, device, long, short)
         expected = _by_transformers(model, device, [long, short])
-    except RuntimeError as error:
-        raise ModelError(
-            f"{name} cannot run by transformers' code with paged attention: {error}"
-        ) from error
+    except Exception as error:
+        raise refusal(name, f"a first step failed ({described(error)})") from error
     spread = (expected - expected.mean(-1, keepdim=True)).square().mean().sqrt()
     off = float((found - expected).square().mean().sqrt() / spread)
     limit = LIMITS[store.spec.dtype.itemsize]
     if not off <= limit:
-        raise ModelError(
-            f"{name} gives other logits over pages than by itself: they differ by {off:.2g} of their "
-            f"spread, more than {limit:g}. Its code mixes tokens elsewhere than in its attention; it "
-            "needs a model family (see docs/models.md)"
+        raise refusal(
+            name,
+            f"its logits over pages differ from those that it gives by itself, by {off:.2g} of their "
+            f"spread where {limit:g} is allowed: it mixes tokens elsewhere than in its attention",
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from inarch.errors import ModelError
 from inarch.models.checkpoint import listed
 from inarch.models.fallback.interface import RUNNING
+from inarch.models.fallback.refusing import described
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,7 @@ def load_module(
             folder, config=config, output_loading_info=True, **options
         )
     except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ModelError(f"transformers cannot load {folder}: {why}") from error
+        raise ModelError(f"transformers cannot load {folder}: {described(error)}") from error
     _check(folder, found)
     return module.eval().to(device)
 

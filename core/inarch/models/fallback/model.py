@@ -12,7 +12,7 @@ from inarch.hal.attention import Attention, AttentionBatch, HostPlan
 from inarch.hal.executor import StepInputs, StepShape
 from inarch.hal.kv import KVState
 from inarch.models.attentions import Attentions
-from inarch.models.fallback.interface import RUNNING, attach
+from inarch.models.fallback.interface import attach
 from inarch.models.fallback.parts import split
 
 
@@ -47,17 +47,19 @@ class StepAttention:
         layer = self._layers[self._next] if self._next < len(self._layers) else None
         if layer is None or layer.module is not module or mask is not None:
             raise RuntimeError(f"attention call {self._next} is not the one that was traced")
-        dtype = q.dtype
+        rows, keys, values = (x[0].transpose(0, 1).contiguous() for x in (q, k, v))
         result = layer.attention.run(
             self._next,
-            *(x[0].transpose(0, 1).contiguous() for x in (q, k, v)),
+            rows,
+            keys,
+            values,
             self._kv,
             self._inputs.plans[layer.plan],
             sinks=asked["s_aux"] if layer.sinks else None,
         )
         self._kv = result.kv
         self._next += 1
-        return result.out.to(dtype).unsqueeze(0)
+        return result.out.to(q.dtype).unsqueeze(0)
 
     def end(self) -> KVState:
         if self._next != len(self._layers):
@@ -105,6 +107,3 @@ class TransformersModel:
     def logits(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self._head(inputs_embeds=hidden[None], use_cache=False).logits
         return logits[0].float()
-
-
-__all__ = ["RUNNING", "LayerAttention", "StepAttention", "TransformersModel"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from inarch.errors import ModelError
+from inarch.models.fallback.refusing import refusal
 
 
 class Backbone:
@@ -30,6 +30,11 @@ class Backbone:
 
 
 class StandIn(nn.Module):
+    @property
+    def decoder(self) -> StandIn:
+        """Some models call their backbone's decoder instead of the backbone."""
+        return self
+
     def forward(self, *args: Any, inputs_embeds: Tensor, **kwargs: Any) -> Backbone:
         return Backbone(inputs_embeds)
 
@@ -44,10 +49,7 @@ def split(model: Any) -> tuple[nn.Module, nn.Module]:
         backbone = model.get_decoder()
     name = next((name for name, child in model.named_children() if child is backbone), None)
     if name is None:
-        raise ModelError(
-            f"{type(model).__name__} cannot run by transformers' code: it has no backbone that gives "
-            "hidden states. It needs a model family (see docs/models.md)"
-        )
+        raise refusal(type(model).__name__, "it has no backbone that gives hidden states")
     head = copy.copy(model)
     head._modules = dict(model._modules) | {name: StandIn()}
     return backbone, head

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from inarch.errors import ModelError
 from inarch.hal.attention import AttentionSpec
-from inarch.models.fallback.interface import SEES, TRACING, Sight, attach
+from inarch.models.fallback.interface import SEES, Sight, attach
 from inarch.models.fallback.parts import split
+from inarch.models.fallback.refusing import described, refusal
 
 TRACED_TOKENS = 8
 TRACED_DTYPE = torch.bfloat16  # grouped products of experts know no other on the meta device
@@ -65,19 +66,12 @@ def trace(model: Any) -> Trace:
     except ModelError:
         raise
     except Exception as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        raise refusal(name, f"its code cannot be followed without weights ({why})") from error
+        why = f"its code cannot be followed without weights ({described(error)})"
+        raise refusal(name, why) from error
     layers = model.config.get_text_config().num_hidden_layers
     refuse_bypassing(name, len(calls.specs), layers)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Trace(tuple(calls.specs), tuple(calls.modules), layers, vocab_size, parameters)
-
-
-def refusal(name: str, why: str) -> ModelError:
-    return ModelError(
-        f"{name} cannot run by transformers' code with paged attention: {why}. It needs a model "
-        "family (see docs/models.md)"
-    )
 
 
 def refuse_bypassing(name: str, calls: int, layers: int) -> None:
