@@ -11,11 +11,12 @@ import torch
 
 from inarch.config import EngineConfig
 from inarch.engine.batch import build_batch, nothing
-from inarch.engine.choices import Choices, choose, dtype_name
+from inarch.engine.choices import Choices, dtype_name
 from inarch.engine.core import EngineCore
 from inarch.engine.grammars import Grammars, choose_engines
 from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
 from inarch.engine.messages import ModelInfo, OpChoice
+from inarch.engine.preparation import prepare
 from inarch.engine.runner import Runner
 from inarch.engine.sampler import Sampler
 from inarch.engine.scheduler import Scheduler
@@ -30,10 +31,7 @@ from inarch.hal.executor import Executor, StepInputs, StepShape
 from inarch.hal.kv import KVStore
 from inarch.hal.packing import upload
 from inarch.hal.reference.executor import EagerExecutor
-from inarch.hal.reference.kv import ReferenceKVStore
 from inarch.models.checkpoint import Checkpoint
-from inarch.models.family import Family
-from inarch.models.implementation import find_blueprint
 from inarch.models.model import Blueprint, Model
 from inarch.plugins import Plugins
 
@@ -55,17 +53,9 @@ class Built:
 
 def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     """Open the device, load the model and size the KV cache. Raises InarchError."""
-    assert config.model is not None
-    checkpoint = Checkpoint(config.model)
-    blueprint = _blueprint(config, checkpoint, plugins)
-    device = backend.open(config.device)
-    chosen = choose(config, checkpoint, blueprint, device)
-    kernels = [*device.kernels(), *plugins.kernels(backend.name)]
-    dispatcher = Dispatcher(kernels, overrides=config.kernels, strict=config.strict)
-    spec = blueprint.kv_spec(chosen.kv_dtype)
-    store = device.kv_store(spec, chosen.page_tokens)
-    if store is None:
-        store = ReferenceKVStore(spec, chosen.page_tokens, device.torch_device)
+    ready = prepare(config, backend, plugins)
+    checkpoint, blueprint, chosen = ready.checkpoint, ready.blueprint, ready.chosen
+    device, dispatcher, store = ready.device, ready.dispatcher, ready.store
     before = device.memory().used
     model = blueprint.load(dispatcher, store, device, chosen.dtype)
     loaded = max(device.memory().used - before, 0)
@@ -105,16 +95,6 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     )
     reasons = {**chosen.reasons, "KV pages": f"limited by {memory.limited_by}"}
     return Built(core, info, device, dispatcher, memory, reasons)
-
-
-def _blueprint(config: EngineConfig, checkpoint: Checkpoint, plugins: Plugins) -> Blueprint:
-    return find_blueprint(
-        checkpoint,
-        plugins.families(Family),
-        model_impl=config.model_impl,
-        dummy=config.load_format == "dummy",
-        trust_code=config.trust_remote_code,
-    )
 
 
 def _grammars(

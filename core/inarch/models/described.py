@@ -9,11 +9,14 @@ import torch
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.kv import KVSpec, KVStore
+from inarch.models.builder import Builder
 from inarch.models.checkpoint import Checkpoint
-from inarch.models.decoder import Decoder, kv_spec
+from inarch.models.decoder import Decoder, build_decoder, kv_spec
 from inarch.models.description import Description
 from inarch.models.family import Family
 from inarch.models.loading import load_decoder
+from inarch.models.survey import Survey, layer_in_words, positions_in_words
+from inarch.models.weights import Weights, check_tensors
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class DescribedModel:
     family: Family
     description: Description
     weights: Checkpoint | None
+
+    on_kernels = True
 
     @property
     def vocab_size(self) -> int:
@@ -34,6 +39,27 @@ class DescribedModel:
 
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
         return kv_spec(self.description, dtype)
+
+    def survey(self) -> Survey:
+        parameters = self.description.parameters()
+        if self.weights is not None:
+            check_tensors(self.weights, self.family.names(self.description), parameters)
+        return Survey(
+            implementation=f"our decoder, by the family {self.family.name}",
+            parameters=sum(parameter.elements for parameter in parameters.values()),
+            layers=tuple(layer_in_words(layer) for layer in self.description.layers),
+            positions=positions_in_words(self.description),
+        )
+
+    def bind(
+        self, dispatcher: Dispatcher, store: KVStore, device: Device, dtype: torch.dtype
+    ) -> None:
+        parameters = self.description.parameters()
+        nowhere = torch.device("meta")
+        weights = Weights(parameters, lambda *_: None, nowhere, dtype, lambda _: None)
+        build_decoder(
+            self.description, Builder(self.description, weights, dispatcher, store, device)
+        )
 
     def load(
         self, dispatcher: Dispatcher, store: KVStore, device: Device, dtype: torch.dtype

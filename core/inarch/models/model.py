@@ -16,6 +16,7 @@ from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.executor import StepInputs, StepShape
 from inarch.hal.kv import KVSpec, KVState, KVStore
+from inarch.models.survey import Survey
 
 
 class Model(Protocol):
@@ -48,7 +49,12 @@ class Model(Protocol):
 
 
 class Blueprint(Protocol):
-    """A model of which no weight is there yet."""
+    """A model of which no weight is there yet.
+
+    on_kernels: whether every op is one of ours, which a backend's kernels may serve.
+    """
+
+    on_kernels: bool
 
     @property
     def vocab_size(self) -> int: ...
@@ -60,6 +66,16 @@ class Blueprint(Protocol):
 
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
         """What it keeps of a token, in `dtype`."""
+        ...
+
+    def survey(self) -> Survey:
+        """What it is, in words. Raises ModelError if its checkpoint shows that `load` would."""
+        ...
+
+    def bind(
+        self, dispatcher: Dispatcher, store: KVStore, device: Device, dtype: torch.dtype
+    ) -> None:
+        """Choose the kernels that `load` would, without weights. Raises UnsupportedError."""
         ...
 
     def load(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from inarch.errors import ModelError
+from inarch.hal.attention import Attention, AttentionSpec
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.kv import KVHeads, KVSpec, KVStore
@@ -22,6 +22,7 @@ from inarch.models.fallback.loading import load_module
 from inarch.models.fallback.model import LayerAttention, TransformersModel
 from inarch.models.fallback.refusing import described, refusal
 from inarch.models.fallback.trace import TRACED_DTYPE, Trace, trace
+from inarch.models.survey import Survey, part_in_words
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class TransformersBlueprint:
     dummy: bool
     trust_code: bool
 
+    on_kernels = False
+
     @property
     def vocab_size(self) -> int:
         return self.trace.vocab_size
@@ -52,11 +55,27 @@ class TransformersBlueprint:
         heads = (KVHeads(s.kv_heads, s.key_dim, s.value_dim) for s in self.trace.specs)
         return KVSpec(tuple(heads), dtype)
 
+    def survey(self) -> Survey:
+        import transformers
+
+        version, name = transformers.__version__, str(self.config.architectures[0])
+        return Survey(
+            implementation=f"{name} of transformers {version}, with paged attention",
+            parameters=self.trace.parameters,
+            layers=tuple(_in_words(spec) for spec in self.trace.specs),
+            positions=(_rotation_in_words(self.config.get_text_config()),),
+        )
+
+    def bind(
+        self, dispatcher: Dispatcher, store: KVStore, device: Device, dtype: torch.dtype
+    ) -> None:
+        self._bind(Attentions(dispatcher, store, device), dtype)
+
     def load(
         self, dispatcher: Dispatcher, store: KVStore, device: Device, dtype: torch.dtype
     ) -> TransformersModel:
         attentions = Attentions(dispatcher, store, device)
-        bound = [attentions.bind(dataclasses.replace(s, dtype=dtype)) for s in self.trace.specs]
+        bound = self._bind(attentions, dtype)
         module = load_module(
             self.checkpoint.folder,
             self.config,
@@ -72,6 +91,9 @@ class TransformersBlueprint:
         model = TransformersModel(module, layers, attentions)
         check_against_transformers(model, store, device, self.vocab_size)
         return model
+
+    def _bind(self, attentions: Attentions, dtype: torch.dtype) -> list[tuple[Attention, int]]:
+        return [attentions.bind(replace(spec, dtype=dtype)) for spec in self.trace.specs]
 
 
 def transformers_blueprint(
@@ -164,3 +186,15 @@ def _context(name: str, config: Any) -> int:
             )
             stated = limit
     return stated
+
+
+def _in_words(spec: AttentionSpec) -> str:
+    sizes = part_in_words(spec).partition(", ")[2]
+    return f"attention, {sizes}{', sinks' if spec.sinks else ''}"
+
+
+def _rotation_in_words(config: Any) -> str:
+    rope = getattr(config, "rope_parameters", None)
+    if not rope:
+        return "as transformers' code knows them"
+    return ", ".join(f"{key} {value}" for key, value in rope.items())

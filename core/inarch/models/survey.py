@@ -1,0 +1,80 @@
+"""What can be said of a model before any of its weights is read, in words for a person."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from inarch.models.description import Description, Layer, Rotary
+
+T = TypeVar("T")
+# Sizes of a part that a reader looks for, in the names that descriptions give them.
+TELLING = {
+    "q_heads": "{} heads",
+    "kv_heads": "{} KV heads",
+    "experts": "{} experts",
+    "window": "window {}",
+    "softcap": "soft cap {:g}",
+}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """implementation: whose code runs it. layers: what each is made of. positions: how it knows them."""
+
+    implementation: str
+    parameters: int  # elements of all weights
+    layers: tuple[str, ...]
+    positions: tuple[str, ...]
+
+
+def layer_in_words(layer: Layer) -> str:
+    halves = (layer.mixer, layer.feed_forward)
+    return "; ".join(part_in_words(half) for half in halves if half is not None)
+
+
+def part_in_words(part: Any) -> str:
+    """A part of a description by the name of its class and the sizes that tell it from others."""
+    told = [
+        text.format(getattr(part, name))
+        for name, text in TELLING.items()
+        if getattr(part, name, None) not in (None, False)
+    ]
+    return ", ".join([_spaced(type(part).__name__), *told])
+
+
+def positions_in_words(description: Description) -> tuple[str, ...]:
+    """Every way in which its layers rotate positions, and "none" where a mixer does not."""
+    rotations = dict.fromkeys(found_in(description.layers, Rotary))
+    return tuple(map(_rotary_in_words, rotations)) or ("none",)
+
+
+def _rotary_in_words(rotary: Rotary) -> str:
+    told = f"rotary of {rotary.dim} features, theta {rotary.theta:g}"
+    if rotary.scaling is None:
+        return told
+    kind = type(rotary.scaling).__name__.removesuffix("Scaling").lower()
+    factor = getattr(rotary.scaling, "factor", None)
+    by = f" by {factor:g}" if isinstance(factor, (int, float)) else ""
+    return f"{told}, {kind} scaling{by}"
+
+
+def found_in(value: Any, kind: type[T]) -> Iterator[T]:
+    """Every object of a kind within frozen dataclasses and tuples, in order."""
+    if isinstance(value, kind):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from found_in(item, kind)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from found_in(getattr(value, field.name), kind)
+
+
+def _spaced(name: str) -> str:
+    """GroupedQueryAttention -> grouped query attention, GatedMLP -> gated MLP."""
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*", name)
+    return " ".join(word if word.isupper() else word.lower() for word in words)
