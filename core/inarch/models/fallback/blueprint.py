@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -121,7 +122,10 @@ def _without_weights(name: str, config: Any, trusted: bool) -> Any:
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(
-                config, attn_implementation=TRACING, dtype=TRACED_DTYPE, trust_remote_code=trusted
+                _traceable(config),
+                attn_implementation=TRACING,
+                dtype=TRACED_DTYPE,
+                trust_remote_code=trusted,
             ).eval()
     except KeyError as error:  # a model with a table of attentions of its own
         if error.args != (TRACING,):
@@ -129,6 +133,15 @@ def _without_weights(name: str, config: Any, trusted: bool) -> Any:
         raise refusal(name, "its attention is not chosen by transformers' interface") from error
     except Exception as error:
         raise ModelError(f"transformers cannot make {name}: {described(error)}") from error
+
+
+def _traceable(config: Any) -> Any:
+    """A copy whose rotations look at no position, of which there are none: attention asks the same."""
+    config = copy.deepcopy(config)
+    for section in _rope_sections(config.get_text_config()):
+        if section.get("rope_type") == "dynamic":
+            section["rope_type"] = "default"
+    return config
 
 
 def _read_config(checkpoint: Checkpoint, trust_code: bool) -> tuple[Any, bool]:
@@ -170,9 +183,7 @@ def _context(name: str, config: Any) -> int:
     stated = getattr(text, "max_position_embeddings", None)
     if not isinstance(stated, int):
         raise refusal(name, "its config states no max_position_embeddings")
-    rope = getattr(text, "rope_parameters", None) or {}
-    sections = [rope, *(part for part in rope.values() if isinstance(part, Mapping))]
-    for section in sections:
+    for section in _rope_sections(text):
         key = BATCH_DEPENDENT.get(str(section.get("rope_type")))
         if key is None:
             continue
@@ -186,6 +197,12 @@ def _context(name: str, config: Any) -> int:
             )
             stated = limit
     return stated
+
+
+def _rope_sections(config: Any) -> list[dict[str, Any]]:
+    """rope_parameters itself, and what it holds for each kind of layer."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return [rope, *(part for part in rope.values() if isinstance(part, dict))]
 
 
 def _in_words(spec: AttentionSpec) -> str:
