@@ -76,11 +76,11 @@ def _mask(
 ) -> Tensor:
     """An empty mask [1, 1, Q, K] that carries what it stands for."""
     mask = torch.empty(1, 1, q_length, kv_length, dtype=torch.bool, device="meta")
-    setattr(mask, SEES, _sight(mask_function, rest.get("local_size")))
+    setattr(mask, SEES, sight(mask_function, rest.get("local_size")))
     return mask
 
 
-def _sight(mask_function: Callable[..., Any], stated: int | None) -> Sight:
+def sight(mask_function: Callable[..., Any], stated: int | None) -> Sight:
     """Look through a mask from places near and far. stated: a window or chunk that the model names."""
     near = {0, 1, 5} if stated is None else {0, 1, stated - 1, stated, stated + 1, 2 * stated + 2}
     widths: dict[int, int] = {}

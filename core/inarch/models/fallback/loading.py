@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +43,29 @@ def load_module(
             torch.manual_seed(0)
             return AutoModelForCausalLM.from_config(config, **options).eval()
     try:
-        module, found = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, output_loading_info=True, **options
-        )
+        with _bar_on_terminals():
+            module, found = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, output_loading_info=True, **options
+            )
     except Exception as error:
         raise ModelError(f"transformers cannot load {folder}: {described(error)}") from error
     _check(folder, found)
     return module.eval().to(device)
+
+
+@contextlib.contextmanager
+def _bar_on_terminals() -> Iterator[None]:
+    """transformers draws its progress wherever stderr goes: in a log it is noise."""
+    from transformers.utils import logging as theirs
+
+    if sys.stderr.isatty() or not theirs.is_progress_bar_enabled():
+        yield
+        return
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        theirs.enable_progress_bar()
 
 
 def _check(folder: Path, found: Any) -> None:
