@@ -6,9 +6,10 @@ import dataclasses
 import itertools
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from inarch.cli.tables import print_table
 from inarch.config import EngineConfig
@@ -30,12 +31,14 @@ def look_at(config: EngineConfig, plugins: Plugins) -> Iterator[str]:
 
     Raises InarchError if it cannot be served at all.
     """
-    with _folder_of(config) as config:
-        resolved, backend = _resolve(config, plugins)
+    alone = Path(config.model or "").is_file()
+    with _folder_of(config) as looked_at:
+        resolved, backend = _resolve(looked_at, plugins)
         outlook = foresee(resolved, backend, plugins)
         try:
             print_table(("model", str(resolved.served_model_name), "why"), _model_rows(outlook))
-            print_table(("text", "", "why"), _text_rows(resolved))
+            if not alone:
+                print_table(("text", "", "why"), _text_rows(resolved))
             print_table(("memory", "GiB", "where from"), _memory_rows(outlook))
             rows = [(op, kernel, str(count), why) for op, kernel, count, why in outlook.ops]
             print_table(("op", "kernel", "bindings", "why"), rows)
@@ -80,6 +83,7 @@ def _model_rows(outlook: Outlook) -> list[Row]:
         ("run by", survey.implementation, "--model-impl"),
         ("weights", f"{_count(survey.parameters)} in {dtype}", why["dtype"]),
         ("stored", *_stored(outlook)),
+        ("quantization", _quantization(checkpoint.config), "config.json"),
         *_layer_rows(survey.layers),
         *(("positions", rotation, "") for rotation in survey.positions),
         ("context length", f"{chosen.context:,} tokens", why["context length"]),
@@ -98,7 +102,12 @@ def _stored(outlook: Outlook) -> tuple[str, str]:
     checkpoint = outlook.prepared.checkpoint
     if not _has_weights(checkpoint.folder):
         return "no weights here", "the config alone was looked at"
-    return f"{len(checkpoint.names()):,} tensors", "headers of the weight files: none is missing"
+    return f"{len(checkpoint.names()):,} tensors", outlook.survey.stored
+
+
+def _quantization(config: Mapping[str, Any]) -> str:
+    section = config.get("quantization_config")
+    return str(section.get("quant_method")) if isinstance(section, Mapping) else "none"
 
 
 def _layer_rows(layers: tuple[str, ...]) -> Iterator[Row]:
@@ -141,22 +150,23 @@ def _memory_rows(outlook: Outlook) -> list[Row]:
     context = outlook.prepared.chosen.context
     rows = [
         ("device", outlook.total, f"measured, {outlook.prepared.device.info.name}"),
-        ("usable", outlook.usable, f"{outlook.share:g} of what is free: --memory-share"),
-        ("weights", outlook.weights, "parameters times the size of the dtype"),
+        ("usable", outlook.usable, f"--memory-share {outlook.share:g}, less what is in use"),
+        ("weights", outlook.survey.weight_bytes, "parameters times the size of the dtype"),
         ("sampling", outlook.sampling, "counts for penalties, per request that can run"),
         ("one context", int(context * outlook.token_bytes), f"KV of {context:,} tokens"),
     ]
     told = [(name, f"{size / GIB:.3f}", source) for name, size, source in rows]
     room = f"room for {outlook.kv_tokens:,} tokens, less what a step takes (see --measure)"
-    left = outlook.usable - outlook.weights - outlook.sampling
+    left = outlook.usable - outlook.survey.weight_bytes - outlook.sampling
     return [*told, ("left for KV", f"{max(left, 0) / GIB:.3f}", room)]
 
 
 def _troubles(outlook: Outlook) -> Iterator[str]:
     if outlook.kv_tokens >= outlook.prepared.store.layout.page_tokens:
         return
+    needed = outlook.survey.weight_bytes + outlook.sampling
     yield (
-        f"the weights need {(outlook.weights + outlook.sampling) / GIB:.2f} GiB, more than the "
+        f"weights and sampling need {needed / GIB:.2f} GiB, more than the "
         f"{outlook.usable / GIB:.2f} GiB that may be used of {outlook.prepared.device.info.name}: "
         "free memory, raise --memory-share, or take a smaller model or --dtype"
     )

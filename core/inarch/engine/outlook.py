@@ -27,7 +27,6 @@ class Outlook:
     total: int  # of the device
     usable: int
     share: float  # of the device, that may be used
-    weights: int
     sampling: int
     notes: tuple[str, ...]
 
@@ -39,14 +38,16 @@ class Outlook:
     @property
     def kv_tokens(self) -> int:
         """What fits beside the weights, less what a step takes, which only a run can tell."""
-        return max(int((self.usable - self.weights - self.sampling) / self.token_bytes), 0)
+        return max(
+            int((self.usable - self.survey.weight_bytes - self.sampling) / self.token_bytes), 0
+        )
 
 
 def foresee(config: EngineConfig, backend: Backend, plugins: Plugins) -> Outlook:
     """config: resolved. The device is closed by the caller. Raises InarchError."""
     with _collected_warnings() as notes:
         ready = prepare(config, backend, plugins)
-        survey = ready.blueprint.survey()
+        survey = ready.blueprint.survey(ready.chosen.dtype)
         ready.blueprint.bind(ready.dispatcher, ready.store, ready.device, ready.chosen.dtype)
     device, dispatcher, vocab_size = ready.device, ready.dispatcher, ready.blueprint.vocab_size
     running = config.max_running_requests or device.running_requests
@@ -61,7 +62,6 @@ def foresee(config: EngineConfig, backend: Backend, plugins: Plugins) -> Outlook
         total=memory.total,
         usable=min(int(memory.total * share) - memory.used, int(memory.free * share)),
         share=share,
-        weights=survey.parameters * ready.chosen.dtype.itemsize,
         sampling=Sampler.penalty_bytes(running, vocab_size),
         notes=tuple(notes),
     )

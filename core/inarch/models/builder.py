@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -49,7 +49,7 @@ class Builder:
         self._dispatcher = dispatcher
         self._device = device
         self.attentions = Attentions(dispatcher, store, device)
-        self._tables: dict[Rotary, Tensor] = {}
+        self._tables: dict[Hashable, Tensor] = {}
 
     def bind(self, op: Op[..., Any], **facts: Any) -> Callable[..., Any]:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
@@ -75,7 +75,10 @@ class Builder:
 
     def rotary_table(self, rotary: Rotary) -> Tensor:
         """Cosines and sines on the device; layers that rotate alike share a table."""
-        if rotary not in self._tables:
-            table = rotary_table(rotary, self.description.context_length)
-            self._tables[rotary] = table.to(self._device.torch_device)
-        return self._tables[rotary]
+        return self.table(rotary, lambda: rotary_table(rotary, self.description.context_length))
+
+    def table(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """A tensor that nobody writes to, on the device: made once for all who give the key."""
+        if key not in self._tables:
+            self._tables[key] = make().to(self._device.torch_device)
+        return self._tables[key]

@@ -15,6 +15,8 @@ from inarch.models.decoder import Decoder, build_decoder, kv_spec
 from inarch.models.description import Description
 from inarch.models.family import Family
 from inarch.models.loading import load_decoder
+from inarch.models.parameters import Parameter
+from inarch.models.sources import choose_sources
 from inarch.models.survey import Survey, layer_in_words, positions_in_words
 from inarch.models.weights import Weights, check_tensors
 
@@ -40,13 +42,17 @@ class DescribedModel:
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
         return kv_spec(self.description, dtype)
 
-    def survey(self) -> Survey:
+    def survey(self, dtype: torch.dtype) -> Survey:
         parameters = self.description.parameters()
         if self.weights is not None:
-            check_tensors(self.weights, self.family.names(self.description), parameters)
+            names = self.family.names(self.description)
+            chosen = choose_sources(names, self.weights.names())
+            check_tensors(self.weights, chosen, parameters)
         return Survey(
             implementation=f"our decoder, by the family {self.family.name}",
             parameters=sum(parameter.elements for parameter in parameters.values()),
+            weight_bytes=sum(_bytes(parameter, dtype) for parameter in parameters.values()),
+            stored="none is missing, all shapes fit",
             layers=tuple(layer_in_words(layer) for layer in self.description.layers),
             positions=positions_in_words(self.description),
         )
@@ -66,3 +72,8 @@ class DescribedModel:
     ) -> Decoder:
         names = self.family.names(self.description)
         return load_decoder(self.description, names, self.weights, dispatcher, store, device, dtype)
+
+
+def _bytes(parameter: Parameter, dtype: torch.dtype) -> int:
+    kept = getattr(torch, parameter.dtype) if parameter.dtype else dtype
+    return parameter.elements * int(kept.itemsize)

@@ -11,9 +11,7 @@ from typing import Any
 
 from inarch.errors import ModelError, PluginError
 from inarch.models.description import Description
-
-# Canonical parameter -> the checkpoint's tensors that make it up, concatenated along dim 0.
-Names = Mapping[str, tuple[str, ...]]
+from inarch.models.sources import Names
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,51 @@ class Family:
 
 def built_in_families() -> tuple[Family, ...]:
     """The families that come with the core."""
-    from inarch.models.families import llama, mistral, qwen2, qwen3
+    from inarch.models.families import (
+        apertus,
+        cohere,
+        exaone4,
+        gemma,
+        gemma2,
+        glm,
+        gpt2,
+        gpt_neox,
+        granite,
+        llama,
+        ministral,
+        mistral,
+        olmo2,
+        phi3,
+        qwen2,
+        qwen3,
+        smollm3,
+        starcoder2,
+    )
 
-    return llama.FAMILY, mistral.FAMILY, qwen2.FAMILY, qwen3.FAMILY
+    return (
+        apertus.FAMILY,
+        cohere.FAMILY,
+        cohere.FAMILY_2,
+        exaone4.FAMILY,
+        gemma.FAMILY,
+        gemma2.FAMILY,
+        glm.FAMILY,
+        glm.FAMILY_0414,
+        gpt2.FAMILY,
+        gpt_neox.FAMILY,
+        granite.FAMILY,
+        llama.FAMILY,
+        ministral.FAMILY,
+        ministral.FAMILY_3,
+        mistral.FAMILY,
+        olmo2.FAMILY,
+        olmo2.FAMILY_3,
+        phi3.FAMILY,
+        qwen2.FAMILY,
+        qwen3.FAMILY,
+        smollm3.FAMILY,
+        starcoder2.FAMILY,
+    )
 
 
 def family_of(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family | None:

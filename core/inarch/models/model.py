@@ -68,7 +68,7 @@ class Blueprint(Protocol):
         """What it keeps of a token, in `dtype`."""
         ...
 
-    def survey(self) -> Survey:
+    def survey(self, dtype: torch.dtype) -> Survey:
         """What it is, in words. Raises ModelError if its checkpoint shows that `load` would."""
         ...
 

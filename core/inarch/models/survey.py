@@ -23,12 +23,12 @@ TELLING = {
 
 @dataclass(frozen=True)
 class Survey:
-    """implementation: whose code runs it. layers: what each is made of. positions: how it knows them."""
-
-    implementation: str
+    implementation: str  # whose code runs it
     parameters: int  # elements of all weights
-    layers: tuple[str, ...]
-    positions: tuple[str, ...]
+    weight_bytes: int
+    stored: str  # how far the weight files were compared with it
+    layers: tuple[str, ...]  # what each is made of
+    positions: tuple[str, ...]  # how they are known to it
 
 
 def layer_in_words(layer: Layer) -> str:

@@ -56,13 +56,15 @@ class TransformersBlueprint:
         heads = (KVHeads(s.kv_heads, s.key_dim, s.value_dim) for s in self.trace.specs)
         return KVSpec(tuple(heads), dtype)
 
-    def survey(self) -> Survey:
+    def survey(self, dtype: torch.dtype) -> Survey:
         import transformers
 
         version, name = transformers.__version__, str(self.config.architectures[0])
         return Survey(
             implementation=f"{name} of transformers {version}, with paged attention",
             parameters=self.trace.parameters,
+            weight_bytes=self.trace.parameters * dtype.itemsize,
+            stored="compared with the model when it is loaded",
             layers=tuple(_in_words(spec) for spec in self.trace.specs),
             positions=(_rotation_in_words(self.config.get_text_config()),),
         )

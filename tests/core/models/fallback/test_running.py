@@ -74,8 +74,8 @@ def test_a_model_without_a_family_runs_by_itself_and_says_so(
 
 def test_a_family_goes_first(foreign: Foreign) -> None:
     checkpoint = Checkpoint(foreign("llama").folder)
-    assert "the family llama" in find_blueprint(checkpoint, ()).survey().implementation
-    asked = find_blueprint(checkpoint, (), model_impl="transformers").survey()
+    assert "the family llama" in find_blueprint(checkpoint, ()).survey(torch.float32).implementation
+    asked = find_blueprint(checkpoint, (), model_impl="transformers").survey(torch.float32)
     assert "LlamaForCausalLM of transformers" in asked.implementation
     with pytest.raises(ModelError, match=r"PersimmonForCausalLM. Known are .*LlamaForCausalLM"):
         find_blueprint(Checkpoint(foreign("persimmon").folder), (), model_impl="inarch")
