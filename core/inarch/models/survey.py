@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -43,7 +43,7 @@ def part_in_words(part: Any) -> str:
         for name, text in TELLING.items()
         if getattr(part, name, None) not in (None, False)
     ]
-    return ", ".join([_spaced(type(part).__name__), *told])
+    return ", ".join([spaced(type(part).__name__), *told])
 
 
 def positions_in_words(description: Description) -> tuple[str, ...]:
@@ -66,15 +66,16 @@ def found_in(value: Any, kind: type[T]) -> Iterator[T]:
     """Every object of a kind within frozen dataclasses and tuples, in order."""
     if isinstance(value, kind):
         yield value
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from found_in(item, kind)
+    inner: Iterable[Any] = ()
+    if isinstance(value, tuple):
+        inner = value
     elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            yield from found_in(getattr(value, field.name), kind)
+        inner = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    for item in inner:
+        yield from found_in(item, kind)
 
 
-def _spaced(name: str) -> str:
-    """GroupedQueryAttention -> grouped query attention, GatedMLP -> gated MLP."""
+def spaced(name: str) -> str:
+    """The name of a class in words: GroupedQueryAttention -> grouped query attention, MLP -> MLP."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*", name)
     return " ".join(word if word.isupper() else word.lower() for word in words)

@@ -60,7 +60,9 @@ MODELS = {
     "cohere-qk-norm": Example("CohereForCausalLM", {"use_qk_norm": True, "attention_bias": True}),
     "cohere2": Example("Cohere2ForCausalLM", {"sliding_window": 9, "sliding_window_pattern": 2}),
     "exaone4": Example("Exaone4ForCausalLM", {"sliding_window": 9, "sliding_window_pattern": 2}),
-    "exaone4-full": Example("Exaone4ForCausalLM", {"sliding_window": None}),
+    "exaone4-full": Example(
+        "Exaone4ForCausalLM", {"sliding_window": None, "layer_types": ["full_attention"] * 3}
+    ),
     "glm": Example("GlmForCausalLM", {"head_dim": 24}),
     "glm4": Example("Glm4ForCausalLM", {"head_dim": 24, "attention_bias": False}),
     "gpt2": Example("GPT2LMHeadModel"),
