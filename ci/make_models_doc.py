@@ -9,6 +9,7 @@ of transformers would be written differently.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -32,6 +33,7 @@ from tests.core.models.zoo.foreign import FOREIGN  # noqa: E402
 
 from inarch.models.checkpoint import Checkpoint  # noqa: E402
 from inarch.models.description import Description  # noqa: E402
+from inarch.models.fallback.trace import Trace  # noqa: E402
 from inarch.models.family import built_in_families, family_of  # noqa: E402
 from inarch.models.implementation import find_blueprint  # noqa: E402
 from inarch.models.survey import found_in, spaced  # noqa: E402
@@ -65,7 +67,7 @@ def families_table(measured: bool) -> str:
     by_family = _by_family()
     for family in sorted(built_in_families(), key=lambda family: family.name):
         examples = by_family.get(family.name, {})
-        described = [family.describe(e.config().to_dict()) for e in examples.values()]
+        described = [family.describe(_config(example)) for example in examples.values()]
         names = ", ".join(f"`{name}`" for name in family.architectures)
         error = _error(examples) if measured and examples else None
         lines.append(
@@ -108,6 +110,12 @@ def _by_family() -> dict[str, dict[str, Example]]:
             raise SystemExit(f"no family knows {example.architecture}, of the small model {name}")
         found.setdefault(family.name, {})[name] = example
     return found
+
+
+def _config(example: Example) -> dict[str, Any]:
+    """As it is saved: without what is the default."""
+    saved: dict[str, Any] = json.loads(example.config().to_json_string())
+    return saved
 
 
 def _made_of(described: Sequence[Description]) -> str:
