@@ -39,8 +39,6 @@ LLAMA_31_8B = {
     },
 }
 
-BLOOM = {"architectures": ["BloomForCausalLM"], "model_type": "bloom", "rope_scaling": None}
-
 Look = Callable[..., tuple[int, list[str]]]
 
 
@@ -134,18 +132,21 @@ def test_a_model_without_a_family_is_said_to_run_by_transformers(
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"),
+    ("config", "why"),
     [
-        (BLOOM, "takes no position_ids"),
+        (
+            {"architectures": ["BloomForCausalLM"], "model_type": "bloom"},
+            "BloomModel.forward takes no position_ids",
+        ),
         ({"architectures": ["Gpt9"], "model_type": "gpt9"}, "knows no model_type 'gpt9'"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "quantized (gptq)"),
-        ({"hidden_size": "wide"}, "hidden_size must be a whole number"),
+        (LLAMA_31_8B | {"quantization_config": {"quant_method": "gptq"}}, "quantized (gptq)"),
+        (LLAMA_31_8B | {"hidden_size": "wide"}, "hidden_size must be a whole number"),
     ],
 )
 def test_what_cannot_run_is_one_line_of_trouble(
-    look: Look, tmp_path: Path, changes: dict[str, Any], why: str
+    look: Look, tmp_path: Path, config: dict[str, Any], why: str
 ) -> None:
-    code, lines = look(written(tmp_path / "config.json", LLAMA_31_8B | changes))
+    code, lines = look(written(tmp_path / "config.json", config))
     assert code == 1
     (trouble,) = [line for line in lines if line.startswith("trouble: ")]
     assert why in trouble

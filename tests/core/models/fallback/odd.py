@@ -17,6 +17,7 @@ from transformers import (
     LlamaModel,
     PreTrainedModel,
 )
+from transformers.masking_utils import create_sliding_window_causal_mask
 from transformers.models.llama.modeling_llama import LlamaAttention, apply_rotary_pos_emb
 
 
@@ -107,3 +108,18 @@ def ask_for_a_bias(model: LlamaModel) -> None:
 
 def _with_bias(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return args, kwargs | {"position_bias": torch.zeros(1)}
+
+
+def slide_by_mask_alone(model: LlamaModel) -> None:
+    """A window that no keyword of the attention call tells."""
+    model.config.sliding_window = 9
+    for layer in model.layers:
+        layer.config = model.config
+        layer.register_forward_pre_hook(_with_sliding_mask, with_kwargs=True)
+
+
+def _with_sliding_mask(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    mask = create_sliding_window_causal_mask(
+        module.config, inputs_embeds=args[0], attention_mask=None, past_key_values=None
+    )
+    return args, kwargs | {"attention_mask": mask}

@@ -79,11 +79,13 @@ def test_code_that_does_it_unseen_is_found_out(tmp_path: Path, change: Any, why:
     assert model_class.__name__ in str(refused.value)
 
 
-def test_the_same_code_without_the_oddity_runs(tmp_path: Path) -> None:
-    model_class = odd.registered("ordinary", lambda model: None)
+@pytest.mark.parametrize("change", [lambda model: None, odd.slide_by_mask_alone])
+def test_other_code_of_a_third_party_runs(tmp_path: Path, change: Any) -> None:
+    model_class = odd.registered(f"fine_{change.__name__.strip('<>')}", change)
     saved = save(model_class(model_class.config_class(**SMALL)), tmp_path)
-    logits = load(saved.folder).step({0: [5, 6, 7]})[0]
-    torch.testing.assert_close(logits, saved.logits([5, 6, 7])[-1], rtol=0, atol=3e-4)
+    prompt = list(range(3, 33))
+    logits = load(saved.folder).step({0: prompt})[0]
+    torch.testing.assert_close(logits, saved.logits(prompt)[-1], rtol=0, atol=3e-4)
 
 
 @pytest.mark.parametrize(
