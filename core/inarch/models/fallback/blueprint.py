@@ -37,7 +37,7 @@ BATCH_DEPENDENT = {
 
 @dataclass(frozen=True)
 class TransformersBlueprint:
-    """See Blueprint. weights: None for random ones."""
+    """See Blueprint. dummy: with random weights. trust_code: of the checkpoint, which its model is."""
 
     config: Any  # transformers' PreTrainedConfig
     checkpoint: Checkpoint
