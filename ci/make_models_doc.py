@@ -9,13 +9,13 @@ of transformers would be written differently.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,12 @@ import transformers  # noqa: E402
 from tests.core.models import oracle  # noqa: E402
 from tests.core.models.fallback import conftest as fallback  # noqa: E402
 from tests.core.models.zoo import MODELS  # noqa: E402
-from tests.core.models.zoo.example import Example  # noqa: E402
 from tests.core.models.zoo.foreign import FOREIGN  # noqa: E402
 
 from inarch.models.checkpoint import Checkpoint  # noqa: E402
 from inarch.models.description import Description  # noqa: E402
 from inarch.models.fallback.trace import Trace  # noqa: E402
-from inarch.models.family import built_in_families, family_of  # noqa: E402
+from inarch.models.family import built_in_families, find_family  # noqa: E402
 from inarch.models.implementation import find_blueprint  # noqa: E402
 from inarch.models.survey import found_in, spaced  # noqa: E402
 
@@ -57,6 +56,15 @@ FEATURES = {
 KEPT = {"GroupedQueryAttention": "K and V", "LatentAttention": "latents"}  # others: states
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What one small model told."""
+
+    family: str
+    description: Description
+    error: float | None
+
+
 def families_table(measured: bool) -> str:
     lines = [
         f"Verified against transformers {transformers.__version__}:",
@@ -64,17 +72,26 @@ def families_table(measured: bool) -> str:
         "| family | architectures | made of | keeps | features | models | error |",
         "|---|---|---|---|---|---|---|",
     ]
-    by_family = _by_family()
+    seen = [_see(name, measured) for name in MODELS]
     for family in sorted(built_in_families(), key=lambda family: family.name):
-        examples = by_family.get(family.name, {})
-        described = [family.describe(_config(example)) for example in examples.values()]
+        own = [model for model in seen if model.family == family.name]
+        described = [model.description for model in own]
         names = ", ".join(f"`{name}`" for name in family.architectures)
-        error = _error(examples) if measured and examples else None
+        errors = [model.error for model in own if model.error is not None]
         lines.append(
             f"| {family.name} | {names} | {_made_of(described)} | {_kept(described)} | "
-            f"{_features(described)} | {len(examples)} | {_told(error)} |"
+            f"{_features(described)} | {len(own)} | {_told(max(errors, default=None))} |"
         )
     return "\n".join(lines)
+
+
+def _see(name: str, measured: bool) -> Seen:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        saved = oracle.make(name, Path(folder))
+        config = Checkpoint(folder).config
+        family = find_family(config)
+        error = _worst(name, saved, oracle.load(saved.folder)) if measured else None
+        return Seen(family.name, family.describe(config), error)
 
 
 def foreign_table(measured: bool) -> str:
@@ -100,22 +117,6 @@ def _asked(trace: Trace) -> str:
         "more calls than layers": len(trace.specs) > trace.layers,
     }
     return ", ".join(text for text, true in told.items() if true)
-
-
-def _by_family() -> dict[str, dict[str, Example]]:
-    found: dict[str, dict[str, Example]] = {}
-    for name, example in MODELS.items():
-        family = family_of({"architectures": [example.architecture]})
-        if family is None:
-            raise SystemExit(f"no family knows {example.architecture}, of the small model {name}")
-        found.setdefault(family.name, {})[name] = example
-    return found
-
-
-def _config(example: Example) -> dict[str, Any]:
-    """As it is saved: without what is the default."""
-    saved: dict[str, Any] = json.loads(example.config().to_json_string())
-    return saved
 
 
 def _made_of(described: Sequence[Description]) -> str:
@@ -161,15 +162,6 @@ def _features(described: Sequence[Description]) -> str:
         if type(part).__name__.endswith("Scaling") and hasattr(part, "factor")
     }
     return ", ".join([*told, *(f"{kind} rope" for kind in sorted(scalings))])
-
-
-def _error(examples: Mapping[str, Example]) -> float:
-    worst = 0.0
-    for name in examples:
-        with tempfile.TemporaryDirectory() as folder, _quiet():
-            saved = oracle.make(name, Path(folder))
-            worst = max(worst, _worst(name, saved, oracle.load(saved.folder)))
-    return worst
 
 
 def _worst(name: str, saved: oracle.Saved, paged: Any) -> float:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from inarch.config import EngineConfig
@@ -97,19 +99,23 @@ def test_the_family_on_the_page_serves_its_model(packages: Packages, acme: Saved
     assert list(answer.token_ids) == acme.greedy(prompt, 32)
 
 
-def page_maker() -> ModuleType:
+@pytest.fixture
+def maker(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The script that writes the page."""
     spec = importlib.util.spec_from_file_location("maker", ROOT / "ci" / "make_models_doc.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "maker", module)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    verbosity = transformers.logging.get_verbosity()
     spec.loader.exec_module(module)
-    return module
+    yield module
+    transformers.logging.set_verbosity(verbosity)
 
 
-def test_the_tables_name_the_families_and_models_that_there_are() -> None:
+def test_the_tables_name_the_families_and_models_that_there_are(maker: ModuleType) -> None:
     """Errors are measured by `python ci/make_models_doc.py`, which takes longer."""
-    maker = page_maker()
-    threads = torch.get_num_threads()
     made = maker.page(measured=False)
-    torch.set_num_threads(threads)
     assert maker.static_part(PAGE.read_text()) == maker.static_part(made)
