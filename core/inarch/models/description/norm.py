@@ -19,8 +19,7 @@ class RMSNorm:
     offset: float = 0.0
 
     def parameters(self, features: int) -> Parameters:
-        dtype = "float32" if self.offset else None
-        return {"weight": Parameter((features,), scale=True, offset=self.offset, dtype=dtype)}
+        return {"weight": Parameter((features,), scale=True, offset=self.offset)}
 
 
 @dataclass(frozen=True)
