@@ -15,6 +15,10 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MOST_FEATURES = 16384  # of a normalised row: it stays in registers
 MOST_HEAD_DIM = 256
 MOST_GROUP = 64  # query heads that share a KV head: they fill a tile together
+ACTIVATIONS = (
+    *("silu_mul", "gelu_mul", "gelu_exact_mul"),
+    *("silu", "gelu", "gelu_tanh", "relu", "relu_squared"),
+)
 SAMPLING = {  # op -> its place in this package
     "greedy": "sampling:greedy",
     "sample": "sampling:sample",
@@ -33,14 +37,20 @@ def kernels(arch: str) -> list[Kernel]:
     """The kernels for a device of `arch` ("sm_90a", "gfx942", as in DeviceInfo)."""
     elementwise = functools.partial(_on, arch, _dtype)
     norm = functools.partial(_on, arch, _norm)
+    wide_norm = functools.partial(_on, arch, _wide_norm)
     rope = functools.partial(_on, arch, _rope)
+    norm_rope = functools.partial(_on, arch, _norm_rope)
     return [
         Kernel("rms_norm", "triton", "inarch_triton.norm:rms_norm", norm),
         Kernel("add_rms_norm", "triton", "inarch_triton.norm:add_rms_norm", norm),
         Kernel("rope", "triton", "inarch_triton.rotary:rope", rope),
-        Kernel("qk_norm_rope", "triton", "inarch_triton.rotary:qk_norm_rope", rope),
-        Kernel("silu_mul", "triton", "inarch_triton.activation:silu_mul", elementwise),
-        Kernel("gelu_mul", "triton", "inarch_triton.activation:gelu_mul", elementwise),
+        Kernel("qk_norm_rope", "triton", "inarch_triton.rotary:qk_norm_rope", norm_rope),
+        Kernel("layer_norm", "triton", "inarch_triton.layer_norm:layer_norm", wide_norm),
+        Kernel("add_layer_norm", "triton", "inarch_triton.layer_norm:add_layer_norm", wide_norm),
+        *(
+            Kernel(name, "triton", f"inarch_triton.activation:{name}", elementwise)
+            for name in ACTIVATIONS
+        ),
         Kernel(
             "attention",
             "triton",
@@ -89,7 +99,24 @@ def _float32(facts: Facts) -> Support:
 def _norm(facts: Facts) -> Support:
     if facts["hidden"] > MOST_FEATURES:
         return no(f"rows of {facts['hidden']} exceed the {MOST_FEATURES} that registers hold")
+    return _norm_weight(facts)
+
+
+def _wide_norm(facts: Facts) -> Support:
+    """Of a norm that computes in float32 throughout, whatever its weight is of."""
+    return _norm({**facts, "weight_dtype": torch.float32})
+
+
+def _norm_weight(facts: Facts) -> Support:
+    dtype, weight = facts["dtype"], facts["weight_dtype"]
+    if weight not in (dtype, torch.float32):
+        return no(f"a weight of {weight}: it may be {dtype}, as the rows are, or torch.float32")
     return _dtype(facts)
+
+
+def _norm_rope(facts: Facts) -> Support:
+    rope = _rope(facts)
+    return rope and _norm_weight(facts)
 
 
 def _rope(facts: Facts) -> Support:
@@ -127,6 +154,8 @@ def supports_attention(arch: str, facts: Facts) -> Support:
         return no(f"pages of {page} tokens: a power of two from 16 is needed")
     if facts["scale"] <= 0:
         return no(f"scale {facts['scale']} is not positive")
+    if facts["chunk"] is not None:
+        return no("a query sees only its own chunk of tokens, which the kernel does not mask")
     if not facts["layout"].startswith("reference/"):
         return no(f"KV layout {facts['layout']}: plain pages are needed (PagedKVStore)")
     kept = facts["kv_dtype"]

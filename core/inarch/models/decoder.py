@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from inarch.hal.attention import Attention, AttentionBatch, AttentionPlan, HostPlan
@@ -21,6 +20,7 @@ from inarch.models.builder import Builder, Projection
 from inarch.models.description import Description
 from inarch.models.layers import mixer_kv
 from inarch.models.layers.block import RunLayer, build_layer
+from inarch.models.layers.embedding import Embedding, build_embedding
 from inarch.models.layers.norm import AddNorm, build_norm
 
 
@@ -29,7 +29,7 @@ class Decoder:
     """A loaded model on one device. Letters in shapes: T tokens, S sequences, V vocabulary."""
 
     description: Description
-    embedding: Tensor  # [V, hidden]
+    embedding: Embedding
     layers: tuple[RunLayer, ...]
     norm: AddNorm
     head: Projection
@@ -63,10 +63,7 @@ class Decoder:
 
     def hidden(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         """The last hidden states, normed, [len(last_token), hidden], and the new KV state."""
-        x = F.embedding(inputs.token_ids, self.embedding)
-        if self.description.embedding_scale != 1.0:
-            x = x * self.description.embedding_scale
-        residual = None
+        x, residual = self.embedding(inputs), None
         for layer in self.layers:
             # After the last layer's mixer nothing reads the other tokens any more.
             needed = inputs.last_token if layer is self.layers[-1] else None
@@ -91,7 +88,7 @@ def kv_spec(description: Description, dtype: torch.dtype) -> KVSpec:
 
 def build_decoder(description: Description, builder: Builder) -> Decoder:
     """Take every weight once."""
-    embedding = builder.weights.take("embedding.weight")
+    embedding = build_embedding(builder)
     kept = itertools.count()  # indices in the KV state: only mixers keep anything
     layers = tuple(
         build_layer(layer, builder, f"layers.{index}", next(kept) if layer.mixer else -1)
@@ -99,12 +96,16 @@ def build_decoder(description: Description, builder: Builder) -> Decoder:
     )
     norm = build_norm(description.norm, builder, "norm")
     # A tied head is packed from the embedding itself: kernels may keep a weight, not write to it.
-    tied = description.tie_embeddings
+    if description.tie_embeddings:
+        bias = builder.weights.take("head.bias") if description.head_bias else None
+        head = builder.pack(embedding.weight, bias)
+    else:
+        head = builder.linear("head")
     return Decoder(
         description=description,
         embedding=embedding,
         layers=layers,
         norm=norm,
-        head=builder.pack(embedding) if tied else builder.linear("head"),
+        head=head,
         attentions=builder.attentions,
     )

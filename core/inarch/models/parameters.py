@@ -17,27 +17,21 @@ class Parameter:
 
     rows has one entry for each part that a checkpoint may keep apart (q, k and v; gate and up).
     scale: the weight of a norm; random weights of a norm are one, others lie around zero. offset: is
-    added to what a checkpoint stores; with one the tensor is kept in float32, since the sum would
-    lose what the stored value is precise to. float32: kept so in any case. stack: the rows are those
-    of so many equal matrices, one after the other, and the shape has them as its first dimension.
-    default: what every element is where a checkpoint lacks the tensor, or one of its parts; None: it
-    must be there.
+    added to what a checkpoint stores. default: what every element is where a checkpoint lacks the
+    tensor, or one of its parts; None: it must be there. dtype: torch's name of what the tensor is
+    kept in, if not that of the computation: "float32" for what half a precision would spoil.
     """
 
     rows: tuple[int, ...]
     columns: int | None = None
     scale: bool = False
     offset: float = 0.0
-    float32: bool = False
-    stack: int | None = None
     default: float | None = None
+    dtype: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        rows = sum(self.rows)
-        if self.stack is None:
-            return self.shape_of(rows)
-        return (self.stack, *self.shape_of(rows // self.stack))
+        return self.shape_of(sum(self.rows))
 
     @property
     def elements(self) -> int:
@@ -54,15 +48,6 @@ def linear(inputs: int, *outputs: int, bias: bool = False) -> Parameters:
     """The tensors of a linear layer whose outputs are those of several, one after the other."""
     weight = {"weight": Parameter(outputs, inputs)}
     return weight | {"bias": Parameter(outputs, default=0.0)} if bias else weight
-
-
-def stacked_linear(stack: int, inputs: int, *outputs: int, bias: bool = False) -> Parameters:
-    """As `linear`, for experts: weight [stack, sum(outputs), inputs] and bias [stack, sum(outputs)].
-
-    The parts are those of the first expert, then those of the second.
-    """
-    weight = {"weight": Parameter(outputs * stack, inputs, stack=stack)}
-    return weight | {"bias": Parameter(outputs * stack, stack=stack)} if bias else weight
 
 
 def nested(**modules: Parameters) -> Parameters:

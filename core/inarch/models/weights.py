@@ -46,7 +46,7 @@ class Weights:
     def take(self, name: str) -> Tensor:
         """A new tensor that the caller owns; no reference to it is kept here."""
         parameter = self.parameters[name]
-        dtype = torch.float32 if parameter.offset or parameter.float32 else self.dtype
+        dtype = getattr(torch, parameter.dtype) if parameter.dtype else self.dtype
         tensor = torch.empty(parameter.shape, dtype=dtype, device=self.device)
         self.fill(name, parameter, tensor)
         self.loaded(tensor.nbytes)

@@ -53,6 +53,8 @@ def make(name: str, folder: Path, **changes: Any) -> Saved:
         for key, parameter in model.named_parameters():
             parameter.normal_(mean=float("norm" in key), std=0.15)
     model.save_pretrained(folder, **changes)
+    if (stored := MODELS[name].stored) is not None:
+        stored(folder)
     return Saved(model, folder)
 
 

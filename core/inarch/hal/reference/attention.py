@@ -73,6 +73,7 @@ class ReferenceAttention:
                 batch,
                 self._page_tokens,
                 self._spec.window,
+                self._spec.chunk,
                 self._token_bytes,
                 reuse=self._store.spec.dtype == self._spec.dtype,
             )
@@ -140,8 +141,8 @@ class ReferenceAttention:
         return self._device.upload(np.flatnonzero(holes))
 
     def _masking(self, group: HostGroup) -> Literal["none", "causal", "mask"]:
-        window = self._spec.window
-        if group.tree_mask is not None or (window is not None and window < group.span):
+        limits = (self._spec.window, self._spec.chunk)
+        if group.tree_mask is not None or any(n is not None and n < group.span for n in limits):
             return "mask"
         if group.pages is None:
             return "causal"
@@ -152,7 +153,11 @@ class ReferenceAttention:
         own = group.own[:, rows].unsqueeze(-1)
         key = torch.arange(keys, device=own.device)
         visible = key <= own
-        return visible if self._spec.window is None else visible & (key > own - self._spec.window)
+        if self._spec.window is not None:
+            visible &= key > own - self._spec.window
+        if self._spec.chunk is not None:
+            visible &= key >= own // self._spec.chunk * self._spec.chunk
+        return visible
 
     def _keys(
         self, group: Group, layer: int, k: Tensor, v: Tensor, kv: KVState

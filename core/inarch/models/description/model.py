@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inarch.models.description.attention import GroupedQueryAttention
-from inarch.models.description.feed_forward import GatedMLP
+from inarch.models.description.feed_forward import MLP, GatedMLP
 from inarch.models.description.norm import Norm
 from inarch.models.parameters import Parameters, linear, nested
 
 Mixer = GroupedQueryAttention
-FeedForward = GatedMLP
+FeedForward = GatedMLP | MLP
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Layer:
     A part that is None is left out: a norm, or one of the two halves with its norms. Post-norms work
     on what a half gives, before it is added. parallel: both halves read the same x, and share the
     mixer's norm where the feed-forward has none. residual_scale multiplies what is added.
+    normed_residual: the residual stream goes on from what the two norms give, not from what they
+    read: what was added is normed then, as in BERT.
     """
 
     mixer: Mixer | None
@@ -30,6 +32,7 @@ class Layer:
     feed_forward_post_norm: Norm | None = None
     parallel: bool = False
     residual_scale: float = 1.0
+    normed_residual: bool = False
 
     def parameters(self, hidden: int) -> Parameters:
         halves = {"mixer": self.mixer, "feed_forward": self.feed_forward}
@@ -44,11 +47,23 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class LearnedPositions:
+    """An embedding of position + offset that is added to the token's."""
+
+    count: int  # rows of the table
+    offset: int = 0
+
+    def parameters(self, hidden: int) -> Parameters:
+        return linear(hidden, self.count)
+
+
+@dataclass(frozen=True)
 class Description:
     """A whole model. tie_embeddings: the output head uses the embedding's weight.
 
-    embedding_scale multiplies the embeddings, logit_scale the logits; logits are soft-capped to
-    +-logit_softcap after that.
+    embedding_scale, rounded to the dtype of the computation, multiplies the embeddings, before
+    positions are added and embedding_norm works on them. logit_scale multiplies the logits, which
+    are soft-capped to +-logit_softcap after that.
     """
 
     vocab_size: int
@@ -57,16 +72,26 @@ class Description:
     norm: Norm
     context_length: int  # tokens; the positions for which rotations are tabled
     tie_embeddings: bool = False
+    head_bias: bool = False
     embedding_scale: float = 1.0
+    positions: LearnedPositions | None = None
+    embedding_norm: Norm | None = None
     logit_scale: float = 1.0
     logit_softcap: float | None = None
 
     def parameters(self) -> Parameters:
         """Every canonical tensor of the model."""
+        parts: dict[str, Layer | LearnedPositions | Norm | None] = {
+            "positions": self.positions,
+            "embedding_norm": self.embedding_norm,
+            **{f"layers.{index}": layer for index, layer in enumerate(self.layers)},
+            "norm": self.norm,
+        }
         found = nested(embedding=linear(self.hidden, self.vocab_size))
-        for index, layer in enumerate(self.layers):
-            found |= nested(**{f"layers.{index}": layer.parameters(self.hidden)})
-        found |= nested(norm=self.norm.parameters(self.hidden))
-        if not self.tie_embeddings:
-            found |= nested(head=linear(self.hidden, self.vocab_size))
-        return found
+        for name, part in parts.items():
+            if part is not None:
+                found |= nested(**{name: part.parameters(self.hidden)})
+        head = linear(self.hidden, self.vocab_size, bias=self.head_bias)
+        if self.tie_embeddings:
+            del head["weight"]
+        return found | nested(head=head)

@@ -38,6 +38,15 @@ class Config:
             raise self.error(key, "a number above 0")
         return float(value)
 
+    def optional_number(self, key: str, default: float | None = None) -> float | None:
+        """As `number`, where null means none at all."""
+        return None if self._values.get(key, default) is None else self.number(key, default)
+
+    def only(self, key: str, *served: Any) -> None:
+        """Refuse a key that changes what the model does to what is not served; may be missing."""
+        if key in self._values and self._values[key] not in served:
+            raise self.error(key, f"{' or '.join(map(repr, served))}, since others are not served")
+
     def flag(self, key: str, default: bool) -> bool:
         value = self._values.get(key, default)
         if not isinstance(value, bool):
@@ -51,9 +60,21 @@ class Config:
             raise self.error(key, "an object")
         return Config(value, f"{key} of {self._section}")
 
+    def changed(self, **values: Any) -> Config:
+        return Config({**self._values, **values}, self._section)
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        return self._values
+
     def error(self, key: str, wanted: str) -> ModelError:
         found = repr(self._values[key]) if key in self._values else "nothing"
         return ModelError(f"{self._section}: {key} must be {wanted}, found {found}")
 
     def __bool__(self) -> bool:
         return bool(self._values)
+
+
+def renamed(values: Mapping[str, Any], older: Mapping[str, str]) -> dict[str, Any]:
+    """The values with keys of other names under ours too, where ours are missing."""
+    return {new: values[old] for old, new in older.items() if old in values} | dict(values)

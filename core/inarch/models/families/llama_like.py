@@ -1,9 +1,14 @@
-"""What Llama and its many heirs share: the shape of their config and the names of their tensors."""
+"""What Llama and its many heirs share: the shape of their config and the names of their tensors.
+
+A family takes the parts that it shares from here (`attention`, `mlp`, `norm`, `model`), changes what
+it has differently with `dataclasses.replace`, and stacks its own layers of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from inarch.errors import ModelError
 from inarch.models.description import (
@@ -11,32 +16,50 @@ from inarch.models.description import (
     GatedMLP,
     GroupedQueryAttention,
     Layer,
+    Norm,
     RMSNorm,
 )
+from inarch.models.families.activations import gate
 from inarch.models.families.config import Config
+from inarch.models.families.layer_patterns import (
+    every,
+    layer_count,
+    layer_types,
+    listed,
+    qwen_windows,
+    windows,
+)
 from inarch.models.families.rotary import context_length, rotary
+from inarch.models.families.tensor_names import (
+    LAYER_NAMES,
+    MODEL_NAMES,
+    POST_NORM_NAMES,
+    Naming,
+    Table,
+    names,
+)
 
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_new": "gelu_tanh",
-}
-MODEL_NAMES = {
-    "embedding": ("model.embed_tokens",),
-    "norm": ("model.norm",),
-    "head": ("lm_head",),
-}
-LAYER_NAMES = {
-    "mixer_norm": ("input_layernorm",),
-    "mixer.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "mixer.out": ("self_attn.o_proj",),
-    "mixer.q_norm": ("self_attn.q_norm",),
-    "mixer.k_norm": ("self_attn.k_norm",),
-    "feed_forward_norm": ("post_attention_layernorm",),
-    "feed_forward.gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-    "feed_forward.down": ("mlp.down_proj",),
-}
+__all__ = [
+    "LAYER_NAMES",
+    "MODEL_NAMES",
+    "POST_NORM_NAMES",
+    "Defaults",
+    "Naming",
+    "Table",
+    "attention",
+    "attentions",
+    "describe",
+    "every",
+    "layer_count",
+    "layer_types",
+    "listed",
+    "mlp",
+    "model",
+    "names",
+    "norm",
+    "qwen_windows",
+    "windows",
+]
 
 
 @dataclass(frozen=True)
@@ -46,8 +69,15 @@ class Defaults:
     vocab_size: int
     intermediate_size: int
     max_position_embeddings: int
+    hidden_size: int = 4096
+    layers: int = 32
+    heads: int = 32
     kv_heads: int | None = None  # None: as many as query heads
     head_dim: int | None = None  # None: hidden_size / num_attention_heads
+    eps: float = 1e-6
+    tied: bool = False
+    theta: float = 10_000.0
+    rotated: float = 1.0  # the share of a head's features that positions rotate
 
 
 def describe(
@@ -61,86 +91,102 @@ def describe(
     qk_norm: bool = False,
 ) -> Description:
     """A stack of one layer per entry of `windows`, alike but for their windows."""
+    own_norm = norm(config, defaults)
+    mixer = replace(
+        attention(config, defaults),
+        qkv_bias=qkv_bias,
+        out_bias=out_bias,
+        qk_norm=own_norm if qk_norm else None,
+    )
+    fed = mlp(config, defaults, bias=mlp_bias)
+    layers = (Layer(replace(mixer, window=window), fed, own_norm, own_norm) for window in windows)
+    return model(config, defaults, layers, own_norm)
+
+
+def norm(config: Config, defaults: Defaults) -> RMSNorm:
+    return RMSNorm(config.number("rms_norm_eps", defaults.eps))
+
+
+def attention(
+    config: Config, defaults: Defaults, *, interleaved: bool = False
+) -> GroupedQueryAttention:
+    """Of all tokens, with rotated positions; without biases or norms."""
     q_heads, kv_heads = _heads(config, defaults)
     size = _head_dim(config, defaults, q_heads)
-    rotation = rotary(config, size)
-    norm = RMSNorm(config.number("rms_norm_eps", 1e-6))
-    mlp = GatedMLP(
-        config.integer("intermediate_size", defaults.intermediate_size),
-        _activation(config),
-        mlp_bias,
+    turn = rotary(config, _rotated(config, defaults, size), defaults.theta)
+    return GroupedQueryAttention(
+        q_heads=q_heads,
+        kv_heads=kv_heads,
+        head_dim=size,
+        rotary=replace(turn, interleaved=interleaved),
+        scale=size**-0.5,
     )
 
-    def layer(window: int | None) -> Layer:
-        attention = GroupedQueryAttention(
-            q_heads=q_heads,
-            kv_heads=kv_heads,
-            head_dim=size,
-            rotary=rotation,
-            scale=size**-0.5,
-            window=window,
-            qkv_bias=qkv_bias,
-            out_bias=out_bias,
-            qk_norm=norm if qk_norm else None,
-        )
-        return Layer(attention, mlp, mixer_norm=norm, feed_forward_norm=norm)
 
+def attentions(
+    config: Config, defaults: Defaults, windows: Sequence[int | None], *, theta: float
+) -> list[GroupedQueryAttention]:
+    """One for each window, where layers that slide rotate in a way of their own.
+
+    That is, as their section of `rope_parameters` says; without one by `theta`, and no scaling.
+    """
+    full, slides = (_own_rotation(config, name) for name in ("full_attention", "sliding_attention"))
+    if slides is config:
+        slides = config.changed(rope_scaling=None, rope_parameters={"rope_theta": theta})
+    of_all, sliding = attention(full, defaults), attention(slides, defaults)
+    return [replace(sliding, window=window) if window else of_all for window in windows]
+
+
+def _own_rotation(config: Config, layer_type: str) -> Config:
+    own = config.section("rope_parameters").section(layer_type)
+    return config.changed(rope_scaling=None, rope_parameters=own.values) if own else config
+
+
+def mlp(
+    config: Config,
+    defaults: Defaults,
+    *,
+    bias: bool = False,
+    key: str = "hidden_act",
+    act: str = "silu",
+) -> GatedMLP:
+    """key: of the activation; act: where there is none."""
+    size = config.integer("intermediate_size", defaults.intermediate_size)
+    return GatedMLP(size, gate(config, key, act), bias)
+
+
+def model(
+    config: Config, defaults: Defaults, layers: Iterable[Layer], norm: Norm, **more: Any
+) -> Description:
+    """more: further fields of the description."""
+    stack = tuple(layers)
+    mixers = (layer.mixer for layer in stack)
+    rotations = [m.rotary for m in mixers if isinstance(m, GroupedQueryAttention) and m.rotary]
+    longest = defaults.max_position_embeddings
+    lengths = [context_length(config, rotation, longest) for rotation in rotations]
     return Description(
         vocab_size=config.integer("vocab_size", defaults.vocab_size),
-        hidden=config.integer("hidden_size", 4096),
-        layers=tuple(layer(window) for window in windows),
+        hidden=config.integer("hidden_size", defaults.hidden_size),
+        layers=stack,
         norm=norm,
-        context_length=context_length(config, rotation, defaults.max_position_embeddings),
-        tie_embeddings=config.flag("tie_word_embeddings", False),
+        context_length=max(lengths or [config.integer("max_position_embeddings", longest)]),
+        tie_embeddings=config.flag("tie_word_embeddings", defaults.tied),
+        **more,
     )
 
 
-def layer_count(config: Config) -> int:
-    return config.integer("num_hidden_layers", 32)
-
-
-def qwen_windows(config: Config) -> list[int | None]:
-    """Qwen's way to say which layers slide: `layer_types`, or all from `max_window_layers` on."""
-    layers = layer_count(config)
-    window = config.optional_integer("sliding_window", 4096)
-    if not config.flag("use_sliding_window", False) or window is None:
-        return [None] * layers
-    types = config.get("layer_types")
-    if types is None:
-        full = config.get("max_window_layers", 28)
-        if not isinstance(full, int):
-            raise config.error("max_window_layers", "a whole number")
-        return [window if index >= full else None for index in range(layers)]
-    known = {"full_attention": None, "sliding_attention": window}
-    wanted = f"a list of {layers} out of {', '.join(known)}"
-    if not isinstance(types, list) or len(types) != layers:
-        raise config.error("layer_types", wanted)
-    if not set(map(str, types)) <= set(known):
-        raise config.error("layer_types", wanted)
-    return [known[layer_type] for layer_type in types]
-
-
-def names(description: Description) -> dict[str, tuple[str, ...]]:
-    """Canonical parameter -> tensors of the checkpoint, concatenated along dim 0.
-
-    The head is named even where it is tied: some checkpoints keep a copy of it.
-    """
-    found: dict[str, tuple[str, ...]] = {"head.weight": ("lm_head.weight",)}
-    for parameter in description.parameters():
-        module, _, kind = parameter.rpartition(".")
-        found[parameter] = tuple(f"{source}.{kind}" for source in _sources(module))
-    return found
-
-
-def _sources(module: str) -> tuple[str, ...]:
-    if not module.startswith("layers."):
-        return MODEL_NAMES[module]
-    _, index, inner = module.split(".", 2)
-    return tuple(f"model.layers.{index}.{source}" for source in LAYER_NAMES[inner])
+def _rotated(config: Config, defaults: Defaults, head_dim: int) -> int:
+    key = "partial_rotary_factor"
+    section = config.section("rope_parameters")
+    owner = config if section.get(key) is None else section
+    size = int(head_dim * owner.number(key, defaults.rotated))
+    if size % 2 or not 0 < size <= head_dim:
+        raise owner.error(key, f"a share of head_dim ({head_dim}) that is a whole, even number")
+    return size
 
 
 def _heads(config: Config, defaults: Defaults) -> tuple[int, int]:
-    q_heads = config.integer("num_attention_heads", 32)
+    q_heads = config.integer("num_attention_heads", defaults.heads)
     kv_heads = config.optional_integer("num_key_value_heads", defaults.kv_heads) or q_heads
     if q_heads % kv_heads:
         raise config.error("num_key_value_heads", f"a divisor of num_attention_heads ({q_heads})")
@@ -149,17 +195,10 @@ def _heads(config: Config, defaults: Defaults) -> tuple[int, int]:
 
 def _head_dim(config: Config, defaults: Defaults, q_heads: int) -> int:
     given = config.optional_integer("head_dim", defaults.head_dim)
-    size = given or config.integer("hidden_size", 4096) // q_heads
+    size = given or config.integer("hidden_size", defaults.hidden_size) // q_heads
     if size < 2 or size % 2:
         raise ModelError(
             f"config.json: head_dim must be even to be rotated, found {size}"
             + ("" if given else " (hidden_size / num_attention_heads)")
         )
     return size
-
-
-def _activation(config: Config) -> str:
-    name = config.get("hidden_act", "silu")
-    if str(name) not in ACTIVATIONS:
-        raise config.error("hidden_act", f"one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
