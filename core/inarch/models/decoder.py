@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import Attention, AttentionBatch, AttentionPlan, HostPlan
+from inarch.hal.attention import AttentionBatch, AttentionPlan, AttentionPlanner, HostPlan
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVSpec, KVState
 from inarch.models.builder import Builder, Projection
@@ -33,12 +33,8 @@ class Decoder:
     layers: tuple[RunLayer, ...]
     norm: AddNorm
     head: Projection
-    attentions: tuple[Attention, ...]  # one for each distinct attention spec
-
-    @property
-    def capturable(self) -> bool:
-        """Whether `forward` may be recorded and replayed: see Attention."""
-        return all(attention.capturable for attention in self.attentions)
+    attentions: tuple[AttentionPlanner, ...]  # one for each distinct attention spec
+    capturable: bool  # whether `forward` may be recorded and replayed: see Attention and Experts
 
     def plan(self, batch: AttentionBatch) -> HostPlan:
         """The attention plans of one step as one, which is bound to a tuple: `StepInputs.plans`."""
@@ -108,4 +104,5 @@ def build_decoder(description: Description, builder: Builder) -> Decoder:
         norm=norm,
         head=head,
         attentions=builder.attentions,
+        capturable=builder.capturable,
     )
