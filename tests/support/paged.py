@@ -1,4 +1,4 @@
-"""Drives a decoder by hand: the caller says which tokens each sequence gets in which step."""
+"""Drives a model by hand: the caller says which tokens each sequence gets in which step."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from inarch.hal.device import Device
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVStore
 from inarch.hal.state import NULL_SLOT, StateBatch, allocate_states
-from inarch.models.decoder import Decoder
+from inarch.models.model import Model
 
 
 class Paged:
     """Sequences in rows of a page table, with pages given out in shuffled order."""
 
     def __init__(
-        self, decoder: Decoder, store: KVStore, device: Device, *, rows: int = 8, tokens: int = 512
+        self, model: Model, store: KVStore, device: Device, *, rows: int = 8, tokens: int = 512
     ) -> None:
         """rows: sequences at once; tokens: the most that each may have."""
-        self._decoder, self._device = decoder, device
+        self._model, self._device = model, device
         self._page_tokens = store.layout.page_tokens
         columns = -(-tokens // self._page_tokens)
         pages = store.allocate(1 + rows * columns)
-        self._kv = allocate_states(pages, decoder.states, 1 + 3 * rows, device.torch_device)
+        self._kv = allocate_states(pages, model.states, 1 + 3 * rows, device.torch_device)
         self._slots = np.arange(1, 1 + rows)  # where each row's state is
         self._spare = list(range(1 + rows, 1 + 3 * rows))
         self._free = list(range(1, 1 + rows * columns))
@@ -48,14 +48,15 @@ class Paged:
         )
         for row, size in zip(rows, sizes, strict=True):
             self._grow(row, size)
-        batch = AttentionBatch(q_indptr, self._lengths[rows], rows, self._table)
+        runs = self._runs(rows, starts, q_indptr) if self._model.states else None
+        batch = AttentionBatch(q_indptr, self._lengths[rows], rows, self._table, states=runs)
         inputs = StepInputs(
             token_ids=self._upload([token for tokens in chunks.values() for token in tokens]),
             positions=self._upload(positions),
             last_token=self._upload(q_indptr[1:] - 1),
-            plans=self._decoder.plan(batch, self._runs(rows, starts, q_indptr)).on(self._device),
+            plans=self._model.plan(batch).on(self._device),
         )
-        logits, self._kv = self._decoder.forward(inputs, self._kv)
+        logits, self._kv = self._model.forward(inputs, self._kv)
         return dict(zip(chunks, logits, strict=True))
 
     def greedy(self, row: int, prompt: Sequence[int], new_tokens: int) -> list[int]:

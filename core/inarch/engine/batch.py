@@ -26,7 +26,6 @@ class HostBatch:
     shape: StepShape
     inputs: Mapping[str, np.ndarray]
     attention: AttentionBatch
-    states: StateBatch | None  # of a plan that has any
 
 
 def step_shape(plan: StepPlan) -> StepShape:
@@ -49,6 +48,8 @@ def build_batch(plan: StepPlan, table: RequestTable, shape: StepShape) -> HostBa
     np.cumsum(lengths, out=q_indptr[1:])
     positions = np.arange(shape.tokens, dtype=np.int64)
     positions += np.repeat(starts - q_indptr[:-1], lengths)
+    if table.shifts is not None:
+        positions += np.repeat(table.shifts[rows], lengths)
     positions[plan.num_tokens :] = 0  # padding may be longer than a context
     token_ids = np.zeros(shape.tokens, dtype=np.int64)
     token_ids[: plan.decodes] = ~plan.rows[: plan.decodes]
@@ -64,24 +65,21 @@ def build_batch(plan: StepPlan, table: RequestTable, shape: StepShape) -> HostBa
         page_updates=table.take_updates(),
         shared=plan.shared,
         bucket=shape if shape.captured else None,
+        states=None if plan.states is None else _states(plan.states, plan, lengths),
     )
     last_token = q_indptr[1:].astype(np.int64) - 1
     inputs = {"token_ids": token_ids, "positions": positions, "last_token": last_token}
-    bucket = attention.bucket
-    states = None if plan.states is None else _states(plan.states, plan, lengths, bucket)
-    return HostBatch(shape, inputs, attention, states)
+    return HostBatch(shape, inputs, attention)
 
 
-def _states(
-    runs: StateRuns, plan: StepPlan, lengths: np.ndarray, bucket: StepShape | None
-) -> StateBatch:
+def _states(runs: StateRuns, plan: StepPlan, lengths: np.ndarray) -> StateBatch:
     """The runs of a plan, and one of each padding sequence in the null slot."""
     padding = lengths[len(plan.requests) :]
     null = np.full(len(padding), NULL_SLOT, dtype=np.int32)
     indptr = np.zeros(len(runs.lengths) + len(padding) + 1, dtype=np.int32)
     np.cumsum(np.concatenate((runs.lengths, padding)), out=indptr[1:])
     parts = (np.concatenate((part, null)) for part in (runs.read, runs.write, runs.wave))
-    return StateBatch(indptr, *parts, bucket)
+    return StateBatch(indptr, *parts)
 
 
 def _padded(

@@ -30,9 +30,12 @@ class Pool:
         row_tokens: int,
         prefix_cache: bool,
         state_slots: int = 0,
+        long_from: int | None = None,
+        long_shift: int = 0,
     ) -> None:
         """rows: most requests at once. row_tokens: most tokens of one. state_slots: of a model with
-        recurrent states, the null slot included; at least one more than rows."""
+        recurrent states, the null slot included; at least one more than rows. long_from:
+        `Description`'s; the positions of requests with more tokens are shifted."""
         self.page_tokens = page_tokens
         self.table = RequestTable(rows, self.pages_of(row_tokens) + 1)
         self.allocator = PageAllocator(pages)
@@ -43,6 +46,9 @@ class Pool:
             assert slots.total >= rows
             self.states = RequestStates(slots, self.table, page_tokens, checkpoints=prefix_cache)
         self._prefix_cache = prefix_cache
+        self.long_from, self._long_shift = long_from, long_shift
+        if long_from is not None:
+            self.table.shifts = np.zeros(rows + 1, dtype=np.int64)
 
     @property
     def capacity(self) -> int:
@@ -105,11 +111,12 @@ class Pool:
             places = self.states.begin(node)
             if places is None:
                 return False
-        row = self.table.open(
-            request,
-            computed=match.tokens(self.page_tokens),
-            limit=len(request.prompt) + request.max_tokens - 1,
-        )
+        limit = len(request.prompt) + request.max_tokens - 1
+        if self.long_from is not None and not request.is_long:
+            limit = min(limit, self.long_from)
+        row = self.table.open(request, computed=match.tokens(self.page_tokens), limit=limit)
+        if self.table.shifts is not None:
+            self.table.shifts[row] = self._long_shift if request.is_long else 0
         self.table.append_pages(row, match.pages)
         request.node, request.tree_pages = node, len(match.pages)
         if self.states is not None and places is not None:

@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import HostPlan
-from inarch.hal.executor import StepShape
+from inarch.hal.attention import AttentionBatch, HostPlan
 from inarch.hal.kv import KVState
 
 NULL_SLOT = 0
@@ -100,13 +99,12 @@ class StateBatch:
     read: np.ndarray  # int32 [R]
     write: np.ndarray  # int32 [R]
     wave: np.ndarray  # int32 [R]
-    bucket: StepShape | None = None  # the captured shape that the batch was padded to
 
 
-def padding_runs(q_indptr: np.ndarray, bucket: StepShape | None) -> StateBatch:
-    """The batch of a step that is padding throughout."""
+def padding_runs(q_indptr: np.ndarray) -> StateBatch:
+    """The runs of a step that is padding throughout."""
     null = np.full(len(q_indptr) - 1, NULL_SLOT, dtype=np.int32)
-    return StateBatch(q_indptr, null, null, null, bucket)
+    return StateBatch(q_indptr, null, null, null)
 
 
 @dataclass(frozen=True)
@@ -136,11 +134,12 @@ class StatePlan:
     addresses: tuple[int, ...] | None = None
 
 
-def plan_states(batch: StateBatch, q_indptr: np.ndarray) -> HostPlan:
+def plan_states(batch: AttentionBatch) -> HostPlan:
     """The plan of one step, bound to a StatePlan. Steps of decodes alone can be captured."""
+    runs = batch.states or padding_runs(batch.q_indptr)
     bucket = batch.bucket
-    longest = int(np.diff(q_indptr).max()) if bucket is None else bucket.max_query
-    return _decodes(batch) if longest == 1 else _mixed(batch)
+    longest = int(np.diff(batch.q_indptr).max()) if bucket is None else bucket.max_query
+    return _decodes(runs) if longest == 1 else _mixed(runs)
 
 
 def _decodes(batch: StateBatch) -> HostPlan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from inarch.hal.attention import AttentionBatch
 from inarch.hal.executor import StepShape
 from inarch.hal.reference.device import ReferenceDevice
 from inarch.hal.state import (
@@ -14,7 +15,6 @@ from inarch.hal.state import (
     StateSpec,
     StateTensor,
     allocate_states,
-    padding_runs,
     plan_states,
 )
 
@@ -26,8 +26,15 @@ def batch(lengths: list[int], waves: list[int]) -> StateBatch:
     return StateBatch(indptr, 10 + runs, 20 + runs, np.array(waves, np.int32))
 
 
+def step(
+    runs: StateBatch | None, q_indptr: np.ndarray, bucket: StepShape | None = None
+) -> AttentionBatch:
+    zeros = np.zeros(len(q_indptr) - 1, np.int32)
+    return AttentionBatch(q_indptr, zeros, zeros, zeros[:, None], states=runs, bucket=bucket)
+
+
 def planned(runs: StateBatch, q_indptr: list[int]) -> StatePlan:
-    found = plan_states(runs, np.array(q_indptr, np.int32)).on(ReferenceDevice())
+    found = plan_states(step(runs, np.array(q_indptr, np.int32))).on(ReferenceDevice())
     assert isinstance(found, StatePlan)
     return found
 
@@ -48,7 +55,7 @@ def test_runs_of_one_wave_and_length_are_one_group_and_waves_are_in_order() -> N
 
 def test_decodes_are_one_group_whose_arrays_alone_differ_from_step_to_step() -> None:
     runs = batch([1, 1, 1], [0, 0, 0])
-    host = plan_states(runs, np.arange(4, dtype=np.int32))
+    host = plan_states(step(runs, np.arange(4, dtype=np.int32)))
     assert {name: array.shape for name, array in host.arrays.items()} == {
         "read": (3,),
         "write": (3,),
@@ -61,7 +68,7 @@ def test_decodes_are_one_group_whose_arrays_alone_differ_from_step_to_step() -> 
 def test_what_a_captured_shape_brings_depends_on_the_shape_alone() -> None:
     """A bucket for prompts may hold nothing but decodes and padding."""
     shape = StepShape(4, 4, 4, captured=True)
-    host = plan_states(padding_runs(np.arange(5, dtype=np.int32), shape), np.arange(5))
+    host = plan_states(step(None, np.arange(5, dtype=np.int32), shape))
     assert not host.arrays
     assert host.passing
 

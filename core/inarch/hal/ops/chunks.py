@@ -21,7 +21,7 @@ def read_slots(states: Tensor, read: Tensor) -> Tensor:
 def chunked(x: Tensor, size: int) -> Tensor:
     """[n, L, H, F] -> float32 [n, H, c, C, F]; the last chunk is filled up with zeros."""
     x = F.pad(x.float().transpose(1, 2), (0, 0, 0, -x.shape[1] % size))
-    return x.unflatten(2, (-1, size))
+    return x.reshape(*x.shape[:2], -1, size, x.shape[-1])
 
 
 def unchunked(x: Tensor, length: int) -> Tensor:

@@ -30,7 +30,7 @@ def gated_rms_norm(
     wide, opened = x.float(), (torch.sigmoid if sigmoid else F.silu)(gate.float())
     if gate_first:
         wide = wide * opened
-    grouped = wide.unflatten(-1, (-1, group))
+    grouped = wide.view(*wide.shape[:-1], -1, group)
     scale = torch.rsqrt(grouped.square().mean(-1, keepdim=True) + eps)
     out = (grouped * scale).flatten(-2) * weight.float()
     return (out if gate_first else out * opened).to(x.dtype)

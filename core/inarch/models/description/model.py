@@ -11,6 +11,7 @@ from inarch.models.description.moe import MixtureOfExperts
 from inarch.models.description.norm import Norm
 from inarch.models.description.parallel import ParallelMixers
 from inarch.models.description.recurrent import GatedDeltaNet, KimiDeltaAttention, Mamba2
+from inarch.models.description.rotary import LongRopeScaling
 from inarch.models.parameters import Parameters, linear, nested
 
 Recurrent = GatedDeltaNet | KimiDeltaAttention | Mamba2
@@ -88,6 +89,20 @@ class Description:
     def has_states(self) -> bool:
         """Whether a mixer keeps a recurrent state."""
         return any(layer.mixer is not None and _has_state(layer.mixer) for layer in self.layers)
+
+    @property
+    def long_from(self) -> int | None:
+        """Tokens above which a sequence is rotated otherwise, by LongRoPE; None: it never is.
+
+        The rows of a rotary table for a longer sequence begin at `context_length`.
+        """
+        for layer in self.layers:
+            rotary = getattr(layer.mixer, "rotary", None)
+            scaling = None if rotary is None else rotary.scaling
+            if isinstance(scaling, LongRopeScaling):
+                original = scaling.original_context
+                return original if original < self.context_length else None
+        return None
 
     def parameters(self) -> Parameters:
         """Every canonical tensor of the model."""

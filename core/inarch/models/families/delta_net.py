@@ -10,6 +10,7 @@ from inarch.models.description import (
     GatedDeltaNet,
     GroupedQueryAttention,
     Layer,
+    Mixer,
     RMSNorm,
 )
 from inarch.models.families import llama_like
@@ -31,7 +32,7 @@ def describe(config: Config, defaults: llama_like.Defaults) -> Description:
         qk_norm=norm,
         out_gate=True,
     )
-    mixers = dict(zip(KINDS, (_delta_net(config, norm.eps), attention), strict=True))
+    mixers: dict[str, Mixer] = {KINDS[0]: _delta_net(config, norm.eps), KINDS[1]: attention}
     mlp = llama_like.mlp(config, defaults)
     layers = [Layer(mixers[kind], mlp, norm, norm) for kind in _kinds(config, defaults)]
     return llama_like.model(config, defaults, layers, norm)

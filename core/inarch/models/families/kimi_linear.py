@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from inarch.models.description import Description, KimiDeltaAttention, Layer
+from inarch.models.description import Description, KimiDeltaAttention, Layer, Mixer
 from inarch.models.families import deepseek_experts, latent_like, llama_like
 from inarch.models.families.config import Config, renamed
 from inarch.models.families.experts import ExpertNames, expert_names
@@ -66,7 +66,10 @@ def describe(values: Mapping[str, Any]) -> Description:
     config.only("hidden_act", "silu")
     norm, mlp = llama_like.norm(config, DEFAULTS), llama_like.mlp(config, DEFAULTS)
     latent = latent_like.attention(config, DEFAULTS, RANKS, interleaved=False)
-    mixers = dict(zip(KINDS, (_delta(config, norm.eps), replace(latent, rotary=None)), strict=True))
+    mixers: dict[str, Mixer] = {
+        KINDS[0]: _delta(config, norm.eps),
+        KINDS[1]: replace(latent, rotary=None),
+    }
     layers = [Layer(mixers[kind], mlp, norm, norm) for kind in _kinds(config)]
     dense = llama_like.model(config, DEFAULTS, layers, norm)
     router = deepseek_experts.sigmoid_router(config, EXPERTS)

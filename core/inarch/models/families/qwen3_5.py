@@ -11,7 +11,7 @@ from inarch.models.families import delta_net, llama_like, qwen3_next
 from inarch.models.families.config import Config
 from inarch.models.families.experts import expert_names, with_experts
 from inarch.models.family import Family
-from inarch.models.sources import Names
+from inarch.models.sources import Names, Sources
 
 DEFAULTS = llama_like.Defaults(
     vocab_size=248320,
@@ -49,7 +49,8 @@ def describe_sparse_text(values: Mapping[str, Any]) -> Description:
 def names(description: Description) -> Names:
     mixer = delta_net.delta_net_of(description)
     qkv = delta_net.by_head("linear_attn.in_proj_qkv", 1, mixer.keys, mixer.keys, mixer.values)
-    qkvz, ba = (*qkv, "linear_attn.in_proj_z"), ("linear_attn.in_proj_b", "linear_attn.in_proj_a")
+    qkvz: Sources = (*qkv, "linear_attn.in_proj_z")
+    ba = ("linear_attn.in_proj_b", "linear_attn.in_proj_a")
     naming = llama_like.Naming(delta_net.names(description, qkvz, ba))
     return {**naming(description), **expert_names(description, qwen3_next.CALLED)}
 

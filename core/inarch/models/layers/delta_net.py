@@ -15,7 +15,12 @@ from inarch.hal.ops.gated_norm import gated_rms_norm
 from inarch.hal.state import HybridState, MixerState, RunGroup, StateTensor
 from inarch.models.builder import Builder, Projection
 from inarch.models.description import GatedDeltaNet
-from inarch.models.layers.recurrent import Convolution, build_convolution, over_groups
+from inarch.models.layers.recurrent import (
+    Convolution,
+    build_convolution,
+    in_heads,
+    over_groups,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +43,7 @@ class DeltaNetMixer:
         self, x: Tensor, inputs: StepInputs, kv: HybridState
     ) -> tuple[Tensor, HybridState]:
         spec = self.spec
-        qkv, z = self.qkvz(x).split([2 * spec.keys + spec.values, spec.values], dim=-1)
+        qkv, z = torch.split(self.qkvz(x), [2 * spec.keys + spec.values, spec.values], -1)
         b, a = self.ba(x).chunk(2, dim=-1)
         beta = b.sigmoid()
         decay = (self.decay * F.softplus(a.float() + self.dt_bias)).unsqueeze(-1)
@@ -46,9 +51,9 @@ class DeltaNetMixer:
         def run(group: RunGroup, state: MixerState) -> tuple[Tensor, MixerState]:
             tails, states = state
             mixed, tails = self.conv(group.take(qkv), tails, group)
-            q, k, v = mixed.split([spec.keys, spec.keys, spec.values], dim=-1)
-            q, k = (part.unflatten(-1, (-1, spec.key_dim)) for part in (q, k))
-            v = v.unflatten(-1, (-1, spec.value_dim))
+            q, k, v = torch.split(mixed, [spec.keys, spec.keys, spec.values], -1)
+            q, k = (in_heads(part, spec.key_dim) for part in (q, k))
+            v = in_heads(v, spec.value_dim)
             read, write = group.read, group.write
             out, states = self.rule(
                 q, k, v, group.take(decay), group.take(beta), states, read, write
@@ -56,7 +61,7 @@ class DeltaNetMixer:
             return out, (tails, states)
 
         y, kv = over_groups(inputs, kv, self.index, run)
-        gate = z.unflatten(-1, (-1, spec.value_dim))
+        gate = in_heads(z, spec.value_dim)
         y = self.norm(y, gate, self.norm_weight, spec.norm_eps, group=spec.value_dim)
         return self.out(y.flatten(1)), kv
 

@@ -15,7 +15,12 @@ from inarch.hal.ops.gated_norm import gated_rms_norm
 from inarch.hal.state import HybridState, MixerState, RunGroup, StateTensor
 from inarch.models.builder import Builder, Projection
 from inarch.models.description import KimiDeltaAttention
-from inarch.models.layers.recurrent import Convolution, build_convolution, over_groups
+from inarch.models.layers.recurrent import (
+    Convolution,
+    build_convolution,
+    in_heads,
+    over_groups,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,15 +45,15 @@ class KimiDeltaMixer:
     ) -> tuple[Tensor, HybridState]:
         spec = self.spec
         low = spec.head_dim
-        qkv, f, g, b = self.project(x).split([3 * spec.inner, low, low, spec.heads], dim=-1)
+        qkv, f, g, b = torch.split(self.project(x), [3 * spec.inner, low, low, spec.heads], -1)
         beta = b.sigmoid()
         steps = F.softplus(self.decay(f).float() + self.dt_bias)
-        decay = self.rate * steps.unflatten(-1, (-1, low))
+        decay = self.rate * in_heads(steps, low)
 
         def run(group: RunGroup, state: MixerState) -> tuple[Tensor, MixerState]:
             tails, states = state
             mixed, tails = self.conv(group.take(qkv), tails, group)
-            q, k, v = (part.unflatten(-1, (-1, low)) for part in mixed.chunk(3, dim=-1))
+            q, k, v = (in_heads(part, low) for part in mixed.chunk(3, dim=-1))
             read, write = group.read, group.write
             out, states = self.rule(
                 q, k, v, group.take(decay), group.take(beta), states, read, write
@@ -56,7 +61,7 @@ class KimiDeltaMixer:
             return out, (tails, states)
 
         y, kv = over_groups(inputs, kv, self.index, run)
-        gate = self.gate(g).unflatten(-1, (-1, low))
+        gate = in_heads(self.gate(g), low)
         y = self.norm(y, gate, self.norm_weight, spec.norm_eps, group=low, sigmoid=True)
         return self.out(y.flatten(1)), kv
 

@@ -15,7 +15,12 @@ from inarch.hal.ops.state_space import state_space_scan
 from inarch.hal.state import HybridState, MixerState, RunGroup, StateTensor
 from inarch.models.builder import Builder, Projection
 from inarch.models.description import GatedNorm, Mamba2
-from inarch.models.layers.recurrent import Convolution, build_convolution, over_groups
+from inarch.models.layers.recurrent import (
+    Convolution,
+    build_convolution,
+    in_heads,
+    over_groups,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,15 +46,15 @@ class MambaMixer:
         projected = self.project(x)
         if self.scales is not None:
             projected = projected * self.scales
-        gate, mixed, steps = projected.split([parts[0], sum(parts[1:4]), parts[4]], dim=-1)
+        gate, mixed, steps = torch.split(projected, [parts[0], sum(parts[1:4]), parts[4]], -1)
         dt = F.softplus(steps.float() + self.dt_bias).clamp(*spec.time_step_limit)
 
         def run(group: RunGroup, state: MixerState) -> tuple[Tensor, MixerState]:
             tails, states = state
             convolved, tails = self.conv(group.take(mixed), tails, group)
-            inner, b, c = convolved.split(parts[1:4], dim=-1)
-            inner = inner.unflatten(-1, (spec.heads, spec.head_dim))
-            b, c = (part.unflatten(-1, (spec.groups, spec.state_size)) for part in (b, c))
+            inner, b, c = torch.split(convolved, list(parts[1:4]), -1)
+            inner = in_heads(inner, spec.head_dim)
+            b, c = (in_heads(part, spec.state_size) for part in (b, c))
             read, write = group.read, group.write
             out, states = self.scan(
                 inner, group.take(dt), self.a, b, c, self.skip, states, read, write

@@ -37,6 +37,11 @@ def over_groups(
     return whole, kv.with_mixer(mixer, state)
 
 
+def in_heads(x: Tensor, dim: int) -> Tensor:
+    """[..., heads * dim] -> [..., heads, dim]"""
+    return x.view(*x.shape[:-1], -1, dim)
+
+
 @dataclass(frozen=True, eq=False)
 class Convolution:
     """A mixer's causal convolution over a group: x [n, L, C] -> [n, L, C]; writes tails."""
