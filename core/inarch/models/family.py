@@ -5,6 +5,8 @@ Built-in families and those of plugins are found by the architecture that config
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,82 +32,19 @@ class Family:
 
 
 def built_in_families() -> tuple[Family, ...]:
-    """The families that come with the core."""
-    from inarch.models.families import (
-        apertus,
-        arcee,
-        cohere,
-        ernie,
-        exaone,
-        exaone4,
-        falcon,
-        gemma,
-        gemma2,
-        gemma3,
-        glm,
-        gpt2,
-        gpt_neox,
-        granite,
-        hunyuan,
-        internlm,
-        llama,
-        ministral,
-        mistral,
-        nemotron,
-        olmo,
-        olmo2,
-        opt,
-        phi,
-        phi3,
-        qwen2,
-        qwen3,
-        seed_oss,
-        smollm3,
-        stablelm,
-        starcoder2,
-    )
+    """The families that come with the core: all that modules of `families` hold, alone or in tuples.
 
-    return (
-        apertus.FAMILY,
-        arcee.FAMILY,
-        cohere.FAMILY,
-        cohere.FAMILY_2,
-        ernie.FAMILY,
-        ernie.FAMILY_HELIUM,
-        exaone.FAMILY,
-        exaone4.FAMILY,
-        falcon.FAMILY,
-        gemma.FAMILY,
-        gemma2.FAMILY,
-        gemma3.FAMILY,
-        gemma3.FAMILY_WITH_IMAGES,
-        glm.FAMILY,
-        glm.FAMILY_0414,
-        gpt2.FAMILY,
-        gpt_neox.FAMILY,
-        granite.FAMILY,
-        hunyuan.FAMILY,
-        internlm.FAMILY_2,
-        internlm.FAMILY_3,
-        llama.FAMILY,
-        ministral.FAMILY,
-        ministral.FAMILY_3,
-        ministral.FAMILY_WITH_IMAGES,
-        mistral.FAMILY,
-        nemotron.FAMILY,
-        olmo.FAMILY,
-        olmo2.FAMILY,
-        olmo2.FAMILY_3,
-        opt.FAMILY,
-        phi.FAMILY,
-        phi3.FAMILY,
-        qwen2.FAMILY,
-        qwen3.FAMILY,
-        seed_oss.FAMILY,
-        smollm3.FAMILY,
-        stablelm.FAMILY,
-        starcoder2.FAMILY,
-    )
+    A new file there is all that a new family takes.
+    """
+    from inarch.models import families
+
+    found: dict[int, Family] = {}
+    for module in sorted(pkgutil.iter_modules(families.__path__), key=lambda info: info.name):
+        held = vars(importlib.import_module(f"{families.__name__}.{module.name}")).values()
+        for value in held:
+            members = value if isinstance(value, tuple) else (value,)
+            found |= {id(member): member for member in members if isinstance(member, Family)}
+    return tuple(found.values())
 
 
 def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family:
