@@ -28,12 +28,13 @@ def rotary_table(rotary: Rotary, positions: int) -> Tensor:
     if not isinstance(scaling, LongRopeScaling):
         magnitude = scaling.magnitude if isinstance(scaling, YarnScaling) else 1.0
         return _table(rotary_frequencies(rotary), positions, magnitude)
-    kinds = [scaling.short_factors, scaling.long_factors]
-    if positions <= scaling.original_context:
-        kinds = kinds[:1]
     frequencies = rotary_frequencies(rotary)
-    divisors = [torch.tensor(factors, dtype=torch.float64) for factors in kinds]
-    return torch.cat([_table(frequencies / d, positions, scaling.magnitude) for d in divisors])
+    short = frequencies / torch.tensor(scaling.short_factors, dtype=torch.float64)
+    table = _table(short, positions, scaling.short_magnitude)
+    if positions <= scaling.original_context:
+        return table
+    long = frequencies / torch.tensor(scaling.long_factors, dtype=torch.float64)
+    return torch.cat((table, _table(long, positions, scaling.long_magnitude)))
 
 
 def _table(frequencies: Tensor, positions: int, magnitude: float) -> Tensor:

@@ -46,18 +46,19 @@ class LongRopeScaling:
     """A divisor for each rotation: `short_factors` for sequences that fit the original context,
     `long_factors` for longer ones. Source: Ding et al., 2024, arXiv:2402.13753.
 
-    `magnitude` multiplies cosines and sines of both.
+    The magnitudes multiply cosines and sines.
     """
 
     short_factors: tuple[float, ...]
     long_factors: tuple[float, ...]
     original_context: int  # tokens
-    magnitude: float
+    short_magnitude: float
+    long_magnitude: float
 
 
 @dataclass(frozen=True)
 class ProportionalScaling:
-    """The first `pairs` features pairs of a head turn, by angles of all of it; the others stand."""
+    """The first `pairs` feature pairs of a head turn, by angles of all of it; the others stand."""
 
     pairs: int
     factor: float = 1.0
