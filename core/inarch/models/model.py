@@ -72,7 +72,7 @@ class Blueprint(Protocol):
 
     @property
     def long_from(self) -> int | None:
-        """Tokens above which positions are shifted by `context_length`; None: they never are."""
+        """See `Description.long_from`."""
         ...
 
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
