@@ -56,11 +56,11 @@ def names(description: Description) -> Names:
 
 
 FAMILIES = (
-    Family("qwen3_5", ("Qwen3_5ForCausalLM",), describe, names),
-    Family("qwen3_5_moe", ("Qwen3_5MoeForCausalLM",), describe_sparse, names),
-    Family("qwen3_5_with_images", ("Qwen3_5ForConditionalGeneration",), describe_text, names),
+    Family("qwen3_5_text", ("Qwen3_5ForCausalLM",), describe, names),
+    Family("qwen3_5_moe_text", ("Qwen3_5MoeForCausalLM",), describe_sparse, names),
+    Family("qwen3_5", ("Qwen3_5ForConditionalGeneration",), describe_text, names),
     Family(
-        "qwen3_5_moe_with_images",
+        "qwen3_5_moe",
         ("Qwen3_5MoeForConditionalGeneration",),
         describe_sparse_text,
         names,
