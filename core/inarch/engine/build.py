@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ from inarch.hal.state import allocate_states
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.model import Blueprint, Model
 from inarch.plugins import Plugins
+
+log = logging.getLogger(__name__)
 
 # More KV than this many full contexts per running request could only be idle cache.
 USEFUL_CONTEXTS = 4
@@ -82,7 +85,7 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     scheduler = Scheduler(
         pages=memory.pages,
         page_tokens=chosen.page_tokens,
-        max_running=running,
+        max_running=_running(running, memory),
         max_step_tokens=step_tokens,
         context_length=chosen.context,
         prefix_cache=config.prefix_cache,
@@ -100,6 +103,19 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     )
     reasons = {**chosen.reasons, "KV pages": f"limited by {memory.limited_by}"}
     return Built(core, info, device, dispatcher, memory, reasons)
+
+
+def _running(wanted: int, memory: MemoryPlan) -> int:
+    """Requests at once: as many as recurrent states leave room for."""
+    if not memory.slots or memory.slots > wanted:
+        return wanted
+    log.warning(
+        "%d requests run at once, not %d: each has a recurrent state of %d MiB",
+        memory.slots - 1,
+        wanted,
+        memory.slot_bytes >> 20,
+    )
+    return memory.slots - 1
 
 
 def _grammars(
@@ -146,6 +162,7 @@ def _size_memory(
         most_tokens=context * most.seqs * USEFUL_CONTEXTS,
         slot_bytes=model.states.slot_bytes,
         running=most.seqs,
+        fewer=config.max_running_requests is None,
     )
 
 

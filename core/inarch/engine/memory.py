@@ -101,11 +101,13 @@ def plan_memory(
     most_tokens: int,
     slot_bytes: int = 0,
     running: int = 1,
+    fewer: bool = False,
 ) -> MemoryPlan:
     """Divide the device's memory; what the other parts leave is the KV cache.
 
     kv_tokens: what the user asked for; most_tokens: more than this could never be used. slot_bytes:
-    of a model with recurrent states; running: requests at once. Raises OutOfMemoryError.
+    of a model with recurrent states; running: requests at once, or
+    fewer if their states take too much. Raises OutOfMemoryError.
     """
     stats = device.memory()
     usable = min(int(stats.total * share) - stats.used, int(stats.free * share))
@@ -115,7 +117,8 @@ def plan_memory(
     slots = 0
     if slot_bytes:
         behind = left - asked * layout.page_bytes
-        slots = _slots(behind if kv_tokens else max(behind, left // 2), slot_bytes, running)
+        room = behind if kv_tokens else max(behind, left // 2)
+        slots = _slots(room, slot_bytes, running, least=1 if fewer else running)
         left -= slots * slot_bytes
     fit = max(left // layout.page_bytes, 0) if layout.page_bytes else asked
     if kv_tokens is not None and asked > fit:
@@ -148,12 +151,12 @@ def plan_memory(
     )
 
 
-def _slots(room: int, slot_bytes: int, running: int) -> int:
-    """Slots for states, the null slot included, in `room` bytes; one a request is the least."""
+def _slots(room: int, slot_bytes: int, running: int, *, least: int) -> int:
+    """Slots for states, the null slot included, in `room` bytes; for `least` requests at least."""
     slots = min(max(room, 0) // slot_bytes, 1 + USEFUL_STATES * running)
-    if slots <= running:
+    if slots <= least:
         raise OutOfMemoryError(
-            f"{running} requests at once have recurrent states of {_gib(running * slot_bytes)}, but "
+            f"{least} requests at once have recurrent states of {_gib(least * slot_bytes)}, but "
             f"{_gib(room)} are left for them: lower --max-running-requests to {max(slots - 1, 1)}, or "
             "raise --memory-share"
         )

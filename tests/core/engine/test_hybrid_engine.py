@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import shutil
 from pathlib import Path
@@ -124,6 +125,33 @@ def test_with_few_slots_requests_wait_for_none_and_checkpoints_go(
         assert slots_of(engine)[:2] == (3, 3)
     for prompt, answer in zip(prompts * 2, answers, strict=True):
         assert list(answer.token_ids) == oracle(served("mamba2"), prompt)
+
+
+def test_as_many_requests_run_as_have_room_for_a_state(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device with room for some 40 states, where nobody said how many should run."""
+    monkeypatch.syspath_prepend(FAKE)
+    monkeypatch.syspath_prepend(FAKE / "installed")  # its metadata
+    from inarch_fake.backend import FakeBackend
+    from inarch_fake.device import FakeDevice
+
+    options = {"backend": "fake", "max_running_requests": None, "kv_tokens": None}
+    with start("mamba2", **options, max_step_tokens=256) as engine:
+        parts = engine.info.memory
+        needed = sum(parts[name] for name in ("weights", "activations", "kept", "sampling"))
+        room = 40 * parts["states"] // (slots_of(engine)[0] + 1)
+    del engine
+    gc.collect()
+    total = int((needed + room) / FakeDevice.memory_share)
+    monkeypatch.setattr(FakeBackend, "open", lambda self, index: FakeDevice(total))
+    with start("mamba2", **options, max_step_tokens=256) as engine:
+        running = engine.info.max_running_requests
+        assert 20 < running < 60
+        assert slots_of(engine)[0] == running
+        prompts = [random_prompt(9, seed) for seed in range(running + 9)]
+        params = SamplingParams(temperature=0, max_tokens=2, ignore_eos=True)
+        assert len(engine.generate(prompts, params)) == len(prompts)
 
 
 def test_prompts_may_be_asked_for_their_log_probabilities(start: Start, served: Served) -> None:
