@@ -108,7 +108,7 @@ class Pool:
         """
         places = None
         if self.states is not None:
-            places = self.states.begin(node)
+            places = self.states.slots.begin(node)
             if places is None:
                 return False
         limit = len(request.prompt) + request.max_tokens - 1

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inarch.cache.radix import Node
 from inarch.cache.states import StateSlots
 from inarch.engine.request import Request
 from inarch.engine.table import RequestTable
@@ -50,17 +49,13 @@ class RequestStates:
         self._kept = np.zeros(rows, dtype=np.int32)  # the last one left in an answer
         self._kept_at = np.zeros(rows, dtype=np.int32)  # tokens before it
         self._departs = np.zeros(rows, dtype=np.int32)  # tokens that others' prompts have as well
-        self._left: dict[
-            int, list[tuple[int, int]]
-        ] = {}  # row -> (tokens, slot), not in the tree yet
+        # row -> (tokens, slot) of what is left behind and not in the tree yet
+        self._left: dict[int, list[tuple[int, int]]] = {}
 
     # ---- requests come and go ----
 
-    def begin(self, node: Node) -> tuple[int, int] | None:
-        return self.slots.begin(node)
-
     def open(self, row: int, places: tuple[int, int], departs: int) -> None:
-        """places: what `begin` gave. departs: tokens of its prompt whose pages are cached."""
+        """places: what `StateSlots.begin` gave. departs: tokens of its prompt whose pages are cached."""
         self._at[row], self._own[row] = places
         self._departs[row] = departs
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inarch.errors import UnsupportedError
 from inarch.hal.attention import AttentionBatch, HostPlan
 from inarch.hal.kv import KVState
 
@@ -135,7 +136,15 @@ class StatePlan:
 
 
 def plan_states(batch: AttentionBatch) -> HostPlan:
-    """The plan of one step, bound to a StatePlan. Steps of decodes alone can be captured."""
+    """The plan of one step, bound to a StatePlan. Steps of decodes alone can be captured.
+
+    Raises UnsupportedError for a tree of drafted tokens.
+    """
+    if batch.tree_parent is not None:
+        raise UnsupportedError(
+            "a tree of drafted tokens cannot be verified by a model with recurrent states: a state "
+            "that has seen a token cannot go back to before it"
+        )
     runs = batch.states or padding_runs(batch.q_indptr)
     bucket = batch.bucket
     longest = int(np.diff(batch.q_indptr).max()) if bucket is None else bucket.max_query

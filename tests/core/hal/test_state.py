@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
+from inarch.errors import UnsupportedError
 from inarch.hal.attention import AttentionBatch
 from inarch.hal.executor import StepShape
 from inarch.hal.reference.device import ReferenceDevice
@@ -71,6 +75,12 @@ def test_what_a_captured_shape_brings_depends_on_the_shape_alone() -> None:
     host = plan_states(step(None, np.arange(5, dtype=np.int32), shape))
     assert not host.arrays
     assert host.passing
+
+
+def test_a_tree_of_drafts_is_refused_with_the_reason() -> None:
+    drafts = replace(step(None, np.array([0, 3], np.int32)), tree_parent=np.array([-1, 0, 0]))
+    with pytest.raises(UnsupportedError, match="recurrent states: a state that has seen"):
+        plan_states(drafts)
 
 
 def test_states_lie_beside_the_pages_and_stay_the_same_object_where_nothing_moved() -> None:
