@@ -28,13 +28,6 @@ MINISTRAL = {
     "llama_4_scaling_beta": 0.5,
 }
 SLIDES = "sliding_attention"
-LONGROPE = {
-    "rope_type": "longrope",
-    "rope_theta": 10000.0,
-    "original_max_position_embeddings": 64,
-    "short_factor": [1.0 + i / 10 for i in range(8)],
-    "long_factor": [1.5 + 2.0 * i for i in range(8)],
-}
 WINDOWS = {"use_sliding_window": True, "sliding_window": 7}
 GEMMA3 = {
     "head_dim": 24,
