@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -11,9 +11,13 @@ from torch import Tensor
 from inarch.hal.attention import Attention, AttentionSpec
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
+from inarch.hal.experts import Experts, ExpertsSpec
+from inarch.hal.grouped_linear import GroupedLinear, GroupedLinearSpec
 from inarch.hal.kv import KVStore
+from inarch.hal.latent import LatentAttention, LatentSpec
 from inarch.hal.linear import Linear, LinearSpec, PackedWeight
 from inarch.hal.op import Op
+from inarch.hal.reference.grouped_linear import ReferenceGroupedLinear
 from inarch.hal.reference.linear import ReferenceLinear
 from inarch.models.attentions import Attentions
 from inarch.models.description import Description, Rotary
@@ -49,7 +53,13 @@ class Builder:
         self._dispatcher = dispatcher
         self._device = device
         self.attentions = Attentions(dispatcher, store, device)
+        self._experts: list[Experts] = []
         self._tables: dict[Hashable, Tensor] = {}
+
+    @property
+    def capturable(self) -> bool:
+        """Whether a step of all that was built so far may be recorded and replayed."""
+        return self.attentions.capturable and all(e.capturable for e in self._experts)
 
     def bind(self, op: Op[..., Any], **facts: Any) -> Callable[..., Any]:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
@@ -64,14 +74,28 @@ class Builder:
     def pack(self, weight: Tensor, bias: Tensor | None = None) -> Projection:
         """Weight [N, K] and bias [N] on the device, in the form that the chosen kernel wants."""
         outputs, inputs = weight.shape
-        spec = LinearSpec(outputs, inputs, self.dtype, bias is not None)
-        facts = {field.name: getattr(spec, field.name) for field in fields(spec)}
-        kernel: Linear = self._dispatcher.select("linear", ReferenceLinear, **facts)()
+        spec = LinearSpec(outputs, inputs, weight.dtype, bias is not None)
+        kernel: Linear = self._dispatcher.select("linear", ReferenceLinear, **vars(spec))()
         return Projection(kernel, kernel.prepack(spec, weight, bias))
 
     def attention(self, spec: AttentionSpec) -> tuple[Attention, int]:
         """The runtime for a spec, and the index of its plan among those of a step."""
         return self.attentions.bind(spec)
+
+    def latent_attention(self, spec: LatentSpec) -> tuple[LatentAttention, int]:
+        """As `attention`."""
+        return self.attentions.bind_latent(spec)
+
+    def experts(self, spec: ExpertsSpec, composed: Callable[[], Experts]) -> Experts:
+        """A kernel for a layer's experts as a whole, or else what `composed` makes of parts."""
+        found = self._dispatcher.select("experts", composed, composite=True, **vars(spec))()
+        self._experts.append(found)
+        return found
+
+    def grouped_linear(self, spec: GroupedLinearSpec) -> GroupedLinear:
+        chosen = self._dispatcher.select("grouped_linear", ReferenceGroupedLinear, **vars(spec))
+        found: GroupedLinear = chosen()
+        return found
 
     def rotary_table(self, rotary: Rotary) -> Tensor:
         """Cosines and sines on the device; layers that rotate alike share a table."""

@@ -34,10 +34,7 @@ class Decoder:
     norm: AddNorm
     head: Projection
     attentions: Attentions
-
-    @property
-    def capturable(self) -> bool:
-        return self.attentions.capturable
+    capturable: bool  # see Attention and Experts
 
     def kept_bytes(self, most: StepShape) -> int:
         return self.attentions.kept_bytes(most)
@@ -97,4 +94,5 @@ def build_decoder(description: Description, builder: Builder) -> Decoder:
         norm=norm,
         head=head,
         attentions=builder.attentions,
+        capturable=builder.capturable,
     )

@@ -5,7 +5,7 @@ Built-in families and those of plugins are found by the architecture that config
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,15 @@ class Family:
 
     describe: the config as a plain dict -> description; missing keys mean the defaults of
     transformers' own config class; raises ModelError for what it cannot say. names: for every
-    parameter of the description, the checkpoint's tensors; further entries are ignored.
+    parameter of the description, the checkpoint's tensors; further entries are ignored. quantized:
+    the "quant_method" of checkpoints that can be loaded although they are quantized.
     """
 
     name: str
     architectures: tuple[str, ...]
     describe: Callable[[Mapping[str, Any]], Description]
     names: Callable[[Description], Names]
+    quantized: tuple[str, ...] = ()
 
 
 def built_in_families() -> tuple[Family, ...]:
@@ -35,7 +37,10 @@ def built_in_families() -> tuple[Family, ...]:
         apertus,
         arcee,
         cohere,
+        deepseek,
+        deepseek_v2,
         ernie,
+        ernie4_5_moe,
         exaone,
         exaone4,
         falcon,
@@ -43,26 +48,39 @@ def built_in_families() -> tuple[Family, ...]:
         gemma2,
         gemma3,
         glm,
+        glm4_moe,
+        glm4_moe_lite,
         gpt2,
         gpt_neox,
+        gpt_oss,
         granite,
+        granite_moe,
         hunyuan,
         internlm,
         llama,
+        llama4,
+        minicpm3,
+        minimax_m2,
         ministral,
         mistral,
+        mixtral,
         nemotron,
         olmo,
         olmo2,
+        olmoe,
         opt,
         phi,
         phi3,
+        phimoe,
         qwen2,
+        qwen2_moe,
         qwen3,
+        qwen3_moe,
         seed_oss,
         smollm3,
         stablelm,
         starcoder2,
+        youtu,
     )
 
     return (
@@ -70,8 +88,11 @@ def built_in_families() -> tuple[Family, ...]:
         arcee.FAMILY,
         cohere.FAMILY,
         cohere.FAMILY_2,
+        deepseek.FAMILY,
+        deepseek_v2.FAMILY,
         ernie.FAMILY,
         ernie.FAMILY_HELIUM,
+        ernie4_5_moe.FAMILY,
         exaone.FAMILY,
         exaone4.FAMILY,
         falcon.FAMILY,
@@ -81,30 +102,44 @@ def built_in_families() -> tuple[Family, ...]:
         gemma3.FAMILY_WITH_IMAGES,
         glm.FAMILY,
         glm.FAMILY_0414,
+        glm4_moe.FAMILY,
+        glm4_moe.FAMILY_DOTS,
+        glm4_moe_lite.FAMILY,
         gpt2.FAMILY,
         gpt_neox.FAMILY,
+        gpt_oss.FAMILY,
         granite.FAMILY,
+        granite_moe.FAMILY,
         hunyuan.FAMILY,
         internlm.FAMILY_2,
         internlm.FAMILY_3,
         llama.FAMILY,
+        llama4.FAMILY,
+        minicpm3.FAMILY,
+        minimax_m2.FAMILY,
         ministral.FAMILY,
         ministral.FAMILY_3,
         ministral.FAMILY_WITH_IMAGES,
         mistral.FAMILY,
+        mixtral.FAMILY,
         nemotron.FAMILY,
         olmo.FAMILY,
         olmo2.FAMILY,
         olmo2.FAMILY_3,
+        olmoe.FAMILY,
         opt.FAMILY,
         phi.FAMILY,
         phi3.FAMILY,
+        phimoe.FAMILY,
         qwen2.FAMILY,
+        qwen2_moe.FAMILY,
         qwen3.FAMILY,
+        qwen3_moe.FAMILY,
         seed_oss.FAMILY,
         smollm3.FAMILY,
         stablelm.FAMILY,
         starcoder2.FAMILY,
+        youtu.FAMILY,
     )
 
 
@@ -127,7 +162,7 @@ def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = (
         raise ModelError(
             f"{no_family(config)}. Known are {known}; a plugin may bring more (see `inarch plugins`)"
         )
-    refuse_quantized(config)
+    refuse_quantized(config, family.quantized)
     return family
 
 
@@ -157,11 +192,11 @@ def _by_architecture(families: Iterable[Family]) -> dict[str, Family]:
     return known
 
 
-def refuse_quantized(config: Mapping[str, Any]) -> None:
-    """Raise ModelError for weights in a quantized format."""
+def refuse_quantized(config: Mapping[str, Any], loadable: Collection[str] = ()) -> None:
+    """Raise ModelError for weights in a quantized format other than those."""
     quantization = config.get("quantization_config")
-    if quantization:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    if quantization and method not in loadable:
         raise ModelError(
             f"the weights are quantized ({method}), which cannot be loaded yet: take the model's "
             "unquantized version (bfloat16, float16 or float32)"
