@@ -47,6 +47,7 @@ class TransformersBlueprint:
     trust_code: bool
 
     on_kernels = False
+    long_from = None  # contexts end where it would begin
 
     @property
     def vocab_size(self) -> int:
