@@ -66,7 +66,7 @@ class Blueprint(Protocol):
 
     @property
     def long_from(self) -> int | None:
-        """Tokens above which a sequence is rotated otherwise: see `Description.long_from`."""
+        """See `Description.long_from`."""
         ...
 
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
