@@ -1,4 +1,4 @@
-"""Drives a decoder by hand: the caller says which tokens each sequence gets in which step."""
+"""Drives a model by hand: the caller says which tokens each sequence gets in which step."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from inarch.hal.attention import AttentionBatch
 from inarch.hal.device import Device
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVStore
-from inarch.models.decoder import Decoder
+from inarch.models.model import Model
 
 
 class Paged:
     """Sequences in rows of a page table, with pages given out in shuffled order."""
 
     def __init__(
-        self, decoder: Decoder, store: KVStore, device: Device, *, rows: int = 8, tokens: int = 512
+        self, model: Model, store: KVStore, device: Device, *, rows: int = 8, tokens: int = 512
     ) -> None:
         """rows: sequences at once; tokens: the most that each may have."""
-        self._decoder, self._device = decoder, device
+        self._model, self._device = model, device
         self._page_tokens = store.layout.page_tokens
         columns = -(-tokens // self._page_tokens)
         self._kv = store.allocate(1 + rows * columns)
@@ -49,9 +49,9 @@ class Paged:
             token_ids=self._upload([token for tokens in chunks.values() for token in tokens]),
             positions=self._upload(positions),
             last_token=self._upload(q_indptr[1:] - 1),
-            plans=self._decoder.plan(batch).on(self._device),
+            plans=self._model.plan(batch).on(self._device),
         )
-        logits, self._kv = self._decoder.forward(inputs, self._kv)
+        logits, self._kv = self._model.forward(inputs, self._kv)
         return dict(zip(chunks, logits, strict=True))
 
     def greedy(self, row: int, prompt: Sequence[int], new_tokens: int) -> list[int]:

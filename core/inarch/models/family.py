@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +22,15 @@ class Family:
 
     describe: the config as a plain dict -> description; missing keys mean the defaults of
     transformers' own config class; raises ModelError for what it cannot say. names: for every
-    parameter of the description, the checkpoint's tensors; further entries are ignored.
+    parameter of the description, the checkpoint's tensors; further entries are ignored. quantized:
+    the "quant_method" of checkpoints that can be loaded although they are quantized.
     """
 
     name: str
     architectures: tuple[str, ...]
     describe: Callable[[Mapping[str, Any]], Description]
     names: Callable[[Description], Names]
+    quantized: tuple[str, ...] = ()
 
 
 def built_in_families() -> tuple[Family, ...]:
@@ -47,29 +49,40 @@ def built_in_families() -> tuple[Family, ...]:
     return tuple(found.values())
 
 
+def family_of(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family | None:
+    """The family of a model's config.json, or None. PluginError if two claim one architecture."""
+    known = _by_architecture([*built_in_families(), *plugin_families])
+    return next((known[name] for name in _architectures(config) if name in known), None)
+
+
 def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family:
     """The family of a model's config.json.
 
     Raises ModelError if there is none, or if the weights are stored in a quantized format;
     PluginError if two families claim one architecture.
     """
-    known = _by_architecture([*built_in_families(), *plugin_families])
-    stated = config.get("architectures")
-    architectures = [str(name) for name in stated] if isinstance(stated, list) else []
-    if not architectures:
+    families = list(plugin_families)
+    family = family_of(config, families)
+    if family is None:
+        known = ", ".join(sorted(_by_architecture([*built_in_families(), *families])))
         raise ModelError(
-            f'config.json names no architecture: add "architectures", a list with one of '
-            f"{', '.join(sorted(known))}"
+            f"{no_family(config)}. Known are {known}; a plugin may bring more (see `inarch plugins`)"
         )
-    for architecture in architectures:
-        if architecture in known:
-            _refuse_quantized(config)
-            return known[architecture]
-    raise ModelError(
-        f"no installed model family knows the architecture {', '.join(architectures)}. "
-        f"Known are {', '.join(sorted(known))}; a plugin may bring more (see "
-        "`inarch plugins`)"
-    )
+    refuse_quantized(config, family.quantized)
+    return family
+
+
+def no_family(config: Mapping[str, Any]) -> str:
+    """What to say of a config that belongs to no family."""
+    architectures = ", ".join(_architectures(config))
+    if architectures:
+        return f"no installed model family knows the architecture {architectures}"
+    return 'config.json names no architecture ("architectures" must be a list with its name)'
+
+
+def _architectures(config: Mapping[str, Any]) -> list[str]:
+    stated = config.get("architectures")
+    return [str(name) for name in stated] if isinstance(stated, list) else []
 
 
 def _by_architecture(families: Iterable[Family]) -> dict[str, Family]:
@@ -85,10 +98,11 @@ def _by_architecture(families: Iterable[Family]) -> dict[str, Family]:
     return known
 
 
-def _refuse_quantized(config: Mapping[str, Any]) -> None:
+def refuse_quantized(config: Mapping[str, Any], served: Sequence[str] = ()) -> None:
+    """Raise ModelError for weights in a quantized format that is not served."""
     quantization = config.get("quantization_config")
-    if quantization:
-        method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    if quantization and method not in served:
         raise ModelError(
             f"the weights are quantized ({method}), which cannot be loaded yet: take the model's "
             "unquantized version (bfloat16, float16 or float32)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,8 @@ def make(name: str, folder: Path, **changes: Any) -> Saved:
     torch.manual_seed(sum(name.encode()))
     model = MODELS[name].model()
     with torch.no_grad():
-        for key, parameter in model.named_parameters():
+        corrections = ((k, b) for k, b in model.named_buffers() if "correction" in k)
+        for key, parameter in itertools.chain(model.named_parameters(), corrections):
             parameter.normal_(mean=float("norm" in key), std=0.15)
     model.save_pretrained(folder, **changes)
     if (stored := MODELS[name].stored) is not None:

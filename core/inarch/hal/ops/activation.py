@@ -72,3 +72,14 @@ def xielu(x: Tensor, alpha_p: Tensor, alpha_n: Tensor, beta: Tensor, eps: Tensor
     above, below = F.softplus(alpha_p.float()), slope + F.softplus(alpha_n.float())
     curve = below * (torch.expm1(torch.minimum(wide, eps.float())) - wide)
     return (slope * wide + torch.where(wide > 0, above * wide.square(), curve)).to(x.dtype)
+
+
+@op()
+def clamped_swiglu(x: Tensor, *, alpha: float, limit: float) -> Tensor:
+    """gate * sigmoid(alpha * gate) * (up + 1), x [T, 2N] as in `silu_mul`: [T, N].
+
+    Before that, gate is cut off above limit, and up above limit and below -limit (gpt-oss).
+    """
+    gate, up = x.chunk(2, dim=-1)
+    gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    return gate * torch.sigmoid(alpha * gate) * (up + 1)
