@@ -11,11 +11,12 @@ import torch
 
 from inarch.config import EngineConfig
 from inarch.engine.batch import build_batch, nothing
-from inarch.engine.choices import Choices, choose, dtype_name
+from inarch.engine.choices import Choices, dtype_name
 from inarch.engine.core import EngineCore
 from inarch.engine.grammars import Grammars, choose_engines
 from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
 from inarch.engine.messages import ModelInfo, OpChoice
+from inarch.engine.preparation import prepare
 from inarch.engine.runner import Runner
 from inarch.engine.sampler import Sampler
 from inarch.engine.scheduler import Scheduler
@@ -30,12 +31,8 @@ from inarch.hal.executor import Executor, StepInputs, StepShape
 from inarch.hal.kv import KVStore
 from inarch.hal.packing import upload
 from inarch.hal.reference.executor import EagerExecutor
-from inarch.hal.reference.kv import ReferenceKVStore
 from inarch.models.checkpoint import Checkpoint
-from inarch.models.decoder import Decoder, kv_spec
-from inarch.models.description import Description
-from inarch.models.family import Family, find_family
-from inarch.models.loading import load_decoder
+from inarch.models.model import Blueprint, Model
 from inarch.plugins import Plugins
 
 # More KV than this many full contexts per running request could only be idle cache.
@@ -56,42 +53,30 @@ class Built:
 
 def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     """Open the device, load the model and size the KV cache. Raises InarchError."""
-    assert config.model is not None
-    checkpoint = Checkpoint(config.model)
-    family = find_family(checkpoint.config, plugins.families(Family))
-    description = family.describe(checkpoint.config)
-    device = backend.open(config.device)
-    chosen = choose(config, checkpoint, description, device)
-    kernels = [*device.kernels(), *plugins.kernels(backend.name)]
-    dispatcher = Dispatcher(kernels, overrides=config.kernels, strict=config.strict)
-    spec = kv_spec(description, chosen.kv_dtype)
-    store = device.kv_store(spec, chosen.page_tokens)
-    if store is None:
-        store = ReferenceKVStore(spec, chosen.page_tokens, device.torch_device)
+    ready = prepare(config, backend, plugins)
+    checkpoint, blueprint, chosen = ready.checkpoint, ready.blueprint, ready.chosen
+    device, dispatcher, store = ready.device, ready.dispatcher, ready.store
     before = device.memory().used
-    weights = None if config.load_format == "dummy" else checkpoint
-    decoder = load_decoder(
-        description, family.names(description), weights, dispatcher, store, device, chosen.dtype
-    )
+    model = blueprint.load(dispatcher, store, device, chosen.dtype)
     loaded = max(device.memory().used - before, 0)
     running = config.max_running_requests or device.running_requests
-    sampler = Sampler(running, description.vocab_size, device, dispatcher)
-    scorer = Scorer(device, dispatcher, decoder.logits, running)
+    sampler = Sampler(running, blueprint.vocab_size, device, dispatcher)
+    scorer = Scorer(device, dispatcher, model.logits, running)
     dispatcher.freeze()
-    executor = (device.executor() if decoder.capturable else None) or EagerExecutor(device)
+    executor = (device.executor() if model.capturable else None) or EagerExecutor(device)
     step_tokens = max(config.max_step_tokens or device.step_tokens, running)
     most = StepShape(step_tokens, running, step_tokens)
     memory = _size_memory(
         config,
         device,
         store,
-        decoder,
+        model,
         executor,
         sampler,
         most,
         weights=loaded,
         context=chosen.context,
-        vocab_size=description.vocab_size,
+        vocab_size=blueprint.vocab_size,
     )
     scheduler = Scheduler(
         pages=memory.pages,
@@ -100,15 +85,15 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         max_step_tokens=step_tokens,
         context_length=chosen.context,
         prefix_cache=config.prefix_cache,
-        long_from=description.long_from,
-        long_shift=description.context_length,
+        long_from=blueprint.long_from,
+        long_shift=blueprint.context_length,
     )
     kv = store.allocate(memory.pages)
-    runner = Runner(decoder, executor, sampler, scorer, scheduler.pool.table, kv, most)
-    grammars = _grammars(config, plugins, description.vocab_size, _eos_token_ids(checkpoint))
+    runner = Runner(model, executor, sampler, scorer, scheduler.pool.table, kv, most)
+    grammars = _grammars(config, plugins, blueprint.vocab_size, _eos_token_ids(checkpoint))
     core = EngineCore(scheduler, runner, grammars, max_waiting=config.max_queued_requests)
     info = _model_info(
-        config, checkpoint, description, device, scheduler, memory, chosen, dispatcher, grammars
+        config, checkpoint, blueprint, device, scheduler, memory, chosen, dispatcher, grammars
     )
     reasons = {**chosen.reasons, "KV pages": f"limited by {memory.limited_by}"}
     return Built(core, info, device, dispatcher, memory, reasons)
@@ -130,7 +115,7 @@ def _size_memory(
     config: EngineConfig,
     device: Device,
     store: KVStore,
-    decoder: Decoder,
+    model: Model,
     executor: Executor,
     sampler: Sampler,
     most: StepShape,
@@ -139,12 +124,12 @@ def _size_memory(
     context: int,
     vocab_size: int,
 ) -> MemoryPlan:
-    sampled = _rehearsal(device, store, decoder, sampler, context)
+    sampled = _rehearsal(device, store, model, sampler, context)
     activations = measure_activations(device, sampled, most.tokens, most.seqs)
-    kept = sum(attention.kept_bytes(most) for attention in decoder.attentions)
+    kept = model.kept_bytes(most)
     captured = executor.kept(most)
     if captured is not None:
-        shape, unsampled = captured.shape, _rehearsal(device, store, decoder, None, context)
+        shape, unsampled = captured.shape, _rehearsal(device, store, model, None, context)
         kept += captured.more + measure_activations(device, unsampled, shape.tokens, shape.seqs)
     return plan_memory(
         device,
@@ -160,7 +145,7 @@ def _size_memory(
 
 
 def _rehearsal(
-    device: Device, store: KVStore, decoder: Decoder, sampler: Sampler | None, context: int
+    device: Device, store: KVStore, model: Model, sampler: Sampler | None, context: int
 ) -> RunStep:
     """A step of padding; with `prefix` its last sequence's tokens end a whole context."""
 
@@ -171,9 +156,9 @@ def _rehearsal(
         batch = build_batch(nothing(), RequestTable(0, pages), shape)
         kv_lens = batch.attention.kv_lens
         kv_lens[-1] = max(kv_lens[-1], context if prefix else 0)
-        plans = decoder.plan(batch.attention).on(device)
+        plans = model.plan(batch.attention).on(device)
         inputs = StepInputs(**upload(device, batch.inputs), plans=plans)
-        logits, _ = decoder.forward(inputs, store.allocate(2))
+        logits, _ = model.forward(inputs, store.allocate(2))
         if sampler is not None:
             sampler.rehearse(logits)
 
@@ -183,7 +168,7 @@ def _rehearsal(
 def _model_info(
     config: EngineConfig,
     checkpoint: Checkpoint,
-    description: Description,
+    blueprint: Blueprint,
     device: Device,
     scheduler: Scheduler,
     memory: MemoryPlan,
@@ -201,7 +186,7 @@ def _model_info(
         architecture=str(checkpoint.config["architectures"][0]),
         context_length=chosen.context,
         max_request_tokens=min(chosen.context, scheduler.pool.capacity),
-        vocab_size=description.vocab_size,
+        vocab_size=blueprint.vocab_size,
         dtype=dtype_name(chosen.dtype),
         backend=config.backend,
         device=device.info.name,

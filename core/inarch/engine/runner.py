@@ -20,7 +20,7 @@ from inarch.engine.scoring import Scorer, Scores
 from inarch.engine.table import RequestTable
 from inarch.hal.executor import Executor, Step, StepInputs, StepShape
 from inarch.hal.kv import KVState
-from inarch.models.decoder import Decoder
+from inarch.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Runner:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Model,
         executor: Executor,
         sampler: Sampler,
         scorer: Scorer,

@@ -8,19 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
-from inarch.hal.attention import Attention, AttentionPlanner, AttentionSpec, attention_facts
+from inarch.hal.attention import Attention, AttentionSpec
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.experts import Experts, ExpertsSpec
 from inarch.hal.grouped_linear import GroupedLinear, GroupedLinearSpec
 from inarch.hal.kv import KVStore
-from inarch.hal.latent import LatentAttention, LatentSpec, latent_facts
+from inarch.hal.latent import LatentAttention, LatentSpec
 from inarch.hal.linear import Linear, LinearSpec, PackedWeight
 from inarch.hal.op import Op
-from inarch.hal.reference.attention import ReferenceAttention
 from inarch.hal.reference.grouped_linear import ReferenceGroupedLinear
-from inarch.hal.reference.latent import ReferenceLatentAttention
 from inarch.hal.reference.linear import ReferenceLinear
+from inarch.models.attentions import Attentions
 from inarch.models.description import Description, Rotary
 from inarch.models.rotary import rotary_table
 from inarch.models.weights import Weights
@@ -52,22 +51,15 @@ class Builder:
         self.weights = weights
         self.dtype = weights.dtype
         self._dispatcher = dispatcher
-        self._store = store
         self._device = device
-        self._attentions: dict[AttentionSpec | LatentSpec, AttentionPlanner] = {}
+        self.attentions = Attentions(dispatcher, store, device)
         self._experts: list[Experts] = []
         self._tables: dict[Hashable, Tensor] = {}
 
     @property
-    def attentions(self) -> tuple[AttentionPlanner, ...]:
-        """One for each distinct spec so far, in the order of the indices that were given out."""
-        return tuple(self._attentions.values())
-
-    @property
     def capturable(self) -> bool:
         """Whether a step of all that was built so far may be recorded and replayed."""
-        attentions = all(attention.capturable for attention in self.attentions)
-        return attentions and all(experts.capturable for experts in self._experts)
+        return self.attentions.capturable and all(e.capturable for e in self._experts)
 
     def bind(self, op: Op[..., Any], **facts: Any) -> Callable[..., Any]:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
@@ -88,22 +80,11 @@ class Builder:
 
     def attention(self, spec: AttentionSpec) -> tuple[Attention, int]:
         """The runtime for a spec, and the index of its plan among those of a step."""
-        facts = attention_facts(spec, self._store)
-        factory = self._dispatcher.select("attention", ReferenceAttention, **facts)
-        return self._shared(spec, factory)
+        return self.attentions.bind(spec)
 
     def latent_attention(self, spec: LatentSpec) -> tuple[LatentAttention, int]:
         """As `attention`."""
-        facts = latent_facts(spec, self._store)
-        factory = self._dispatcher.select("latent_attention", ReferenceLatentAttention, **facts)
-        return self._shared(spec, factory)
-
-    def _shared(
-        self, spec: AttentionSpec | LatentSpec, factory: Callable[..., Any]
-    ) -> tuple[Any, int]:
-        if spec not in self._attentions:
-            self._attentions[spec] = factory(spec, self._store, self._device)
-        return self._attentions[spec], list(self._attentions).index(spec)
+        return self.attentions.bind_latent(spec)
 
     def experts(self, spec: ExpertsSpec, composed: Callable[[], Experts]) -> Experts:
         """A kernel for a layer's experts as a whole, or else what `composed` makes of parts."""

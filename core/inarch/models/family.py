@@ -5,7 +5,9 @@ Built-in families and those of plugins are found by the architecture that config
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import importlib
+import pkgutil
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,115 +34,25 @@ class Family:
 
 
 def built_in_families() -> tuple[Family, ...]:
-    """The families that come with the core."""
-    from inarch.models.families import (
-        apertus,
-        arcee,
-        cohere,
-        deepseek,
-        deepseek_v2,
-        ernie,
-        ernie4_5_moe,
-        exaone,
-        exaone4,
-        falcon,
-        gemma,
-        gemma2,
-        gemma3,
-        glm,
-        glm4_moe,
-        glm4_moe_lite,
-        gpt2,
-        gpt_neox,
-        gpt_oss,
-        granite,
-        granite_moe,
-        hunyuan,
-        internlm,
-        llama,
-        llama4,
-        minicpm3,
-        minimax_m2,
-        ministral,
-        mistral,
-        mixtral,
-        nemotron,
-        olmo,
-        olmo2,
-        olmoe,
-        opt,
-        phi,
-        phi3,
-        phimoe,
-        qwen2,
-        qwen2_moe,
-        qwen3,
-        qwen3_moe,
-        seed_oss,
-        smollm3,
-        stablelm,
-        starcoder2,
-        youtu,
-    )
+    """The families that come with the core: all that modules of `families` hold, alone or in tuples.
 
-    return (
-        apertus.FAMILY,
-        arcee.FAMILY,
-        cohere.FAMILY,
-        cohere.FAMILY_2,
-        deepseek.FAMILY,
-        deepseek_v2.FAMILY,
-        ernie.FAMILY,
-        ernie.FAMILY_HELIUM,
-        ernie4_5_moe.FAMILY,
-        exaone.FAMILY,
-        exaone4.FAMILY,
-        falcon.FAMILY,
-        gemma.FAMILY,
-        gemma2.FAMILY,
-        gemma3.FAMILY,
-        gemma3.FAMILY_WITH_IMAGES,
-        glm.FAMILY,
-        glm.FAMILY_0414,
-        glm4_moe.FAMILY,
-        glm4_moe.FAMILY_DOTS,
-        glm4_moe_lite.FAMILY,
-        gpt2.FAMILY,
-        gpt_neox.FAMILY,
-        gpt_oss.FAMILY,
-        granite.FAMILY,
-        granite_moe.FAMILY,
-        hunyuan.FAMILY,
-        internlm.FAMILY_2,
-        internlm.FAMILY_3,
-        llama.FAMILY,
-        llama4.FAMILY,
-        minicpm3.FAMILY,
-        minimax_m2.FAMILY,
-        ministral.FAMILY,
-        ministral.FAMILY_3,
-        ministral.FAMILY_WITH_IMAGES,
-        mistral.FAMILY,
-        mixtral.FAMILY,
-        nemotron.FAMILY,
-        olmo.FAMILY,
-        olmo2.FAMILY,
-        olmo2.FAMILY_3,
-        olmoe.FAMILY,
-        opt.FAMILY,
-        phi.FAMILY,
-        phi3.FAMILY,
-        phimoe.FAMILY,
-        qwen2.FAMILY,
-        qwen2_moe.FAMILY,
-        qwen3.FAMILY,
-        qwen3_moe.FAMILY,
-        seed_oss.FAMILY,
-        smollm3.FAMILY,
-        stablelm.FAMILY,
-        starcoder2.FAMILY,
-        youtu.FAMILY,
-    )
+    A new file there is all that a new family takes.
+    """
+    from inarch.models import families
+
+    found: dict[int, Family] = {}
+    for module in sorted(pkgutil.iter_modules(families.__path__), key=lambda info: info.name):
+        held = vars(importlib.import_module(f"{families.__name__}.{module.name}")).values()
+        for value in held:
+            members = value if isinstance(value, tuple) else (value,)
+            found |= {id(member): member for member in members if isinstance(member, Family)}
+    return tuple(found.values())
+
+
+def family_of(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family | None:
+    """The family of a model's config.json, or None. PluginError if two claim one architecture."""
+    known = _by_architecture([*built_in_families(), *plugin_families])
+    return next((known[name] for name in _architectures(config) if name in known), None)
 
 
 def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family:
@@ -149,23 +61,28 @@ def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = (
     Raises ModelError if there is none, or if the weights are stored in a quantized format;
     PluginError if two families claim one architecture.
     """
-    known = _by_architecture([*built_in_families(), *plugin_families])
-    stated = config.get("architectures")
-    architectures = [str(name) for name in stated] if isinstance(stated, list) else []
-    if not architectures:
+    families = list(plugin_families)
+    family = family_of(config, families)
+    if family is None:
+        known = ", ".join(sorted(_by_architecture([*built_in_families(), *families])))
         raise ModelError(
-            f'config.json names no architecture: add "architectures", a list with one of '
-            f"{', '.join(sorted(known))}"
+            f"{no_family(config)}. Known are {known}; a plugin may bring more (see `inarch plugins`)"
         )
-    for architecture in architectures:
-        if architecture in known:
-            _refuse_quantized(config, known[architecture])
-            return known[architecture]
-    raise ModelError(
-        f"no installed model family knows the architecture {', '.join(architectures)}. "
-        f"Known are {', '.join(sorted(known))}; a plugin may bring more (see "
-        "`inarch plugins`)"
-    )
+    refuse_quantized(config, family.quantized)
+    return family
+
+
+def no_family(config: Mapping[str, Any]) -> str:
+    """What to say of a config that belongs to no family."""
+    architectures = ", ".join(_architectures(config))
+    if architectures:
+        return f"no installed model family knows the architecture {architectures}"
+    return 'config.json names no architecture ("architectures" must be a list with its name)'
+
+
+def _architectures(config: Mapping[str, Any]) -> list[str]:
+    stated = config.get("architectures")
+    return [str(name) for name in stated] if isinstance(stated, list) else []
 
 
 def _by_architecture(families: Iterable[Family]) -> dict[str, Family]:
@@ -181,10 +98,11 @@ def _by_architecture(families: Iterable[Family]) -> dict[str, Family]:
     return known
 
 
-def _refuse_quantized(config: Mapping[str, Any], family: Family) -> None:
+def refuse_quantized(config: Mapping[str, Any], loadable: Collection[str] = ()) -> None:
+    """Raise ModelError for weights in a quantized format other than those."""
     quantization = config.get("quantization_config")
     method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-    if quantization and method not in family.quantized:
+    if quantization and method not in loadable:
         raise ModelError(
             f"the weights are quantized ({method}), which cannot be loaded yet: take the model's "
             "unquantized version (bfloat16, float16 or float32)"

@@ -12,18 +12,24 @@ CONFIGURATION = ("*.json", "*.txt", "*.jinja", "*.model")  # .model: SentencePie
 WEIGHTS = ("*.safetensors",)
 TORCH_WEIGHTS = ("pytorch_model*.bin",)  # where there are no safetensors
 TEMPLATES = ("additional_chat_templates/*.jinja",)
+CODE = ("*.py",)
 OTHER_FORMATS = ("consolidated*", "original/*", "*/*")  # copies of the same weights
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 
 def resolve_model(
-    model: str, bundled: Mapping[str, Path], *, revision: str | None = None, weights: bool = True
+    model: str,
+    bundled: Mapping[str, Path],
+    *,
+    revision: str | None = None,
+    weights: bool = True,
+    code: bool = False,
 ) -> Path:
     """The local folder of `model`, downloaded from the hub first if need be.
 
     A folder that exists wins over a bundled name, and both over the hub. revision: a branch, tag or
-    commit on the hub. weights=False leaves the weights there, for `--load-format dummy`. Raises
-    ModelError.
+    commit on the hub. weights=False leaves the weights there, for `--load-format dummy`. code: take
+    Python files too. Raises ModelError.
     """
     folder = Path(model).expanduser()
     if model and folder.is_dir():
@@ -36,13 +42,13 @@ def resolve_model(
     if not HUB_ID.fullmatch(model):
         raise ModelError(f"there is no model folder {model!r}. {names}")
     try:
-        return _download(model, revision, weights)
+        return _download(model, revision, weights, code)
     except (OSError, ValueError) as error:
         why = _why_not(model, error)
         raise ModelError(f"there is no folder {model}, and {why}. {names}") from error
 
 
-def _download(model: str, revision: str | None, weights: bool) -> Path:
+def _download(model: str, revision: str | None, weights: bool, code: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     def download(wanted: Sequence[str], ignored: Sequence[str] = ()) -> Path:
@@ -51,7 +57,7 @@ def _download(model: str, revision: str | None, weights: bool) -> Path:
         )
         return Path(found)
 
-    wanted = [*CONFIGURATION, *(WEIGHTS if weights else ())]
+    wanted = [*CONFIGURATION, *(WEIGHTS if weights else ()), *(CODE if code else ())]
     folder = download(wanted, OTHER_FORMATS)
     if weights and not any(folder.glob("*.safetensors")):
         download(TORCH_WEIGHTS, OTHER_FORMATS)

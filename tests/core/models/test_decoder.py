@@ -83,9 +83,12 @@ def test_greedy_tokens(saved: Get, name: str) -> None:
     assert found == model.greedy(prompt, GREEDY_TOKENS)
 
 
-def test_a_float32_checkpoint_can_run_in_bfloat16(saved: Callable[[str], Saved]) -> None:
-    model, prompt = saved("llama"), tokens(60)
+@pytest.mark.parametrize(
+    "name", ["llama", "apertus", "cohere-qk-norm", "gemma3", "gpt2", "ministral3", "nemotron"]
+)
+def test_a_float32_checkpoint_can_run_in_bfloat16(saved: Callable[[str], Saved], name: str) -> None:
+    model, prompt = saved(name), tokens(60)
     logits = load(model.folder, dtype=torch.bfloat16).step({0: prompt})[0]
     exact = model.logits(prompt)[-1]
     assert logits.dtype == torch.float32
-    assert (logits - exact).norm() < 0.05 * exact.norm()
+    assert (logits - exact).norm() < 0.06 * exact.norm()
