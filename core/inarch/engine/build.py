@@ -85,6 +85,8 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         max_step_tokens=step_tokens,
         context_length=chosen.context,
         prefix_cache=config.prefix_cache,
+        long_from=blueprint.long_from,
+        long_shift=blueprint.context_length,
     )
     kv = store.allocate(memory.pages)
     runner = Runner(model, executor, sampler, scorer, scheduler.pool.table, kv, most)

@@ -39,6 +39,10 @@ class DecoderBlueprint:
     def context_length(self) -> int:
         return self.description.context_length
 
+    @property
+    def long_from(self) -> int | None:
+        return self.description.long_from
+
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
         return kv_spec(self.description, dtype)
 

@@ -64,6 +64,11 @@ class Blueprint(Protocol):
         """Most tokens of prompt and answer together."""
         ...
 
+    @property
+    def long_from(self) -> int | None:
+        """See `Description.long_from`."""
+        ...
+
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
         """What it keeps of a token, in `dtype`."""
         ...

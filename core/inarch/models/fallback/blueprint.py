@@ -47,6 +47,7 @@ class TransformersBlueprint:
     trust_code: bool
 
     on_kernels = False
+    long_from = None  # positions are rotated by transformers, alike in every sequence
 
     @property
     def vocab_size(self) -> int:
