@@ -1,4 +1,4 @@
-"""Drives a model by hand: the caller says which tokens each sequence gets in which step."""
+"""Drives a decoder by hand: the caller says which tokens each sequence gets in which step."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Paged:
     """Sequences in rows of a page table, with pages given out in shuffled order."""
 
     def __init__(
-        self, model: Model, store: KVStore, device: Device, *, rows: int = 8, tokens: int = 512
+        self, decoder: Model, store: KVStore, device: Device, *, rows: int = 8, tokens: int = 512
     ) -> None:
         """rows: sequences at once; tokens: the most that each may have."""
-        self._model, self._device = model, device
+        self._decoder, self._device = decoder, device
         self._page_tokens = store.layout.page_tokens
         columns = -(-tokens // self._page_tokens)
         self._kv = store.allocate(1 + rows * columns)
@@ -49,10 +49,15 @@ class Paged:
             token_ids=self._upload([token for tokens in chunks.values() for token in tokens]),
             positions=self._upload(positions),
             last_token=self._upload(q_indptr[1:] - 1),
-            plans=self._model.plan(batch).on(self._device),
+            plans=self._decoder.plan(batch).on(self._device),
         )
-        logits, self._kv = self._model.forward(inputs, self._kv)
+        logits, self._kv = self._decoder.forward(inputs, self._kv)
         return dict(zip(chunks, logits, strict=True))
+
+    def fork(self, source: int, row: int) -> None:
+        """Let an empty row go on from all tokens of another, which fill whole pages: both share them."""
+        assert self._lengths[source] % self._page_tokens == 0 == self._lengths[row]
+        self._table[row], self._lengths[row] = self._table[source], self._lengths[source]
 
     def greedy(self, row: int, prompt: Sequence[int], new_tokens: int) -> list[int]:
         """Prefill the prompt at once, then decode token by token: the new tokens."""

@@ -88,7 +88,7 @@ class Runner:
 
     def __init__(
         self,
-        model: Model,
+        decoder: Model,
         executor: Executor,
         sampler: Sampler,
         scorer: Scorer,
@@ -97,7 +97,7 @@ class Runner:
         most: StepShape,
     ) -> None:
         """most: no step is larger in any respect."""
-        self._model = model
+        self._decoder = decoder
         self._executor = executor
         self._sampler = sampler
         self._scorer = scorer
@@ -134,7 +134,7 @@ class Runner:
         hidden, there = self._run(batch, arrays, self._scored_step)
         count = len(plan.requests)
         scores = self._scorer.score(plan.scored, hidden[count:], there)
-        logits = self._model.logits(hidden[:count])
+        logits = self._decoder.logits(hidden[:count])
         return Forwarded(plan, sample_inputs, logits, there, scores)
 
     @torch.inference_mode()
@@ -149,7 +149,7 @@ class Runner:
         self, batch: HostBatch, sampling: Mapping[str, np.ndarray], step: Step
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """What a step yields, and its arrays on the device: all that it needs goes up in one copy."""
-        attention = self._model.plan(batch.attention)
+        attention = self._decoder.plan(batch.attention)
         arrays = {**batch.inputs, **attention.arrays}
         there = self._executor.upload(batch.shape, arrays, {**sampling, **attention.passing})
         named = {name: there[name] for name in batch.inputs}
@@ -160,8 +160,8 @@ class Runner:
     def _forward(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         """The step that is run, and captured: the ids that the device alone knows, then the model."""
         known = replace(inputs, token_ids=self._sampler.resolve(inputs.token_ids))
-        return self._model.forward(known, kv)
+        return self._decoder.forward(known, kv)
 
     def _hidden(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         known = replace(inputs, token_ids=self._sampler.resolve(inputs.token_ids))
-        return self._model.hidden(known, kv)
+        return self._decoder.hidden(known, kv)

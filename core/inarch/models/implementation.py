@@ -8,7 +8,7 @@ from typing import Literal
 
 from inarch.errors import ModelError
 from inarch.models.checkpoint import Checkpoint
-from inarch.models.described import DescribedModel
+from inarch.models.decoder_blueprint import DecoderBlueprint
 from inarch.models.family import Family, family_of, find_family, no_family, refuse_quantized
 from inarch.models.model import Blueprint
 
@@ -33,7 +33,8 @@ def find_blueprint(
     if model_impl == "inarch" or (model_impl == "auto" and family is not None):
         family = find_family(checkpoint.config, families)
         description = family.describe(checkpoint.config)
-        return DescribedModel(family, description, None if dummy else checkpoint)
+        names = family.names(description)
+        return DecoderBlueprint(family.name, description, names, None if dummy else checkpoint)
     if model_impl == "transformers":
         return _by_transformers(checkpoint, dummy, trust_code)
     lacking = no_family(checkpoint.config)

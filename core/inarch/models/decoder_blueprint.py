@@ -13,20 +13,20 @@ from inarch.models.builder import Builder
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.decoder import Decoder, build_decoder, kv_spec
 from inarch.models.description import Description
-from inarch.models.family import Family
 from inarch.models.loading import load_decoder
 from inarch.models.parameters import Parameter
-from inarch.models.sources import choose_sources
+from inarch.models.sources import Names, choose_sources
 from inarch.models.survey import Survey, layer_in_words, positions_in_words
 from inarch.models.weights import Weights, check_tensors
 
 
 @dataclass(frozen=True)
-class DescribedModel:
-    """weights: None for random ones. See Blueprint."""
+class DecoderBlueprint:
+    """See Blueprint. names: of the description's tensors; weights: None for random ones."""
 
-    family: Family
+    family: str
     description: Description
+    names: Names
     weights: Checkpoint | None
 
     on_kernels = True
@@ -49,11 +49,10 @@ class DescribedModel:
     def survey(self, dtype: torch.dtype) -> Survey:
         parameters = self.description.parameters()
         if self.weights is not None:
-            names = self.family.names(self.description)
-            chosen = choose_sources(names, self.weights.names())
+            chosen = choose_sources(self.names, self.weights.names())
             check_tensors(self.weights, chosen, parameters)
         return Survey(
-            implementation=f"our decoder, by the family {self.family.name}",
+            implementation=f"our decoder, by the family {self.family}",
             parameters=sum(parameter.elements for parameter in parameters.values()),
             weight_bytes=sum(_bytes(parameter, dtype) for parameter in parameters.values()),
             stored="none is missing, all shapes fit",
@@ -74,8 +73,9 @@ class DescribedModel:
     def load(
         self, dispatcher: Dispatcher, store: KVStore, device: Device, dtype: torch.dtype
     ) -> Decoder:
-        names = self.family.names(self.description)
-        return load_decoder(self.description, names, self.weights, dispatcher, store, device, dtype)
+        return load_decoder(
+            self.description, self.names, self.weights, dispatcher, store, device, dtype
+        )
 
 
 def _bytes(parameter: Parameter, dtype: torch.dtype) -> int:
