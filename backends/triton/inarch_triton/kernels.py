@@ -118,6 +118,8 @@ def supports_attention(arch: str, facts: Facts) -> Support:
     dtype, page, group = facts["dtype"], facts["page_tokens"], facts["q_heads"] // facts["kv_heads"]
     if dtype not in DTYPES:
         return _dtype(facts)
+    if not facts["causal"]:
+        return no("attention to both sides: queries see no later keys here")
     widest = max(facts["key_dim"], facts["value_dim"])
     if widest > MOST_HEAD_DIM:
         return no(f"head size {widest} exceeds {MOST_HEAD_DIM}")

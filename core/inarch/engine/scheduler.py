@@ -16,7 +16,7 @@ import numpy as np
 
 from inarch.cache.sharing import shared_prefixes
 from inarch.engine.growth import GrowthEstimate
-from inarch.engine.plan import Produced, Scored, StepPlan
+from inarch.engine.plan import Pooled, Produced, Scored, StepPlan
 from inarch.engine.pool import Pool
 from inarch.engine.request import Request, Status
 from inarch.engine.waiting import WaitingLine
@@ -52,7 +52,9 @@ class Scheduler:
         max_step_tokens: int,
         context_length: int,
         prefix_cache: bool = True,
+        whole_prompts: bool = False,
     ) -> None:
+        """whole_prompts: every prompt is computed in one step, as attention to both sides needs."""
         if max_step_tokens < max_running:
             raise ValueError("a step must have room for a decode of every running request")
         self.max_running = max_running
@@ -72,6 +74,7 @@ class Scheduler:
         self._shared: SharedPrefixes | None = None  # by the decodes in `_shared_rows`
         self._shared_rows = np.empty(0, dtype=np.int32)
         self._max_step_tokens = max_step_tokens
+        self._whole_prompts = whole_prompts
         self._growth = GrowthEstimate(page_tokens)
         self._admitted = 0
         self._full_at = self._full_for = 0  # the room that was too little, and for how many steps
@@ -126,19 +129,23 @@ class Scheduler:
         starts = table.computed[rows]
         lengths = np.ones(len(rows), dtype=np.int32)
         samples = np.ones(len(rows), dtype=bool)
-        scored = []
+        scored, pooled = [], []
         for s, (request, length) in enumerate(chunks, start=len(decodes)):
             lengths[s] = length
             start = int(starts[s])
-            samples[s] = start + length == request.known
+            samples[s] = start + length == request.known and request.wanted is None
             if span := request.score(start, start + length):
                 scored.append(Scored(request, s, *span))
+            if part := request.pool(start, start + length):
+                pooled.append(Pooled(request, s, *part))
         table.computed[rows] += lengths
         for request, sampled in zip(requests, samples.tolist(), strict=True):
             request.in_flight += sampled
         shared = self._shared_by(decodes, decode_rows)
         self._start_decoding([request for request, _ in chunks])
-        return StepPlan(requests, rows, starts, lengths, samples, len(decodes), shared, scored)
+        return StepPlan(
+            requests, rows, starts, lengths, samples, len(decodes), shared, scored, pooled
+        )
 
     def publish(self, plan: StepPlan) -> None:
         """After the plan was launched: let others share the prompt pages that it fills."""
@@ -158,6 +165,9 @@ class Scheduler:
             if request.status is Status.FINISHED:
                 continue
             produced.append(self._append(request, tokens[sequence], sequence))
+        for part in plan.pooled:
+            if part.last:
+                self.abort(part.request)
         self._growth.step_done()
         return produced
 
@@ -273,6 +283,8 @@ class Scheduler:
         for request in self.waiting.candidates(lambda r: len(pool.match(r).pages)):
             if budget <= 0 or not pool.table.free_rows:
                 break
+            if self._whole_prompts and request.known > budget:
+                continue
             match = pool.match(request)
             if pool.soon_longer(request, match, self._prefilling):
                 continue

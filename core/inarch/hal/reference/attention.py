@@ -43,7 +43,7 @@ class Group:
     pages: Tensor | None  # [n * pages]; None: the keys are the batch's own K and V
     unwritten: Tensor | None  # places among the gathered tokens that are none of the sequence's
     own: Tensor  # [n, Q]: place in the span of each query's own key
-    masking: Literal["none", "causal", "mask"]  # "none": one query sees all; "causal": Q = L
+    masking: Literal["none", "causal", "mask"]  # "none": all is seen; "causal": Q = L
     mask: Tensor | None = None  # bool [n, Q, L]; None with "mask": too large, built block by block
 
 
@@ -141,6 +141,8 @@ class ReferenceAttention:
 
     def _masking(self, group: HostGroup) -> Literal["none", "causal", "mask"]:
         window = self._spec.window
+        if not self._spec.causal:
+            return "none" if window is None or window >= group.span else "mask"
         if group.tree_mask is not None or (window is not None and window < group.span):
             return "mask"
         if group.pages is None:
@@ -151,6 +153,8 @@ class ReferenceAttention:
         """bool [n, rows, keys] of a group of chains."""
         own = group.own[:, rows].unsqueeze(-1)
         key = torch.arange(keys, device=own.device)
+        if not self._spec.causal:
+            return (key - own).abs() < (self._spec.window or keys)
         visible = key <= own
         return visible if self._spec.window is None else visible & (key > own - self._spec.window)
 
@@ -197,5 +201,6 @@ class ReferenceAttention:
         size = max(1, BLOCK // (group.size * group.span * self._spec.q_heads))
         for start in range(0, group.queries, size):
             stop = min(start + size, group.queries)
-            keys = group.span - group.queries + stop  # no query of the block sees further
+            # No query of the block sees further.
+            keys = group.span - group.queries + stop if self._spec.causal else group.span
             yield slice(start, stop), self._visible(group, slice(start, stop), keys)
