@@ -14,7 +14,6 @@ from inarch.hal.dispatch import Dispatcher
 from inarch.hal.kv import KVStore
 from inarch.hal.linear import Linear, LinearSpec, PackedWeight
 from inarch.hal.op import Op
-from inarch.hal.ops.norm import add_rms_norm, rms_norm
 from inarch.hal.reference.attention import ReferenceAttention
 from inarch.hal.reference.linear import ReferenceLinear
 from inarch.models.description import Description, Rotary
@@ -31,24 +30,6 @@ class Projection:
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.kernel.apply(x, self.packed)
-
-
-@dataclass(frozen=True, eq=False)
-class Norm:
-    """RMSNorm that also adds to the residual stream: (normed, new residual), all [T, N].
-
-    Before the first layer there is no residual yet: x itself becomes it.
-    """
-
-    weight: Tensor
-    eps: float
-    rms_norm: Callable[..., Tensor]
-    add_rms_norm: Callable[..., tuple[Tensor, Tensor]]
-
-    def __call__(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        if residual is None:
-            return self.rms_norm(x, self.weight, self.eps), x
-        return self.add_rms_norm(x, residual, self.weight, self.eps)
 
 
 class Builder:
@@ -78,16 +59,6 @@ class Builder:
 
     def bind(self, op: Op[..., Any], **facts: Any) -> Callable[..., Any]:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
-
-    def norm(self, name: str) -> Norm:
-        weight = self.weights.take(f"{name}.weight")
-        hidden = len(weight)
-        return Norm(
-            weight,
-            self.description.norm_eps,
-            self.bind(rms_norm, hidden=hidden),
-            self.bind(add_rms_norm, hidden=hidden),
-        )
 
     def linear(self, name: str) -> Projection:
         bias = f"{name}.bias"

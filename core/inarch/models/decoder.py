@@ -6,6 +6,7 @@ in the layers that the decoder was built of, what differs between devices is beh
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,23 +17,11 @@ from torch import Tensor
 from inarch.hal.attention import Attention, AttentionBatch, AttentionPlan, HostPlan
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVSpec, KVState
-from inarch.models.builder import Builder, Norm, Projection
+from inarch.models.builder import Builder, Projection
 from inarch.models.description import Description
-from inarch.models.layers import (
-    RunFeedForward,
-    RunMixer,
-    build_feed_forward,
-    build_mixer,
-    mixer_kv,
-)
-
-
-@dataclass(frozen=True, eq=False)
-class DecoderLayer:
-    mixer_norm: Norm
-    mixer: RunMixer
-    feed_forward_norm: Norm
-    feed_forward: RunFeedForward
+from inarch.models.layers import mixer_kv
+from inarch.models.layers.block import RunLayer, build_layer
+from inarch.models.layers.norm import AddNorm, build_norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +30,8 @@ class Decoder:
 
     description: Description
     embedding: Tensor  # [V, hidden]
-    layers: tuple[DecoderLayer, ...]
-    norm: Norm
+    layers: tuple[RunLayer, ...]
+    norm: AddNorm
     head: Projection
     attentions: tuple[Attention, ...]  # one for each distinct attention spec
 
@@ -75,32 +64,40 @@ class Decoder:
     def hidden(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         """The last hidden states, normed, [len(last_token), hidden], and the new KV state."""
         x = F.embedding(inputs.token_ids, self.embedding)
+        if self.description.embedding_scale != 1.0:
+            x = x * self.description.embedding_scale
         residual = None
         for layer in self.layers:
-            x, residual = layer.mixer_norm(x, residual)
-            x, kv = layer.mixer(x, inputs, kv)
-            if layer is self.layers[-1]:  # nothing reads the other tokens any more
-                x, residual = x[inputs.last_token], residual[inputs.last_token]
-            x, residual = layer.feed_forward_norm(x, residual)
-            x = layer.feed_forward(x)
+            # After the last layer's mixer nothing reads the other tokens any more.
+            needed = inputs.last_token if layer is self.layers[-1] else None
+            x, residual, kv = layer(x, residual, inputs, kv, needed)
         x, _ = self.norm(x, residual)
         return x, kv
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] float32 of hidden states [N, hidden]."""
-        return self.head(hidden).float()
+        logits = self.head(hidden).float()
+        if self.description.logit_scale != 1.0:
+            logits *= self.description.logit_scale
+        cap = self.description.logit_softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def kv_spec(description: Description, dtype: torch.dtype) -> KVSpec:
     """What the model keeps of a token, in `dtype`: known before a store or a weight exists."""
-    return KVSpec(tuple(mixer_kv(layer.mixer) for layer in description.layers), dtype)
+    mixers = (layer.mixer for layer in description.layers if layer.mixer is not None)
+    return KVSpec(tuple(map(mixer_kv, mixers)), dtype)
 
 
 def build_decoder(description: Description, builder: Builder) -> Decoder:
-    """Take every weight once, in the order of `Description.parameters`."""
+    """Take every weight once."""
     embedding = builder.weights.take("embedding.weight")
-    layers = tuple(_build_layer(description, builder, i) for i in range(len(description.layers)))
-    norm = builder.norm("norm")
+    kept = itertools.count()  # indices in the KV state: only mixers keep anything
+    layers = tuple(
+        build_layer(layer, builder, f"layers.{index}", next(kept) if layer.mixer else -1)
+        for index, layer in enumerate(description.layers)
+    )
+    norm = build_norm(description.norm, builder, "norm")
     # A tied head is packed from the embedding itself: kernels may keep a weight, not write to it.
     tied = description.tie_embeddings
     return Decoder(
@@ -110,14 +107,4 @@ def build_decoder(description: Description, builder: Builder) -> Decoder:
         norm=norm,
         head=builder.pack(embedding) if tied else builder.linear("head"),
         attentions=builder.attentions,
-    )
-
-
-def _build_layer(description: Description, builder: Builder, index: int) -> DecoderLayer:
-    layer, name = description.layers[index], f"layers.{index}"
-    return DecoderLayer(
-        mixer_norm=builder.norm(f"{name}.mixer_norm"),
-        mixer=build_mixer(layer.mixer, builder, f"{name}.mixer", index),
-        feed_forward_norm=builder.norm(f"{name}.feed_forward_norm"),
-        feed_forward=build_feed_forward(layer.feed_forward, builder, f"{name}.feed_forward"),
     )

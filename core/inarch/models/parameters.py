@@ -16,12 +16,15 @@ class Parameter:
     """Shape of one canonical tensor: [sum(rows), columns], or [sum(rows)] without columns.
 
     rows has one entry for each part that a checkpoint may keep apart (q, k and v; gate and up).
-    scale: the weight of a norm; random weights of a norm are one, others lie around zero.
+    scale: the weight of a norm; random weights of a norm are one, others lie around zero. offset: is
+    added to what a checkpoint stores; with one the tensor is kept in float32, since the sum would
+    lose what the stored value is precise to.
     """
 
     rows: tuple[int, ...]
     columns: int | None = None
     scale: bool = False
+    offset: float = 0.0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -36,10 +39,6 @@ class Parameter:
 
 
 Parameters = dict[str, Parameter]
-
-
-def norm(features: int) -> Parameters:
-    return {"weight": Parameter((features,), scale=True)}
 
 
 def linear(inputs: int, *outputs: int, bias: bool = False) -> Parameters:

@@ -44,7 +44,8 @@ class Weights:
     def take(self, name: str) -> Tensor:
         """A new tensor that the caller owns; no reference to it is kept here."""
         parameter = self.parameters[name]
-        tensor = torch.empty(parameter.shape, dtype=self.dtype, device=self.device)
+        dtype = torch.float32 if parameter.offset else self.dtype
+        tensor = torch.empty(parameter.shape, dtype=dtype, device=self.device)
         self.fill(name, parameter, tensor)
         self.loaded(tensor.nbytes)
         return tensor
@@ -59,6 +60,8 @@ def from_checkpoint(checkpoint: Checkpoint, names: Names) -> Fill:
             part = checkpoint.get(source)
             target[start : start + len(part)].copy_(part)
             start += len(part)
+        if parameter.offset:
+            target += parameter.offset
 
     return fill
 

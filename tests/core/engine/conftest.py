@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from inarch.config import EngineConfig
 from inarch.engine.engine import Engine
 
-from ..models.oracle import SMALL, Saved, make
+from ..models.oracle import Saved, make
+from ..models.zoo.example import SMALL
 
 
 def save_tokenizer(folder: Path) -> None:

@@ -17,7 +17,8 @@ from inarch.engine.engine import Engine
 from inarch.errors import ConfigError, InvalidRequestError, OutOfMemoryError
 from inarch.sampling import SamplingParams
 
-from ..models.oracle import SMALL, Saved
+from ..models.oracle import Saved
+from ..models.zoo.example import SMALL
 
 GREEDY = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True)
 FAMILIES = ["llama", "mistral-window", "qwen2-windows", "qwen3"]

@@ -14,7 +14,8 @@ from inarch.engine.outputs import TokenLogprob
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams
 
-from ..models.oracle import SMALL, Saved
+from ..models.oracle import Saved
+from ..models.zoo.example import SMALL
 
 Start = Callable[..., Engine]
 Served = Callable[[str], Saved]

@@ -8,17 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import PreTrainedModel
 
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.op import Kernel
@@ -30,65 +20,7 @@ from inarch.models.family import find_family
 from inarch.models.loading import load_decoder
 
 from ...support.paged import Paged
-
-SMALL = {
-    "vocab_size": 101,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 1000.0,
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 128,
-}
-YARN = {
-    "rope_type": "yarn",
-    "rope_theta": 10000.0,
-    "factor": 4.0,
-    "original_max_position_embeddings": 128,
-}
-LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 3.0}
-WINDOWS = {"use_sliding_window": True, "sliding_window": 7}
-
-# name -> (config class, model class, what differs from SMALL)
-MODELS: dict[str, tuple[type, type, dict[str, Any]]] = {
-    "llama": (LlamaConfig, LlamaForCausalLM, {}),
-    "llama-multi-head": (LlamaConfig, LlamaForCausalLM, {"num_key_value_heads": None}),
-    "llama-biases": (LlamaConfig, LlamaForCausalLM, {"attention_bias": True, "mlp_bias": True}),
-    "llama-tied": (LlamaConfig, LlamaForCausalLM, {"tie_word_embeddings": True}),
-    "llama-rope-llama3": (LlamaConfig, LlamaForCausalLM, {"rope_parameters": LLAMA3}),
-    "llama-rope-linear": (LlamaConfig, LlamaForCausalLM, {"rope_parameters": LINEAR}),
-    "llama-gelu": (
-        LlamaConfig,
-        LlamaForCausalLM,
-        {"hidden_act": "gelu_pytorch_tanh", "head_dim": 24, "rms_norm_eps": 1e-3},
-    ),
-    "mistral": (MistralConfig, MistralForCausalLM, {"sliding_window": None}),
-    "mistral-window": (MistralConfig, MistralForCausalLM, {"sliding_window": 9, "head_dim": 32}),
-    "qwen2": (Qwen2Config, Qwen2ForCausalLM, {"tie_word_embeddings": True}),
-    "qwen2-windows": (Qwen2Config, Qwen2ForCausalLM, {**WINDOWS, "max_window_layers": 1}),
-    "qwen2-rope-yarn": (Qwen2Config, Qwen2ForCausalLM, {"rope_parameters": YARN}),
-    "qwen3": (Qwen3Config, Qwen3ForCausalLM, {"head_dim": 32}),
-    "qwen3-windows": (
-        Qwen3Config,
-        Qwen3ForCausalLM,
-        {
-            **WINDOWS,
-            "head_dim": 16,
-            "attention_bias": True,
-            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
-        },
-    ),
-}
+from .zoo import MODELS
 
 
 @dataclass(frozen=True)
@@ -115,9 +47,8 @@ class Saved:
 
 def make(name: str, folder: Path, **changes: Any) -> Saved:
     """A model of random weights, all of them, norms and biases included, saved to the folder."""
-    config_class, model_class, own = MODELS[name]
     torch.manual_seed(sum(name.encode()))
-    model = model_class(config_class(**(SMALL | own))).eval()
+    model = MODELS[name].model()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             parameter.normal_(mean=float("norm" in key), std=0.15)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from .oracle import MODELS, Saved, load
+from .oracle import Saved, load
+from .zoo import MODELS
 
 TOLERANCE = 2e-4  # absolute, on float32 logits
 

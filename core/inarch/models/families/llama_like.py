@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inarch.errors import ModelError
-from inarch.models.description import Description, GatedMLP, GroupedQueryAttention, Layer
+from inarch.models.description import (
+    Description,
+    GatedMLP,
+    GroupedQueryAttention,
+    Layer,
+    RMSNorm,
+)
 from inarch.models.families.config import Config
 from inarch.models.families.rotary import context_length, rotary
 
@@ -58,6 +64,7 @@ def describe(
     q_heads, kv_heads = _heads(config, defaults)
     size = _head_dim(config, defaults, q_heads)
     rotation = rotary(config, size)
+    norm = RMSNorm(config.number("rms_norm_eps", 1e-6))
     mlp = GatedMLP(
         config.integer("intermediate_size", defaults.intermediate_size),
         _activation(config),
@@ -74,15 +81,15 @@ def describe(
             window=window,
             qkv_bias=qkv_bias,
             out_bias=out_bias,
-            qk_norm=qk_norm,
+            qk_norm=norm if qk_norm else None,
         )
-        return Layer(attention, mlp)
+        return Layer(attention, mlp, mixer_norm=norm, feed_forward_norm=norm)
 
     return Description(
         vocab_size=config.integer("vocab_size", defaults.vocab_size),
         hidden=config.integer("hidden_size", 4096),
         layers=tuple(layer(window) for window in windows),
-        norm_eps=config.number("rms_norm_eps", 1e-6),
+        norm=norm,
         context_length=context_length(config, rotation, defaults.max_position_embeddings),
         tie_embeddings=config.flag("tie_word_embeddings", False),
     )

@@ -75,6 +75,7 @@ def attention_spec(spec: GroupedQueryAttention, dtype: torch.dtype) -> Attention
 
 
 def _rotation(spec: GroupedQueryAttention, builder: Builder, name: str) -> Callable[..., Rotation]:
+    assert spec.rotary is not None
     table = builder.rotary_table(spec.rotary)
     facts = {
         "q_heads": spec.q_heads,
@@ -83,11 +84,11 @@ def _rotation(spec: GroupedQueryAttention, builder: Builder, name: str) -> Calla
         "rotary_dim": spec.rotary.dim,
         "interleaved": False,
     }
-    if not spec.qk_norm:
+    if spec.qk_norm is None:
         return functools.partial(Rotation, builder.bind(rope, **facts), cos_sin=table)
     q_weight = builder.weights.take(f"{name}.q_norm.weight")
     k_weight = builder.weights.take(f"{name}.k_norm.weight")
-    eps = builder.description.norm_eps
     # hidden is the size that the norm inside runs over: here a head, not the model's
     turn = builder.bind(qk_norm_rope, hidden=spec.head_dim, **facts)
-    return functools.partial(Rotation, turn, cos_sin=table, norm=(q_weight, k_weight, eps))
+    norm = (q_weight, k_weight, spec.qk_norm.eps)
+    return functools.partial(Rotation, turn, cos_sin=table, norm=norm)

@@ -1,0 +1,36 @@
+"""What a model is, as data: a family fills this in, the one decoder runs it.
+
+A model is a stack of layers; a layer is a mixer (it moves information between tokens) and a
+feed-forward (it works on each token alone). A new kind of either is one more frozen dataclass here,
+which names its tensors, and one class in `inarch.models.layers` that runs it; the decoder stays as
+it is. No torch here: a description can be compared, hashed and printed before anything is loaded.
+"""
+
+from inarch.models.description.attention import GroupedQueryAttention
+from inarch.models.description.feed_forward import GatedMLP
+from inarch.models.description.model import Description, FeedForward, Layer, Mixer
+from inarch.models.description.norm import LayerNorm, Norm, RMSNorm
+from inarch.models.description.rotary import (
+    LinearScaling,
+    Llama3Scaling,
+    Rotary,
+    RotaryScaling,
+    YarnScaling,
+)
+
+__all__ = [
+    "Description",
+    "FeedForward",
+    "GatedMLP",
+    "GroupedQueryAttention",
+    "Layer",
+    "LayerNorm",
+    "LinearScaling",
+    "Llama3Scaling",
+    "Mixer",
+    "Norm",
+    "RMSNorm",
+    "Rotary",
+    "RotaryScaling",
+    "YarnScaling",
+]

@@ -1,0 +1,72 @@
+"""A layer and a whole model, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inarch.models.description.attention import GroupedQueryAttention
+from inarch.models.description.feed_forward import GatedMLP
+from inarch.models.description.norm import Norm
+from inarch.models.parameters import Parameters, linear, nested
+
+Mixer = GroupedQueryAttention
+FeedForward = GatedMLP
+
+
+@dataclass(frozen=True)
+class Layer:
+    """x + mixer(norm(x)), then x + feed_forward(norm(x)).
+
+    A part that is None is left out: a norm, or one of the two halves with its norms. Post-norms work
+    on what a half gives, before it is added. parallel: both halves read the same x, and share the
+    mixer's norm where the feed-forward has none. residual_scale multiplies what is added.
+    """
+
+    mixer: Mixer | None
+    feed_forward: FeedForward | None
+    mixer_norm: Norm | None
+    feed_forward_norm: Norm | None
+    mixer_post_norm: Norm | None = None
+    feed_forward_post_norm: Norm | None = None
+    parallel: bool = False
+    residual_scale: float = 1.0
+
+    def parameters(self, hidden: int) -> Parameters:
+        halves = {"mixer": self.mixer, "feed_forward": self.feed_forward}
+        norms = {
+            "mixer_norm": self.mixer_norm,
+            "mixer_post_norm": self.mixer_post_norm,
+            "feed_forward_norm": self.feed_forward_norm,
+            "feed_forward_post_norm": self.feed_forward_post_norm,
+        }
+        parts = {name: part for name, part in (halves | norms).items() if part is not None}
+        return nested(**{name: part.parameters(hidden) for name, part in parts.items()})
+
+
+@dataclass(frozen=True)
+class Description:
+    """A whole model. tie_embeddings: the output head uses the embedding's weight.
+
+    embedding_scale multiplies the embeddings, logit_scale the logits; logits are soft-capped to
+    +-logit_softcap after that.
+    """
+
+    vocab_size: int
+    hidden: int
+    layers: tuple[Layer, ...]
+    norm: Norm
+    context_length: int  # tokens; the positions for which rotations are tabled
+    tie_embeddings: bool = False
+    embedding_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_softcap: float | None = None
+
+    def parameters(self) -> Parameters:
+        """Every canonical tensor of the model."""
+        found = nested(embedding=linear(self.hidden, self.vocab_size))
+        for index, layer in enumerate(self.layers):
+            found |= nested(**{f"layers.{index}": layer.parameters(self.hidden)})
+        found |= nested(norm=self.norm.parameters(self.hidden))
+        if not self.tie_embeddings:
+            found |= nested(head=linear(self.hidden, self.vocab_size))
+        return found

@@ -1,0 +1,8 @@
+"""Small random models of every architecture, as transformers' config keys: what all tests walk."""
+
+from __future__ import annotations
+
+from . import dense
+from .example import Example
+
+MODELS: dict[str, Example] = {**dense.MODELS}
