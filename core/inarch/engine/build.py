@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import torch
 from inarch.config import EngineConfig
 from inarch.engine.batch import build_batch, nothing
 from inarch.engine.choices import Choices, choose, dtype_name
-from inarch.engine.core import EngineCore
+from inarch.engine.core import MAX_IN_FLIGHT, EngineCore
 from inarch.engine.grammars import Grammars, choose_engines
 from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
-from inarch.engine.messages import ModelInfo, OpChoice
+from inarch.engine.messages import HeadInfo, ModelInfo, OpChoice
+from inarch.engine.pooling import Pooler
 from inarch.engine.runner import Runner
 from inarch.engine.sampler import Sampler
 from inarch.engine.scheduler import Scheduler
@@ -34,12 +35,16 @@ from inarch.hal.reference.kv import ReferenceKVStore
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.decoder import Decoder, kv_spec
 from inarch.models.description import Description
-from inarch.models.family import Family, find_family
+from inarch.models.description.pooling import LAST_TOKEN
+from inarch.models.described import describe_folder
+from inarch.models.family import Family
 from inarch.models.loading import load_decoder
+from inarch.models.sentence_modules import read_prompts
 from inarch.plugins import Plugins
 
 # More KV than this many full contexts per running request could only be idle cache.
 USEFUL_CONTEXTS = 4
+LONGEST_WHOLE = 8192  # tokens of a step, for a prompt that must be computed at once
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,9 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     """Open the device, load the model and size the KV cache. Raises InarchError."""
     assert config.model is not None
     checkpoint = Checkpoint(config.model)
-    family = find_family(checkpoint.config, plugins.families(Family))
-    description = family.describe(checkpoint.config)
+    has_weights = config.load_format != "dummy"
+    described = describe_folder(checkpoint, plugins.families(Family), weights=has_weights)
+    description = described.description
     device = backend.open(config.device)
     chosen = choose(config, checkpoint, description, device)
     kernels = [*device.kernels(), *plugins.kernels(backend.name)]
@@ -69,17 +75,19 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     if store is None:
         store = ReferenceKVStore(spec, chosen.page_tokens, device.torch_device)
     before = device.memory().used
-    weights = None if config.load_format == "dummy" else checkpoint
+    weights = checkpoint if has_weights else None
     decoder = load_decoder(
-        description, family.names(description), weights, dispatcher, store, device, chosen.dtype
+        description, described.names, weights, dispatcher, store, device, chosen.dtype
     )
     loaded = max(device.memory().used - before, 0)
     running = config.max_running_requests or device.running_requests
     sampler = Sampler(running, description.vocab_size, device, dispatcher)
     scorer = Scorer(device, dispatcher, decoder.logits, running)
+    pooler = Pooler(device, decoder.pooled, running, description.hidden)
     dispatcher.freeze()
-    executor = (device.executor() if decoder.capturable else None) or EagerExecutor(device)
-    step_tokens = max(config.max_step_tokens or device.step_tokens, running)
+    captured = device.executor() if decoder.generates and decoder.capturable else None
+    executor = captured or EagerExecutor(device)
+    step_tokens = _step_tokens(config, device, description, chosen.context, running)
     most = StepShape(step_tokens, running, step_tokens)
     memory = _size_memory(
         config,
@@ -87,7 +95,8 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         store,
         decoder,
         executor,
-        sampler,
+        sampler if decoder.generates else None,
+        pooler,
         most,
         weights=loaded,
         context=chosen.context,
@@ -99,10 +108,11 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         max_running=running,
         max_step_tokens=step_tokens,
         context_length=chosen.context,
-        prefix_cache=config.prefix_cache,
+        prefix_cache=config.prefix_cache and description.causal,
+        whole_prompts=not description.causal,
     )
     kv = store.allocate(memory.pages)
-    runner = Runner(decoder, executor, sampler, scorer, scheduler.pool.table, kv, most)
+    runner = Runner(decoder, executor, sampler, scorer, pooler, scheduler.pool.table, kv, most)
     grammars = _grammars(config, plugins, description.vocab_size, _eos_token_ids(checkpoint))
     core = EngineCore(scheduler, runner, grammars, max_waiting=config.max_queued_requests)
     info = _model_info(
@@ -110,6 +120,16 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     )
     reasons = {**chosen.reasons, "KV pages": f"limited by {memory.limited_by}"}
     return Built(core, info, device, dispatcher, memory, reasons)
+
+
+def _step_tokens(
+    config: EngineConfig, device: Device, description: Description, context: int, running: int
+) -> int:
+    """The budget of a step. Attention to both sides needs a prompt whole: the longest should fit."""
+    if config.max_step_tokens is not None:
+        return max(config.max_step_tokens, running)
+    longest = 0 if description.causal else min(context, LONGEST_WHOLE)
+    return max(device.step_tokens, running, longest)
 
 
 def _grammars(
@@ -130,14 +150,15 @@ def _size_memory(
     store: KVStore,
     decoder: Decoder,
     executor: Executor,
-    sampler: Sampler,
+    sampler: Sampler | None,
+    pooler: Pooler,
     most: StepShape,
     *,
     weights: int,
     context: int,
     vocab_size: int,
 ) -> MemoryPlan:
-    sampled = _rehearsal(device, store, decoder, sampler, context)
+    sampled = _rehearsal(device, store, decoder, sampler or pooler, context)
     activations = measure_activations(device, sampled, most.tokens, most.seqs)
     kept = sum(attention.kept_bytes(most) for attention in decoder.attentions)
     captured = executor.kept(most)
@@ -151,16 +172,23 @@ def _size_memory(
         weights=weights,
         activations=activations,
         kept=kept,
-        sampling=Sampler.penalty_bytes(most.seqs, vocab_size),
+        sampling=Sampler.penalty_bytes(most.seqs, vocab_size) if sampler else 0,
         kv_tokens=config.kv_tokens,
-        most_tokens=context * most.seqs * USEFUL_CONTEXTS,
+        most_tokens=(
+            context * most.seqs * USEFUL_CONTEXTS
+            if decoder.description.causal
+            else MAX_IN_FLIGHT * (most.tokens + most.seqs * store.layout.page_tokens)
+        ),
     )
 
 
 def _rehearsal(
-    device: Device, store: KVStore, decoder: Decoder, sampler: Sampler | None, context: int
+    device: Device, store: KVStore, decoder: Decoder, after: Sampler | Pooler | None, context: int
 ) -> RunStep:
-    """A step of padding; with `prefix` its last sequence's tokens end a whole context."""
+    """A step of padding; with `prefix` its last sequence's tokens end a whole context.
+
+    after: what works on its results.
+    """
 
     @torch.inference_mode()
     def run_step(tokens: int, seqs: int, prefix: bool) -> None:
@@ -168,12 +196,15 @@ def _rehearsal(
         shape = StepShape(tokens, seqs, tokens)
         batch = build_batch(nothing(), RequestTable(0, pages), shape)
         kv_lens = batch.attention.kv_lens
-        kv_lens[-1] = max(kv_lens[-1], context if prefix else 0)
+        kv_lens[-1] = max(kv_lens[-1], context if prefix and decoder.description.causal else 0)
         plans = decoder.plan(batch.attention).on(device)
         inputs = StepInputs(**upload(device, batch.inputs), plans=plans)
-        logits, _ = decoder.forward(inputs, store.allocate(2))
-        if sampler is not None:
-            sampler.rehearse(logits)
+        if not decoder.generates:
+            inputs = replace(inputs, last_token=torch.arange(tokens, device=device.torch_device))
+        run = decoder.forward if decoder.generates else decoder.hidden
+        result, _ = run(inputs, store.allocate(2))
+        if after is not None:
+            after.rehearse(result)
 
     return run_step
 
@@ -198,7 +229,8 @@ def _model_info(
         path=config.model,
         architecture=str(checkpoint.config["architectures"][0]),
         context_length=chosen.context,
-        max_request_tokens=min(chosen.context, scheduler.pool.capacity),
+        max_request_tokens=scheduler.longest(chosen.context),
+        head=_head_info(checkpoint, description),
         vocab_size=description.vocab_size,
         dtype=dtype_name(chosen.dtype),
         backend=config.backend,
@@ -213,6 +245,23 @@ def _model_info(
         reference_ops=tuple(sorted(on_reference)),
         ops=tuple(OpChoice(*row) for row in explain(dispatcher.choices)),
         grammar_kinds=grammars.kinds,
+    )
+
+
+def _head_info(checkpoint: Checkpoint, description: Description) -> HeadInfo:
+    head = description.pooled or LAST_TOKEN
+    prompts, default = read_prompts(checkpoint.folder)
+    return HeadInfo(
+        generates=description.pooled is None,
+        outputs=head.outputs(description.hidden),
+        each_token=head.pooling.kind == "each",
+        normalized=head.normalize,
+        labels=head.labels,
+        scores=head.scores,
+        tells_texts_apart=description.token_types > 1,
+        whole_prompts=not description.causal,
+        prompts=prompts,
+        default_prompt=default,
     )
 
 

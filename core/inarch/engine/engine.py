@@ -11,13 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from inarch.config import EngineConfig
+from inarch.engine import encoding
 from inarch.engine.frontend import Frontend
 from inarch.engine.messages import Abort, ModelInfo, NewRequest, Stats
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import SamplingParams
+from inarch.sampling import encoding as encoding_params
 
 Prompt = str | Sequence[int]
 Inbox = deque[tuple[int, RequestOutput | InarchError]]  # (number of the prompt, output)
@@ -37,6 +41,29 @@ class Answer:
     sample: int  # which of its n samples
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     cumulative_logprob: float | None = None  # of its tokens, if logprobs were asked for
+    vectors: np.ndarray | None = None  # of a prompt to encode
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What the model makes of a prompt as a whole.
+
+    vector: float32 [outputs], or [tokens, outputs] where the model makes one for each token: an
+    embedding, or the raw scores of `ModelInfo.head.labels`.
+    """
+
+    vector: np.ndarray
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A document with its score, and its place among those that were given."""
+
+    index: int
+    score: float
+    document: str
 
 
 class Engine:
@@ -84,6 +111,66 @@ class Engine:
         for number, output in self.stream_batch(many, self._per_prompt(params, len(many))):
             parts.setdefault((number, output.index), []).append(output)
         return [_join(number, outputs) for (number, _), outputs in sorted(parts.items())]
+
+    def encode(
+        self,
+        inputs: Prompt | Sequence[Prompt],
+        *,
+        dimensions: int | None = None,
+        prompt_name: str | None = None,
+    ) -> list[Encoding]:
+        """Embeddings of texts, or raw scores if the model is a classifier; in one batch.
+
+        dimensions: how many to keep of each. prompt_name: one of the prompts that the model's
+        makers put before texts, by what they are for.
+        """
+        head = self.info.head
+        encoding.check_dimensions(dimensions, head)
+        prompts = [
+            encoding.with_prompt(one, head, prompt_name) if isinstance(one, str) else one
+            for one in _as_list(inputs)
+        ]
+        answers = self.generate(prompts, encoding_params())
+        return [
+            Encoding(encoding.vector(a, head, dimensions), a.prompt_tokens, a.cached_tokens)
+            for a in answers
+        ]
+
+    def classify(self, inputs: Prompt | Sequence[Prompt]) -> list[np.ndarray]:
+        """Of each input the probabilities of `info.head.labels`, float32 [labels]."""
+        head = self.info.head
+        if not head.labels:
+            raise InvalidRequestError(f"{self.info.name} is no classifier: it has no labels")
+        return [encoding.probabilities(one.vector, head) for one in self.encode(inputs)]
+
+    def score(
+        self,
+        first: str | Sequence[str],
+        second: str | Sequence[str],
+        *,
+        instruction: str | None = None,
+    ) -> list[float]:
+        """How well each text of `second` answers the one of `first`; one of `first` may go with all.
+
+        A cross-encoder says so itself; of embeddings it is the cosine; a language model is asked for
+        a yes or no, and may be told by `instruction` what to look for.
+        """
+        pairs = encoding.paired(first, second)
+        asked = encoding.ask_pairs(self.tokenizer, self.info, pairs, instruction=instruction)
+        return asked.judge(self.generate(asked.prompts, asked.params))
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        instruction: str | None = None,
+    ) -> list[Ranked]:
+        """The documents by falling score as answers to the query; of several alike the first one."""
+        scores = self.score(query, documents, instruction=instruction)
+        found = [Ranked(i, score, documents[i]) for i, score in enumerate(scores)]
+        return sorted(found, key=lambda ranked: -ranked.score)[:top_n]
 
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None
@@ -205,4 +292,5 @@ def _join(number: int, outputs: Sequence[RequestOutput]) -> Answer:
         sample=last.index,
         prompt_logprobs=outputs[0].prompt_logprobs,
         cumulative_logprob=last.cumulative_logprob,
+        vectors=last.vectors,
     )

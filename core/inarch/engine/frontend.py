@@ -89,6 +89,7 @@ class Frontend:
     ) -> list[NewRequest]:
         """Make the samples of a request. Raises InvalidRequestError."""
         params.check(self.info.vocab_size)
+        self._check_head(params)
         max_tokens = self._max_tokens(len(prompt), params)
         request_id = request_id or uuid.uuid4().hex
         stop_ids = self._stop_ids(params)
@@ -112,6 +113,16 @@ class Frontend:
         for index, message in enumerate(messages):
             self.samples[message.handle] = self._sample(message, request_id, index, prompt)
         return messages
+
+    def _check_head(self, params: SamplingParams) -> None:
+        head = self.info.head
+        if not params.encode and not head.generates:
+            raise InvalidRequestError(
+                f"{self.info.name} generates no text: it gives "
+                + ("scores of labels" if head.labels else "vectors")
+                + " of what it is sent, by /v1/embeddings, /v1/score, /v1/rerank or /v1/classify",
+                param="model",
+            )
 
     def _stop_ids(self, params: SamplingParams) -> list[int]:
         stop_ids = set(params.stop_token_ids)
@@ -169,6 +180,10 @@ class Frontend:
             if index in news.prompts:
                 told = tuple(prompt_entries(news.prompts[index], sample.prompt, sample.params))
                 output = msgspec.structs.replace(output, prompt_logprobs=told)
+            if index in news.vectors:
+                rows = np.frombuffer(news.vectors[index].rows, "<f4")
+                vectors = rows.reshape(news.vectors[index].count, -1)
+                output = msgspec.structs.replace(output, vectors=vectors, finish_reason="stop")
             outputs.append(output)
             if finish is None and output.finish_reason is not None:
                 cut.append(sample.handle)
@@ -192,9 +207,12 @@ class Frontend:
             limit = "context length"
             if self.info.max_request_tokens < self.info.context_length:
                 limit = "KV memory of this server"
+                if self.info.head.whole_prompts:
+                    limit = "budget of a step of this server (--max-step-tokens)"
             raise InvalidRequestError(
                 f"the prompt has {prompt_tokens} tokens, but the {limit} is "
-                f"{self.info.max_request_tokens} tokens for prompt and answer together",
+                f"{self.info.max_request_tokens} tokens"
+                + ("" if params.encode else " for prompt and answer together"),
                 param="prompt",
                 code="context_length_exceeded",
             )

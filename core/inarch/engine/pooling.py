@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 
 from inarch.engine.batch import HostBatch
+from inarch.engine.messages import Vectors
 from inarch.engine.plan import Pooled, StepPlan
+from inarch.engine.request import Request
 from inarch.hal.device import Device, Transfer
 from inarch.models.layers.pooling import RunHead
 
 
 @dataclass(frozen=True)
-class Vectors:
+class PooledStep:
     """What a step made of prompts, on its way to the host."""
 
     parts: Sequence[Pooled]
@@ -65,16 +67,16 @@ class Pooler:
             "pooled_done": np.array([i for i, p in enumerate(parts) if p.last], dtype=np.int64),
         }
 
-    def pool(self, parts: Sequence[Pooled], hidden: Tensor, there: Mapping[str, Tensor]) -> Vectors:
+    def pool(self, parts: Sequence[Pooled], hidden: Tensor, there: Mapping[str, Tensor]) -> PooledStep:
         """Pool hidden states [P, hidden] of the parts in turn, with the uploaded `arrays`."""
         if self._kind == "each":
             counts = [part.end - part.start for part in parts]
-            return Vectors(parts, self._device.download(self._head(hidden)), counts)
+            return PooledStep(parts, self._device.download(self._head(hidden)), counts)
         found = self._combine(hidden.float() * there["pooled_weights"], there["pooled_of"], parts)
         if not all(part.last and self._is_first(part) for part in parts):
             found = self._carry(found, there)
         vectors = self._head(found[there["pooled_done"]])
-        return Vectors(parts, self._device.download(vectors), [int(p.last) for p in parts])
+        return PooledStep(parts, self._device.download(vectors), [int(p.last) for p in parts])
 
     def rehearse(self, hidden: Tensor) -> None:
         """As if hidden states [P, hidden] were a prompt's: what that takes in memory shows."""
@@ -102,6 +104,12 @@ class Pooler:
         found = torch.where(there["pooled_anew"], found, both)
         self._begun.index_copy_(0, rows, found)
         return found
+
+
+def as_vectors(request: Request) -> Vectors:
+    """All that steps made of a prompt, as a message tells it."""
+    rows = np.concatenate(request.vectors)
+    return Vectors(len(rows), rows.astype("<f4").tobytes())
 
 
 def token_types(plan: StepPlan, batch: HostBatch) -> np.ndarray:

@@ -132,6 +132,13 @@ class Request:
         ends = end == len(self.prompt)
         return (first, max(first, last), ends) if ends or first < last else None
 
+    def keep(self, start: int, rows: np.ndarray) -> None:
+        """Note what was pooled from position `start` on; a prompt that was set back begins anew."""
+        assert self.wanted is not None
+        if start <= self.wanted.start:
+            self.vectors = []
+        self.vectors.append(rows)
+
     def score(self, start: int, end: int) -> tuple[int, int] | None:
         """Of positions [start, end), which are computed now, those whose logits are wanted.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from inarch.engine.batch import HostBatch, build_batch, nothing, places, step_shape
 from inarch.engine.plan import Pooled, PositionLogprobs, Scored, StepPlan
-from inarch.engine.pooling import Pooler, Vectors, token_types
+from inarch.engine.pooling import PooledStep, Pooler, token_types
 from inarch.engine.sampler import Sampled, SampleInputs, Sampler, TokenMask
 from inarch.engine.scoring import Scorer, Scores
 from inarch.engine.table import RequestTable
@@ -47,7 +47,7 @@ class Forwarded:
     logits: Tensor | None  # None: nothing is sampled
     there: Mapping[str, Tensor]
     scores: Scores | None = None  # of prompts' tokens
-    vectors: Vectors | None = None
+    vectors: PooledStep | None = None
 
 
 class InFlight:
@@ -113,6 +113,10 @@ class Runner:
         self._hidden_step = self._hidden
         self._generates = decoder.generates
         self._tells_types = decoder.description.token_types > 1
+
+    def wanted(self, tokens: int) -> range:
+        """Positions of a prompt to encode whose hidden states are needed."""
+        return self._pooler.wanted(tokens)
 
     @torch.inference_mode()
     def forward(self, plan: StepPlan) -> Forwarded:

@@ -84,6 +84,11 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self.waiting or self._prefilling or self._decoding)
 
+    def longest(self, context: int) -> int:
+        """Tokens of the longest request that can be taken, of those that fit the context."""
+        most = min(context, self.pool.capacity)
+        return min(most, self._max_step_tokens) if self._whole_prompts else most
+
     def stats(self) -> SchedulerStats:
         cached, total = self.pool.cache.evictable, self.pool.allocator.total
         used = total - self.pool.allocator.free - cached

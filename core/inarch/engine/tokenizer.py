@@ -89,6 +89,25 @@ class Tokenizer:
         ids: list[int] = encoded.ids
         return ids
 
+    def encode_pair(
+        self, first: str, second: str, most: int | None = None
+    ) -> tuple[list[int], int | None]:
+        """Token ids of two texts as one prompt, and where in it the tokens of the second type begin.
+
+        None: the tokenizer does not tell them apart. most: tokens to which the second text is cut.
+        """
+        try:
+            encoded = self._backend.encode(first, second)
+        except TypeError:
+            raise InvalidRequestError(_not_unicode(first + second)) from None
+        kept = list(range(len(encoded.ids)))
+        if most is not None and len(kept) > most:
+            second_text = [i for i, text in enumerate(encoded.sequence_ids) if text == 1]
+            cut = set(second_text[len(second_text) - min(len(kept) - most, len(second_text)) :])
+            kept = [i for i in kept if i not in cut]
+        types = [encoded.type_ids[i] for i in kept]
+        return [encoded.ids[i] for i in kept], types.index(1) if 1 in types else None
+
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         text: str = self._backend.decode(token_ids, skip_special_tokens=skip_special_tokens)
         return text

@@ -19,9 +19,11 @@ from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVSpec, KVState
 from inarch.models.builder import Builder, Projection
 from inarch.models.description import Description
+from inarch.models.description.pooling import LAST_TOKEN
 from inarch.models.layers import mixer_kv
 from inarch.models.layers.block import RunLayer, build_layer
 from inarch.models.layers.norm import AddNorm, build_norm
+from inarch.models.layers.pooling import RunHead, build_pooled_head
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +32,16 @@ class Decoder:
 
     description: Description
     embedding: Tensor  # [V, hidden]
+    token_types: Tensor | None  # [types, hidden]
     layers: tuple[RunLayer, ...]
     norm: AddNorm
-    head: Projection
+    head: Projection | None  # None: it makes no logits
+    pooled: RunHead
     attentions: tuple[Attention, ...]  # one for each distinct attention spec
+
+    @property
+    def generates(self) -> bool:
+        return self.head is not None
 
     @property
     def capturable(self) -> bool:
@@ -66,6 +74,9 @@ class Decoder:
         x = F.embedding(inputs.token_ids, self.embedding)
         if self.description.embedding_scale != 1.0:
             x = x * self.description.embedding_scale
+        if self.token_types is not None:
+            known = inputs.token_types
+            x = x + self.token_types[0 if known is None else known]
         residual = None
         for layer in self.layers:
             # After the last layer's mixer nothing reads the other tokens any more.
@@ -76,6 +87,7 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] float32 of hidden states [N, hidden]."""
+        assert self.head is not None
         logits = self.head(hidden).float()
         if self.description.logit_scale != 1.0:
             logits *= self.description.logit_scale
@@ -98,13 +110,22 @@ def build_decoder(description: Description, builder: Builder) -> Decoder:
         for index, layer in enumerate(description.layers)
     )
     norm = build_norm(description.norm, builder, "norm")
-    # A tied head is packed from the embedding itself: kernels may keep a weight, not write to it.
-    tied = description.tie_embeddings
     return Decoder(
         description=description,
         embedding=embedding,
+        token_types=builder.weights.take("token_types.weight") if description.token_types else None,
         layers=layers,
         norm=norm,
-        head=builder.pack(embedding) if tied else builder.linear("head"),
+        head=_build_head(description, builder, embedding),
+        pooled=build_pooled_head(description.pooled or LAST_TOKEN, builder, "pooled"),
         attentions=builder.attentions,
     )
+
+
+def _build_head(
+    description: Description, builder: Builder, embedding: Tensor
+) -> Projection | None:
+    if description.pooled is not None:
+        return None
+    # A tied head is packed from the embedding itself: kernels may keep a weight, not write to it.
+    return builder.pack(embedding) if description.tie_embeddings else builder.linear("head")

@@ -52,10 +52,13 @@ def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = (
             f'config.json names no architecture: add "architectures", a list with one of '
             f"{', '.join(sorted(known))}"
         )
+    from inarch.models.endings import derive
+
     for architecture in architectures:
-        if architecture in known:
+        family = known.get(architecture) or derive(architecture, known)
+        if family is not None:
             _refuse_quantized(config)
-            return known[architecture]
+            return family
     raise ModelError(
         f"no installed model family knows the architecture {', '.join(architectures)}. "
         f"Known are {', '.join(sorted(known))}; a plugin may bring more (see "

@@ -21,6 +21,7 @@ class GroupedQueryAttention:
     window: int | None = None  # tokens a query sees, itself included; None = all
     qkv_bias: bool = False
     out_bias: bool = False
+    causal: bool = True  # False: a query sees both sides, and `window` counts on each
     qk_norm: Norm | None = None  # of every head of q and k, before the rotation
 
     def parameters(self, hidden: int) -> Parameters:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from inarch.models.description.attention import GroupedQueryAttention
 from inarch.models.description.feed_forward import GatedMLP
 from inarch.models.description.norm import Norm
+from inarch.models.description.pooling import PooledHead
 from inarch.models.parameters import Parameters, linear, nested
 
 Mixer = GroupedQueryAttention
@@ -47,6 +48,10 @@ class Layer:
 class Description:
     """A whole model. tie_embeddings: the output head uses the embedding's weight.
 
+    token_types: how many kinds of text it tells apart, such as the two of a pair, each with an
+    embedding of its own; 0: it does not. pooled: what it has in place of an output head; None: it
+    is a language model.
+
     embedding_scale multiplies the embeddings, logit_scale the logits; logits are soft-capped to
     +-logit_softcap after that.
     """
@@ -60,6 +65,13 @@ class Description:
     embedding_scale: float = 1.0
     logit_scale: float = 1.0
     logit_softcap: float | None = None
+    token_types: int = 0
+    pooled: PooledHead | None = None
+
+    @property
+    def causal(self) -> bool:
+        """Whether no token sees a later one, so that a prompt may come in chunks."""
+        return all(getattr(layer.mixer, "causal", True) for layer in self.layers)
 
     def parameters(self) -> Parameters:
         """Every canonical tensor of the model."""
@@ -67,6 +79,10 @@ class Description:
         for index, layer in enumerate(self.layers):
             found |= nested(**{f"layers.{index}": layer.parameters(self.hidden)})
         found |= nested(norm=self.norm.parameters(self.hidden))
-        if not self.tie_embeddings:
+        if self.token_types:
+            found |= nested(token_types=linear(self.hidden, self.token_types))
+        if self.pooled is not None:
+            found |= nested(pooled=self.pooled.parameters(self.hidden))
+        elif not self.tie_embeddings:
             found |= nested(head=linear(self.hidden, self.vocab_size))
         return found

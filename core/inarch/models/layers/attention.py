@@ -71,6 +71,7 @@ def attention_spec(spec: GroupedQueryAttention, dtype: torch.dtype) -> Attention
         scale=spec.scale,
         dtype=dtype,
         window=spec.window,
+        causal=spec.causal,
     )
 
 

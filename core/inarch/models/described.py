@@ -1,0 +1,37 @@
+"""From a model folder to its description, and to the names of its tensors there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from inarch.models.checkpoint import Checkpoint
+from inarch.models.description import Description
+from inarch.models.endings import fitted, with_head
+from inarch.models.family import Family, Names, find_family
+from inarch.models.sentence_modules import dense_tensors, read_modules
+
+
+@dataclass(frozen=True)
+class Described:
+    description: Description
+    names: Names
+
+
+def describe_folder(
+    checkpoint: Checkpoint, plugin_families: Iterable[Family] = (), *, weights: bool = True
+) -> Described:
+    """What config.json says, and the modules of sentence-transformers beside it.
+
+    weights: whether the checkpoint's weights are there to be looked at. Raises ModelError.
+    """
+    family = find_family(checkpoint.config, plugin_families)
+    description = family.describe(checkpoint.config)
+    names = family.names(description)
+    modules = read_modules(checkpoint.folder)
+    if modules is not None and not (description.pooled and description.pooled.labels):
+        description = with_head(description, modules.head)
+        names = {**names, **dense_tensors(modules)}
+    if weights and description.pooled is not None:
+        names = fitted(names, checkpoint.names())
+    return Described(description, names)
