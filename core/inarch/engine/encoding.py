@@ -28,6 +28,9 @@ JUDGE = (
 )
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 YES, NO = "yes", "no"
+# How makers of embedding models call the prompts of a search.
+QUERY = ("query",)
+DOCUMENT = ("document", "passage", "corpus")
 
 
 class Result(Protocol):
@@ -52,17 +55,25 @@ class Asked:
 # ---- vectors ----
 
 
-def with_prompt(text: str, head: HeadInfo, name: str | None) -> str:
-    """A text behind the prompt of that name, or the model's default one. Raises InvalidRequestError."""
+def prompt_text(head: HeadInfo, name: str | None) -> str:
+    """What comes before a text: the prompt of that name, or the model's default one, if it has one.
+
+    Raises InvalidRequestError for a name that is not the model's.
+    """
     name = head.default_prompt if name is None else name
     if name is None:
-        return text
+        return ""
     if name not in head.prompts:
         known = ", ".join(map(repr, head.prompts)) or "none"
         raise InvalidRequestError(
             f"the model has no prompt {name!r}; it has {known}", param="prompt_name"
         )
-    return head.prompts[name] + text
+    return head.prompts[name]
+
+
+def check_classifier(info: ModelInfo) -> None:
+    if not info.head.labels:
+        raise InvalidRequestError(f"{info.name} is no classifier: it has no labels", param="model")
 
 
 def vector(result: Result, head: HeadInfo, dimensions: int | None = None) -> np.ndarray:
@@ -131,11 +142,13 @@ def ask_pairs(
     pairs: Sequence[tuple[str, str]],
     *,
     instruction: str | None = None,
+    search: bool = False,
     most: int | None = None,
 ) -> Asked:
     """How well the second text of each pair answers the first.
 
-    instruction: what a language model is to look for. most: tokens to which the second text is cut,
+    instruction: what a language model is to look for. search: the first texts are queries and the
+    others documents, before which an embedding model may want prompts of their own. most: tokens to which the second text is cut,
     where both are one prompt. Raises InvalidRequestError.
     """
     head = info.head
@@ -146,6 +159,9 @@ def ask_pairs(
     if head.generates:
         return _ask_language_model(tokenizer, pairs, instruction or INSTRUCTION)
     if not head.labels:
+        if search:
+            query, document = (_search_prompt(head, names) for names in (QUERY, DOCUMENT))
+            pairs = [(query + first, document + second) for first, second in pairs]
         return _ask_vectors(tokenizer, head, pairs, most)
     if len(head.labels) > 1 or head.each_token:
         raise InvalidRequestError(
@@ -159,6 +175,10 @@ def ask_pairs(
         [encoding(second if head.tells_texts_apart else None) for _, second in encoded],
         lambda results: [float(probabilities(vector(r, head), head)[0]) for r in results],
     )
+
+
+def _search_prompt(head: HeadInfo, names: Sequence[str]) -> str:
+    return next((head.prompts[name] for name in names if name in head.prompts), "")
 
 
 def _ask_vectors(
@@ -243,6 +263,20 @@ def _shares(logprobs: Sequence[float], softmax: bool) -> list[float]:
     values = np.array(logprobs, dtype=np.float64)
     total = np.logaddexp.reduce(values) if softmax else 0.0
     return [float(share) for share in np.exp(values - total)]
+
+
+def joined(
+    tokenizer: Tokenizer, query: Text, items: Sequence[Text], *, item_first: bool
+) -> list[Sequence[int]]:
+    """The query with each item as one prompt; texts are joined as they are."""
+
+    def join(item: Text) -> Sequence[int]:
+        first, second = (item, query) if item_first else (query, item)
+        if isinstance(first, str) and isinstance(second, str):
+            return tokenizer.encode(first + second)
+        return [*first, *second]  # type: ignore[list-item]
+
+    return [join(item) for item in items]
 
 
 def cut(ids: Sequence[int], most: int | None) -> Sequence[int]:

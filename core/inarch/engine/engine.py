@@ -126,8 +126,9 @@ class Engine:
         """
         head = self.info.head
         encoding.check_dimensions(dimensions, head)
+        before = encoding.prompt_text(head, prompt_name)
         prompts = [
-            encoding.with_prompt(one, head, prompt_name) if isinstance(one, str) else one
+            before + one if isinstance(one, str) else one
             for one in _as_list(inputs)
         ]
         answers = self.generate(prompts, encoding_params())
@@ -138,9 +139,8 @@ class Engine:
 
     def classify(self, inputs: Prompt | Sequence[Prompt]) -> list[np.ndarray]:
         """Of each input the probabilities of `info.head.labels`, float32 [labels]."""
+        encoding.check_classifier(self.info)
         head = self.info.head
-        if not head.labels:
-            raise InvalidRequestError(f"{self.info.name} is no classifier: it has no labels")
         return [encoding.probabilities(one.vector, head) for one in self.encode(inputs)]
 
     def score(
@@ -156,7 +156,11 @@ class Engine:
         a yes or no, and may be told by `instruction` what to look for.
         """
         pairs = encoding.paired(first, second)
-        asked = encoding.ask_pairs(self.tokenizer, self.info, pairs, instruction=instruction)
+        return self._judge(encoding.ask_pairs(
+            self.tokenizer, self.info, pairs, instruction=instruction
+        ))
+
+    def _judge(self, asked: encoding.Asked) -> list[float]:
         return asked.judge(self.generate(asked.prompts, asked.params))
 
     def rerank(
@@ -168,7 +172,10 @@ class Engine:
         instruction: str | None = None,
     ) -> list[Ranked]:
         """The documents by falling score as answers to the query; of several alike the first one."""
-        scores = self.score(query, documents, instruction=instruction)
+        pairs = encoding.paired(query, documents)
+        scores = self._judge(encoding.ask_pairs(
+            self.tokenizer, self.info, pairs, instruction=instruction, search=True
+        ))
         found = [Ranked(i, score, documents[i]) for i, score in enumerate(scores)]
         return sorted(found, key=lambda ranked: -ranked.score)[:top_n]
 
