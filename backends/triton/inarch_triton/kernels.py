@@ -34,11 +34,12 @@ def kernels(arch: str) -> list[Kernel]:
     elementwise = functools.partial(_on, arch, _dtype)
     norm = functools.partial(_on, arch, _norm)
     rope = functools.partial(_on, arch, _rope)
+    norm_rope = functools.partial(_on, arch, _norm_rope)
     return [
         Kernel("rms_norm", "triton", "inarch_triton.norm:rms_norm", norm),
         Kernel("add_rms_norm", "triton", "inarch_triton.norm:add_rms_norm", norm),
         Kernel("rope", "triton", "inarch_triton.rotary:rope", rope),
-        Kernel("qk_norm_rope", "triton", "inarch_triton.rotary:qk_norm_rope", rope),
+        Kernel("qk_norm_rope", "triton", "inarch_triton.rotary:qk_norm_rope", norm_rope),
         Kernel("silu_mul", "triton", "inarch_triton.activation:silu_mul", elementwise),
         Kernel("gelu_mul", "triton", "inarch_triton.activation:gelu_mul", elementwise),
         Kernel(
@@ -89,7 +90,19 @@ def _float32(facts: Facts) -> Support:
 def _norm(facts: Facts) -> Support:
     if facts["hidden"] > MOST_FEATURES:
         return no(f"rows of {facts['hidden']} exceed the {MOST_FEATURES} that registers hold")
+    return _norm_weight(facts)
+
+
+def _norm_weight(facts: Facts) -> Support:
+    dtype, weight = facts["dtype"], facts["weight_dtype"]
+    if weight not in (dtype, torch.float32):
+        return no(f"a weight of {weight}: it may be {dtype}, as the rows are, or torch.float32")
     return _dtype(facts)
+
+
+def _norm_rope(facts: Facts) -> Support:
+    rope = _rope(facts)
+    return rope and _norm_weight(facts)
 
 
 def _rope(facts: Facts) -> Support:
@@ -129,6 +142,8 @@ def supports_attention(arch: str, facts: Facts) -> Support:
         return no(f"pages of {page} tokens: a power of two from 16 is needed")
     if facts["scale"] <= 0:
         return no(f"scale {facts['scale']} is not positive")
+    if facts["chunk"] is not None:
+        return no("a query sees only its own chunk of tokens, which the kernel does not mask")
     if not facts["layout"].startswith("reference/"):
         return no(f"KV layout {facts['layout']}: plain pages are needed (PagedKVStore)")
     kept = facts["kv_dtype"]

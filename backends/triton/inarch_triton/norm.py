@@ -15,8 +15,8 @@ BLOCK_ELEMENTS = 2048  # short rows share a program
 
 @triton.jit
 def scaled(x, weight, scale, dtype: tl.constexpr):
-    """x * scale, rounded to dtype, times weight: the order in which the reference rounds."""
-    return ((x * scale).to(dtype).to(tl.float32) * weight.to(tl.float32)).to(dtype)
+    """x * scale, rounded as weight is, times weight: the order in which the reference rounds."""
+    return ((x * scale).to(weight.dtype).to(tl.float32) * weight.to(tl.float32)).to(dtype)
 
 
 @triton.jit

@@ -20,6 +20,7 @@ from inarch_triton.rotary_write import rope_write
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 GPU = torch.accelerator.is_available()
 KERNELS = {kernel.op: kernel for kernel in kernels("sm_90") if kernel.op != "attention"}
+ROUNDED = DTYPES[1:] if GPU else [torch.float16]  # the interpreter cuts bfloat16 off instead
 SIZES = [(3, 96), (9, 4096), *([(8192, 4096), (1, 16384)] if GPU else [])]
 
 
@@ -49,6 +50,45 @@ def test_norms(size: tuple[int, int], dtype: torch.dtype, device) -> None:
     weight = normal(2, size[1], dtype=dtype)
     check("rms_norm", dtype, device, x, weight, 1e-5)
     check("add_rms_norm", dtype, device, x, residual, weight, 1e-5)
+
+
+def assert_rounded_alike(got: Tensor, expected: Tensor) -> None:
+    """But for the few numbers on a border, which another order of sums moves."""
+    assert got.dtype == expected.dtype
+    assert (got.cpu() == expected).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("dtype", ROUNDED, ids=str)
+@pytest.mark.parametrize("weight_dtype", ["own", "float32"])
+def test_a_norm_rounds_before_the_product_as_its_weight_is_rounded(
+    weight_dtype: str, dtype: torch.dtype, device
+) -> None:
+    own = dtype if weight_dtype == "own" else torch.float32
+    x, residual = (normal(seed, 9, 512, dtype=dtype) for seed in (0, 1))
+    weight = (normal(2, 512, dtype=torch.float32) + 3).to(own)
+    expected = OPS["add_rms_norm"](x, residual, weight, 1e-5)
+    there = (part.clone().to(device.torch_device) for part in (x, residual, weight))
+    for ours, theirs in zip(KERNELS["add_rms_norm"].load()(*there, 1e-5), expected, strict=True):
+        assert_rounded_alike(ours, theirs)
+    heads, weights = normal(3, 9, 4, 128, dtype=dtype), (weight[:128], weight[128:256])
+    table = torch.cat(
+        (torch.ones(1, 64), torch.zeros(1, 64)), dim=1
+    )  # no turn, so no other rounding
+    args = (heads, heads, *weights, 1e-5, torch.zeros(9, dtype=torch.int64), table)
+    there = (
+        part.clone().to(device.torch_device) if isinstance(part, Tensor) else part for part in args
+    )
+    got = KERNELS["qk_norm_rope"].load()(*there)
+    for ours, theirs in zip(got, OPS["qk_norm_rope"](*args), strict=True):
+        assert_rounded_alike(ours, theirs)
+
+
+def test_a_norm_with_a_weight_of_another_dtype_is_left_to_others() -> None:
+    facts = {"hidden": 64, "dtype": torch.bfloat16, "weight_dtype": torch.float16}
+    assert "a weight of torch.float16" in KERNELS["rms_norm"].supports(facts).why
+    assert KERNELS["rms_norm"].supports(facts | {"weight_dtype": torch.float32})
+    rotary = {"head_dim": 64, "rotary_dim": 64}
+    assert not KERNELS["qk_norm_rope"].supports(facts | rotary)
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # on purpose: 1 / inf is 0

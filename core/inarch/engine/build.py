@@ -34,9 +34,9 @@ from inarch.hal.reference.executor import EagerExecutor
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.decoder import Decoder, kv_spec
+from inarch.models.described import describe_folder
 from inarch.models.description import Description
 from inarch.models.description.pooling import LAST_TOKEN
-from inarch.models.described import describe_folder
 from inarch.models.family import Family
 from inarch.models.loading import load_decoder
 from inarch.models.sentence_modules import read_prompts
@@ -63,8 +63,7 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     """Open the device, load the model and size the KV cache. Raises InarchError."""
     assert config.model is not None
     checkpoint = Checkpoint(config.model)
-    has_weights = config.load_format != "dummy"
-    described = describe_folder(checkpoint, plugins.families(Family), weights=has_weights)
+    described = describe_folder(checkpoint, plugins.families(Family))
     description = described.description
     device = backend.open(config.device)
     chosen = choose(config, checkpoint, description, device)
@@ -75,7 +74,7 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     if store is None:
         store = ReferenceKVStore(spec, chosen.page_tokens, device.torch_device)
     before = device.memory().used
-    weights = checkpoint if has_weights else None
+    weights = None if config.load_format == "dummy" else checkpoint
     decoder = load_decoder(
         description, described.names, weights, dispatcher, store, device, chosen.dtype
     )

@@ -127,10 +127,7 @@ class Engine:
         head = self.info.head
         encoding.check_dimensions(dimensions, head)
         before = encoding.prompt_text(head, prompt_name)
-        prompts = [
-            before + one if isinstance(one, str) else one
-            for one in _as_list(inputs)
-        ]
+        prompts = [before + one if isinstance(one, str) else one for one in _as_list(inputs)]
         answers = self.generate(prompts, encoding_params())
         return [
             Encoding(encoding.vector(a, head, dimensions), a.prompt_tokens, a.cached_tokens)
@@ -156,9 +153,9 @@ class Engine:
         a yes or no, and may be told by `instruction` what to look for.
         """
         pairs = encoding.paired(first, second)
-        return self._judge(encoding.ask_pairs(
-            self.tokenizer, self.info, pairs, instruction=instruction
-        ))
+        return self._judge(
+            encoding.ask_pairs(self.tokenizer, self.info, pairs, instruction=instruction)
+        )
 
     def _judge(self, asked: encoding.Asked) -> list[float]:
         return asked.judge(self.generate(asked.prompts, asked.params))
@@ -173,9 +170,11 @@ class Engine:
     ) -> list[Ranked]:
         """The documents by falling score as answers to the query; of several alike the first one."""
         pairs = encoding.paired(query, documents)
-        scores = self._judge(encoding.ask_pairs(
-            self.tokenizer, self.info, pairs, instruction=instruction, search=True
-        ))
+        scores = self._judge(
+            encoding.ask_pairs(
+                self.tokenizer, self.info, pairs, instruction=instruction, search=True
+            )
+        )
         found = [Ranked(i, score, documents[i]) for i, score in enumerate(scores)]
         return sorted(found, key=lambda ranked: -ranked.score)[:top_n]
 

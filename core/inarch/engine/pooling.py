@@ -56,9 +56,7 @@ class Pooler:
         if self._kind == "each":
             return {}
         lengths = [part.end - part.start for part in parts]
-        weights = [
-            self._head.pooling.weights(p.start, p.end, len(p.request.prompt)) for p in parts
-        ]
+        weights = [self._head.pooling.weights(p.start, p.end, len(p.request.prompt)) for p in parts]
         return {
             "pooled_of": np.repeat(np.arange(len(parts)), lengths),
             "pooled_weights": np.concatenate(weights).astype(np.float32)[:, None],
@@ -67,7 +65,9 @@ class Pooler:
             "pooled_done": np.array([i for i, p in enumerate(parts) if p.last], dtype=np.int64),
         }
 
-    def pool(self, parts: Sequence[Pooled], hidden: Tensor, there: Mapping[str, Tensor]) -> PooledStep:
+    def pool(
+        self, parts: Sequence[Pooled], hidden: Tensor, there: Mapping[str, Tensor]
+    ) -> PooledStep:
         """Pool hidden states [P, hidden] of the parts in turn, with the uploaded `arrays`."""
         if self._kind == "each":
             counts = [part.end - part.start for part in parts]

@@ -38,6 +38,7 @@ class AttentionSpec:
     scale: float
     dtype: torch.dtype  # to compute in; the pages' own is the store's
     window: int | None = None  # tokens a query sees, itself included; None = all
+    chunk: int | None = None  # a query sees only its own of the chunks of so many tokens
     softcap: float | None = None
     sinks: bool = False
     causal: bool = True  # False: every sequence comes whole, without a cached prefix and no tree

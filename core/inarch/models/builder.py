@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -50,7 +50,7 @@ class Builder:
         self._store = store
         self._device = device
         self._attentions: dict[AttentionSpec, Attention] = {}
-        self._tables: dict[Rotary, Tensor] = {}
+        self._tables: dict[Hashable, Tensor] = {}
 
     @property
     def attentions(self) -> tuple[Attention, ...]:
@@ -85,7 +85,10 @@ class Builder:
 
     def rotary_table(self, rotary: Rotary) -> Tensor:
         """Cosines and sines on the device; layers that rotate alike share a table."""
-        if rotary not in self._tables:
-            table = rotary_table(rotary, self.description.context_length)
-            self._tables[rotary] = table.to(self._device.torch_device)
-        return self._tables[rotary]
+        return self.table(rotary, lambda: rotary_table(rotary, self.description.context_length))
+
+    def table(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """A tensor that nobody writes to, on the device: made once for all who give the key."""
+        if key not in self._tables:
+            self._tables[key] = make().to(self._device.torch_device)
+        return self._tables[key]

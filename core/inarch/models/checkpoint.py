@@ -1,37 +1,28 @@
-"""Opens a model folder as Hugging Face lays it out: config.json, and weights in safetensors files.
+"""Opens a model folder as Hugging Face lays it out: config.json, and weights in one file or shards.
 
-Tensors are views of the memory-mapped files: nothing is read before it is used, and nothing is
-unpickled.
+Safetensors are preferred; torch's own files are read if there is nothing else.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inarch.errors import ModelError
+from inarch.models.weight_file import Stored, WeightFile, open_weights
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-GIT_LFS_POINTER = b"version https://git-lfs"
-
-
-@dataclass(frozen=True)
-class Stored:
-    """What a file's header says of a tensor."""
-
-    file: Path
-    shape: tuple[int, ...]
-    dtype: str  # safetensors' name: "BF16"
+TORCH_INDEX = "pytorch_model.bin.index.json"
+TORCH_SINGLE = "pytorch_model.bin"
+FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
 class Checkpoint:
@@ -52,7 +43,7 @@ class Checkpoint:
         self.config = read_json(self.folder / "config.json")
         generation = self.folder / "generation_config.json"
         self.generation_config = read_json(generation) if generation.is_file() else {}
-        self._mapped: tuple[Path, Any] | None = None
+        self._mapped: tuple[Path, WeightFile] | None = None
 
     def names(self) -> frozenset[str]:
         """All tensors of the weight files."""
@@ -69,15 +60,15 @@ class Checkpoint:
                 f"tensor {name} in {self.folder} is stored as {stored}, which cannot be loaded: "
                 "take the model's unquantized version (bfloat16, float16 or float32)"
             )
-        return FLOATS[stored]
+        found: torch.dtype = getattr(torch, stored)
+        return found
 
     def get(self, name: str) -> Tensor:
         """One tensor, on the host in the dtype of the file: a view of the memory-mapped file."""
         file = self._find(name).file
         if self._mapped is None or self._mapped[0] != file:
-            self._mapped = (file, _open(file))
-        found: Tensor = self._mapped[1].get_tensor(name)
-        return found
+            self._mapped = (file, open_weights(file))
+        return self._mapped[1].get(name)
 
     def close(self) -> None:
         """Unmap the file that was last read; a further `get` maps it again."""
@@ -85,20 +76,27 @@ class Checkpoint:
 
     @property
     def stored_dtype(self) -> torch.dtype:
-        """What the config says, or else the first tensor's: where `--dtype auto` starts.
+        """What the config says, or else the largest tensor's: where `--dtype auto` starts.
 
         A config alone that says nothing (for dummy weights) means float32, as in transformers.
         """
         stated = self.config.get("dtype") or self.config.get("torch_dtype")
         if stated is None:
-            has_weights = any(self.folder.glob("*.safetensors"))
-            return self.dtype(min(self.names())) if has_weights else torch.float32
-        found = getattr(torch, str(stated).removeprefix("torch."), None)
-        if not isinstance(found, torch.dtype) or found not in FLOATS.values():
+            kinds = ("*.safetensors", TORCH_SINGLE, TORCH_INDEX)
+            has_weights = any(path for kind in kinds for path in self.folder.glob(kind))
+            return self._largest_dtype() if has_weights else torch.float32
+        name = str(stated).removeprefix("torch.")
+        if name not in FLOATS:
             raise ModelError(
                 f"config.json: dtype must be one of bfloat16, float16, float32, found {stated!r}"
             )
+        found: torch.dtype = getattr(torch, name)
         return found
+
+    def _largest_dtype(self) -> torch.dtype:
+        floats = [name for name in sorted(self.names()) if self._find(name).dtype in FLOATS]
+        sizes = {name: math.prod(self.shape(name)) for name in floats}
+        return self.dtype(max(floats, key=sizes.__getitem__)) if floats else torch.float32
 
     def _find(self, name: str) -> Stored:
         if name not in self._stored:
@@ -108,36 +106,37 @@ class Checkpoint:
     @functools.cached_property
     def _stored(self) -> dict[str, Stored]:
         found: dict[str, Stored] = {}
-        for path in (self.folder / file for file in self._files()):
-            opened = _open(path)
-            for name in opened.keys():  # noqa: SIM118 - not a dict
-                header = opened.get_slice(name)
-                found[name] = Stored(path, tuple(header.get_shape()), header.get_dtype())
+        for file in self._files():
+            found |= open_weights(self.folder / file).stored()
         return found
 
     def _files(self) -> list[str]:
         """Names of the weight files; `consolidated.*` copies in other formats are left alone."""
+        loose = sorted(path.name for path in self.folder.glob("*.safetensors"))
         if (self.folder / INDEX).is_file():
-            return self._shards()
+            return self._shards(INDEX)
         if (self.folder / SINGLE).is_file():
             return [SINGLE]
-        found = sorted(path.name for path in self.folder.glob("*.safetensors"))
-        if len(found) == 1:
-            return found
-        raise ModelError(_no_weights(self.folder, found))
+        if len(loose) == 1:
+            return loose
+        if not loose and (self.folder / TORCH_INDEX).is_file():
+            return self._shards(TORCH_INDEX)
+        if not loose and (self.folder / TORCH_SINGLE).is_file():
+            return [TORCH_SINGLE]
+        raise ModelError(_no_weights(self.folder, loose))
 
-    def _shards(self) -> list[str]:
-        weight_map = read_json(self.folder / INDEX).get("weight_map")
+    def _shards(self, index: str) -> list[str]:
+        weight_map = read_json(self.folder / index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
-            raise ModelError(f"{self.folder / INDEX} has no weight_map: download it again")
+            raise ModelError(f"{self.folder / index} has no weight_map: download it again")
         files = sorted({str(file) for file in weight_map.values()})
         outside = [file for file in files if Path(file).name != file]
         if outside:
-            raise ModelError(f"{self.folder / INDEX} names a file outside its folder: {outside[0]}")
+            raise ModelError(f"{self.folder / index} names a file outside its folder: {outside[0]}")
         missing = [file for file in files if not (self.folder / file).is_file()]
         if missing:
             raise ModelError(
-                f"{self.folder} lacks {len(missing)} of the {len(files)} weight files that {INDEX} "
+                f"{self.folder} lacks {len(missing)} of the {len(files)} weight files that {index} "
                 f"names: {listed(missing)}. Download the model again"
             )
         return files
@@ -154,21 +153,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _open(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError) as error:
-        with path.open("rb") as file:
-            pointer = file.read(len(GIT_LFS_POINTER)) == GIT_LFS_POINTER
-        reason = (
-            "is a Git LFS pointer, not the weights: run `git lfs pull` in its folder"
-            if pointer
-            else f"is truncated or damaged ({error}; it has {path.stat().st_size} bytes): "
-            "download it again"
-        )
-        raise ModelError(f"{path} {reason}") from error
-
-
 def _no_weights(folder: Path, safetensors: Sequence[str]) -> str:
     if safetensors:
         return (
@@ -178,9 +162,8 @@ def _no_weights(folder: Path, safetensors: Sequence[str]) -> str:
     pickled = [path.name for kind in ("*.bin", "*.pt", "*.pth") for path in folder.glob(kind)]
     if pickled:
         return (
-            f"{folder} holds its weights as {listed(sorted(pickled))} only. Such files can run "
-            "code when opened, so only safetensors are read. If you trust them, convert them once: "
-            "transformers.AutoModelForCausalLM.from_pretrained(old).save_pretrained(new)"
+            f"{folder} holds {listed(sorted(pickled))}, but neither safetensors nor {TORCH_SINGLE} "
+            f"nor {TORCH_INDEX}, which are what is read: download those"
         )
     return (
         f"{folder} holds no weights (*.safetensors): download them, or run with random ones "

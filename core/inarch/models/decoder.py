@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from inarch.hal.attention import Attention, AttentionBatch, AttentionPlan, HostPlan
@@ -22,6 +21,7 @@ from inarch.models.description import Description
 from inarch.models.description.pooling import LAST_TOKEN
 from inarch.models.layers import mixer_kv
 from inarch.models.layers.block import RunLayer, build_layer
+from inarch.models.layers.embedding import Embedding, build_embedding
 from inarch.models.layers.norm import AddNorm, build_norm
 from inarch.models.layers.pooling import RunHead, build_pooled_head
 
@@ -31,8 +31,7 @@ class Decoder:
     """A loaded model on one device. Letters in shapes: T tokens, S sequences, V vocabulary."""
 
     description: Description
-    embedding: Tensor  # [V, hidden]
-    token_types: Tensor | None  # [types, hidden]
+    embedding: Embedding
     layers: tuple[RunLayer, ...]
     norm: AddNorm
     head: Projection | None  # None: it makes no logits
@@ -71,13 +70,7 @@ class Decoder:
 
     def hidden(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         """The last hidden states, normed, [len(last_token), hidden], and the new KV state."""
-        x = F.embedding(inputs.token_ids, self.embedding)
-        if self.description.embedding_scale != 1.0:
-            x = x * self.description.embedding_scale
-        if self.token_types is not None:
-            known = inputs.token_types
-            x = x + self.token_types[0 if known is None else known]
-        residual = None
+        x, residual = self.embedding(inputs), None
         for layer in self.layers:
             # After the last layer's mixer nothing reads the other tokens any more.
             needed = inputs.last_token if layer is self.layers[-1] else None
@@ -103,7 +96,7 @@ def kv_spec(description: Description, dtype: torch.dtype) -> KVSpec:
 
 def build_decoder(description: Description, builder: Builder) -> Decoder:
     """Take every weight once."""
-    embedding = builder.weights.take("embedding.weight")
+    embedding = build_embedding(builder)
     kept = itertools.count()  # indices in the KV state: only mixers keep anything
     layers = tuple(
         build_layer(layer, builder, f"layers.{index}", next(kept) if layer.mixer else -1)
@@ -113,19 +106,19 @@ def build_decoder(description: Description, builder: Builder) -> Decoder:
     return Decoder(
         description=description,
         embedding=embedding,
-        token_types=builder.weights.take("token_types.weight") if description.token_types else None,
         layers=layers,
         norm=norm,
-        head=_build_head(description, builder, embedding),
+        head=_build_head(description, builder, embedding.weight),
         pooled=build_pooled_head(description.pooled or LAST_TOKEN, builder, "pooled"),
         attentions=builder.attentions,
     )
 
 
-def _build_head(
-    description: Description, builder: Builder, embedding: Tensor
-) -> Projection | None:
+def _build_head(description: Description, builder: Builder, embedding: Tensor) -> Projection | None:
     if description.pooled is not None:
         return None
+    if not description.tie_embeddings:
+        return builder.linear("head")
     # A tied head is packed from the embedding itself: kernels may keep a weight, not write to it.
-    return builder.pack(embedding) if description.tie_embeddings else builder.linear("head")
+    bias = builder.weights.take("head.bias") if description.head_bias else None
+    return builder.pack(embedding, bias)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.description import Description
-from inarch.models.endings import fitted, with_head
-from inarch.models.family import Family, Names, find_family
+from inarch.models.endings import with_head
+from inarch.models.family import Family, find_family
 from inarch.models.sentence_modules import dense_tensors, read_modules
+from inarch.models.sources import Names
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,8 @@ class Described:
     names: Names
 
 
-def describe_folder(
-    checkpoint: Checkpoint, plugin_families: Iterable[Family] = (), *, weights: bool = True
-) -> Described:
-    """What config.json says, and the modules of sentence-transformers beside it.
-
-    weights: whether the checkpoint's weights are there to be looked at. Raises ModelError.
-    """
+def describe_folder(checkpoint: Checkpoint, plugin_families: Iterable[Family] = ()) -> Described:
+    """What config.json says, and the modules of sentence-transformers beside it. Raises ModelError."""
     family = find_family(checkpoint.config, plugin_families)
     description = family.describe(checkpoint.config)
     names = family.names(description)
@@ -32,6 +28,4 @@ def describe_folder(
     if modules is not None and not (description.pooled and description.pooled.labels):
         description = with_head(description, modules.head)
         names = {**names, **dense_tensors(modules)}
-    if weights and description.pooled is not None:
-        names = fitted(names, checkpoint.names())
     return Described(description, names)

@@ -7,13 +7,14 @@ transformers names them alike for all families: what stands before is the body, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from inarch.errors import ModelError
 from inarch.models.description import Description
 from inarch.models.description.pooling import LAST_TOKEN, Dense, PooledHead, Pooling, Scores
-from inarch.models.family import Family, Names
+from inarch.models.family import Family
+from inarch.models.sources import Names
 
 MakeHead = Callable[[Mapping[str, Any], Description], PooledHead]
 
@@ -107,7 +108,9 @@ def label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
     try:
         return tuple(str(named[index]) for index in sorted(named, key=int))
     except (TypeError, ValueError):
-        raise ModelError(f"config.json: id2label must name labels by number, found {named!r}") from None
+        raise ModelError(
+            f"config.json: id2label must name labels by number, found {named!r}"
+        ) from None
 
 
 def _scores(config: Mapping[str, Any], labels: int) -> Scores:
@@ -130,13 +133,3 @@ def _scores(config: Mapping[str, Any], labels: int) -> Scores:
             )
         return by_function[name]
     return by_problem.get(config.get("problem_type"), "softmax" if labels > 1 else "sigmoid")
-
-
-def fitted(names: Names, present: Set[str]) -> Names:
-    """The names as a checkpoint has them, which may have been saved with its head or without."""
-
-    def fit(name: str) -> str:
-        bare = name.removeprefix("model.")
-        return name if name in present or bare not in present else bare
-
-    return {parameter: tuple(map(fit, sources)) for parameter, sources in names.items()}

@@ -11,9 +11,7 @@ from typing import Any
 
 from inarch.errors import ModelError, PluginError
 from inarch.models.description import Description
-
-# Canonical parameter -> the checkpoint's tensors that make it up, concatenated along dim 0.
-Names = Mapping[str, tuple[str, ...]]
+from inarch.models.sources import Names
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,16 @@ class Family:
 
 def built_in_families() -> tuple[Family, ...]:
     """The families that come with the core."""
-    from inarch.models.families import llama, mistral, qwen2, qwen3
+    from inarch.models.families import gemma, gemma2, llama, mistral, qwen2, qwen3
 
-    return llama.FAMILY, mistral.FAMILY, qwen2.FAMILY, qwen3.FAMILY
+    return (
+        gemma.FAMILY,
+        gemma2.FAMILY,
+        llama.FAMILY,
+        mistral.FAMILY,
+        qwen2.FAMILY,
+        qwen3.FAMILY,
+    )
 
 
 def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family:

@@ -17,8 +17,14 @@ from inarch.models.builder import Builder
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.decoder import Decoder, build_decoder
 from inarch.models.description import Description
-from inarch.models.family import Names
-from inarch.models.weights import Weights, check_tensors, from_checkpoint, random_weights
+from inarch.models.sources import Names, choose_sources
+from inarch.models.weights import (
+    Chosen,
+    Weights,
+    check_tensors,
+    from_checkpoint,
+    random_weights,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +49,10 @@ def load_decoder(
     if checkpoint is None:
         parameters, fill = description.parameters(), random_weights()
     else:
-        description = _untied_if_heads_differ(description, names, checkpoint)
-        parameters, fill = description.parameters(), from_checkpoint(checkpoint, names)
-        check_tensors(checkpoint, names, parameters)
+        chosen = choose_sources(names, checkpoint.names())
+        description = _untied_if_heads_differ(description, chosen, checkpoint)
+        parameters, fill = description.parameters(), from_checkpoint(checkpoint, chosen)
+        check_tensors(checkpoint, chosen, parameters)
     total = sum(p.elements for p in parameters.values()) * dtype.itemsize
     with _progress(total) as loaded:
         weights = Weights(parameters, fill, device.torch_device, dtype, loaded)
@@ -57,19 +64,22 @@ def load_decoder(
 
 
 def _untied_if_heads_differ(
-    description: Description, names: Names, checkpoint: Checkpoint
+    description: Description, chosen: Chosen, checkpoint: Checkpoint
 ) -> Description:
     """Believe a checkpoint that holds a head of its own although the config calls it tied."""
-    embedding, head = names.get("embedding.weight", ()), names.get("head.weight", ())
-    if not description.tie_embeddings or not checkpoint.names().issuperset((*embedding, *head)):
+    embedding, head = chosen.get("embedding.weight", ()), chosen.get("head.weight", ())
+    stored = checkpoint.names().issuperset(source.name for source in (*embedding, *head))
+    if not description.tie_embeddings or not stored:
         return description
     pairs = zip(embedding, head, strict=False)
-    if all(torch.equal(checkpoint.get(e), checkpoint.get(h)) for e, h in pairs):
+    if all(
+        torch.equal(e.of(checkpoint.get(e.name)), h.of(checkpoint.get(h.name))) for e, h in pairs
+    ):
         return description
     log.warning(
         "config.json ties the output head to the embedding, but %s holds a different %s: using it",
         checkpoint.folder,
-        ", ".join(head),
+        ", ".join(source.name for source in head),
     )
     return dataclasses.replace(description, tie_embeddings=False)
 

@@ -17,14 +17,17 @@ class Parameter:
 
     rows has one entry for each part that a checkpoint may keep apart (q, k and v; gate and up).
     scale: the weight of a norm; random weights of a norm are one, others lie around zero. offset: is
-    added to what a checkpoint stores; with one the tensor is kept in float32, since the sum would
-    lose what the stored value is precise to.
+    added to what a checkpoint stores. default: what every element is where a checkpoint lacks the
+    tensor, or one of its parts; None: it must be there. dtype: torch's name of what the tensor is
+    kept in, if not that of the computation: "float32" for what half a precision would spoil.
     """
 
     rows: tuple[int, ...]
     columns: int | None = None
     scale: bool = False
     offset: float = 0.0
+    default: float | None = None
+    dtype: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -44,7 +47,7 @@ Parameters = dict[str, Parameter]
 def linear(inputs: int, *outputs: int, bias: bool = False) -> Parameters:
     """The tensors of a linear layer whose outputs are those of several, one after the other."""
     weight = {"weight": Parameter(outputs, inputs)}
-    return weight | {"bias": Parameter(outputs)} if bias else weight
+    return weight | {"bias": Parameter(outputs, default=0.0)} if bias else weight
 
 
 def nested(**modules: Parameters) -> Parameters:

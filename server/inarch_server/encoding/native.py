@@ -15,7 +15,6 @@ from inarch_server.http.encoding import json_response
 from inarch_server.service import SERVICE, Service
 
 
-
 async def encode(request: web.Request) -> web.Response:
     return await _encode(request, request.app[SERVICE])
 

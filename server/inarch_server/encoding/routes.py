@@ -18,9 +18,7 @@ from inarch_server.encoding.scoring import rerank, score
 from inarch_server.http.route import Route
 
 ROUTES: Sequence[Route] = (
-    Route(
-        "POST", "/v1/embeddings", embeddings, "Vectors of texts", "Embeddings", EmbeddingRequest
-    ),
+    Route("POST", "/v1/embeddings", embeddings, "Vectors of texts", "Embeddings", EmbeddingRequest),
     Route(
         "POST",
         "/v1/rerank",

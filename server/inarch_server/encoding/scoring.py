@@ -68,9 +68,7 @@ async def score(request: web.Request) -> web.Response:
     return json_response({**head, "data": data, "usage": ran.usage()})
 
 
-async def _score_labels(
-    request: web.Request, service: Service, body: ScoreRequest
-) -> web.Response:
+async def _score_labels(request: web.Request, service: Service, body: ScoreRequest) -> web.Response:
     """SGLang's: one list of shares for each item, in the order of label_token_ids."""
     assert body.query is not None
     assert body.items is not None
@@ -81,9 +79,7 @@ async def _score_labels(
     _check_count(len(items), "items")
 
     def ask() -> Asked:
-        prompts = joined(
-            service.engine.tokenizer, query, items, item_first=bool(body.item_first)
-        )
+        prompts = joined(service.engine.tokenizer, query, items, item_first=bool(body.item_first))
         for prompt in prompts:
             check_token_ids(prompt, info.vocab_size, param="items")
         return ask_labels(prompts, labels, list, softmax=bool(body.apply_softmax))

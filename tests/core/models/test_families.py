@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import AutoConfig
 
 from inarch.errors import ModelError, PluginError
 from inarch.models.description import Description, Llama3Scaling, YarnScaling
-from inarch.models.families import llama, mistral, qwen2, qwen3
-from inarch.models.family import Family, find_family
+from inarch.models.families import llama
+from inarch.models.family import Family, built_in_families, find_family
 
 LLAMA_2_7B = {
     "architectures": ["LlamaForCausalLM"],
@@ -82,6 +82,11 @@ QWEN3_8B = {
     "vocab_size": 151936,
 }
 
+# transformers' model types whose config class has a default for every key that its family reads
+MODEL_TYPES = ["gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"]
+
+families = {family.name: family for family in built_in_families()}
+
 
 def describe(config: dict[str, Any]) -> Description:
     return find_family(config).describe(config)
@@ -122,20 +127,11 @@ def test_every_parameter_has_its_name_in_the_checkpoint() -> None:
     assert set(names) == set(description.parameters())
 
 
-@pytest.mark.parametrize(
-    ("family", "config_class"),
-    [
-        (llama.FAMILY, LlamaConfig),
-        (mistral.FAMILY, MistralConfig),
-        (qwen2.FAMILY, Qwen2Config),
-        (qwen3.FAMILY, Qwen3Config),
-    ],
-    ids=lambda value: getattr(value, "name", ""),
-)
-def test_missing_keys_mean_what_transformers_makes_of_them(
-    family: Family, config_class: type
-) -> None:
-    assert family.describe({}) == family.describe(config_class().to_dict())
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_missing_keys_mean_what_transformers_makes_of_them(model_type: str) -> None:
+    config = AutoConfig.for_model(model_type).to_dict()
+    family = families[model_type]
+    assert family.describe({}) == family.describe(config)
 
 
 @pytest.mark.parametrize("config", [LLAMA_31_8B, LLAMA_2_7B, MISTRAL_7B, QWEN3_8B])

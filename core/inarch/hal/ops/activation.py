@@ -1,11 +1,15 @@
-"""Gated activations of the feed-forward layers. Letters in shapes: T tokens, N features."""
+"""Activations of the feed-forward layers. Letters in shapes: T tokens, N features."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from inarch.hal.op import op
+
+XIELU_BETA = 0.5  # the slope at zero
+XIELU_EPS = -1e-6  # expm1 is not taken of less than this distance from zero
 
 
 @op()
@@ -20,3 +24,54 @@ def gelu_mul(x: Tensor) -> Tensor:
     """gelu(gate) * up with the tanh approximation, x [T, 2N] as in `silu_mul`: [T, N]."""
     gate, up = x.chunk(2, dim=-1)
     return F.gelu(gate, approximate="tanh") * up
+
+
+@op()
+def gelu_exact_mul(x: Tensor) -> Tensor:
+    """gelu(gate) * up with the exact gelu, x [T, 2N] as in `silu_mul`: [T, N]."""
+    gate, up = x.chunk(2, dim=-1)
+    return F.gelu(gate) * up
+
+
+@op()
+def silu(x: Tensor) -> Tensor:
+    """x * sigmoid(x), x [T, N]."""
+    return F.silu(x)
+
+
+@op()
+def gelu(x: Tensor) -> Tensor:
+    """x times the normal distribution's cumulative function at x, x [T, N]."""
+    return F.gelu(x)
+
+
+@op()
+def gelu_tanh(x: Tensor) -> Tensor:
+    """`gelu` in its tanh approximation, x [T, N]. Source: Hendrycks and Gimpel, arXiv:1606.08415."""
+    return F.gelu(x, approximate="tanh")
+
+
+@op()
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), x [T, N]."""
+    return F.relu(x)
+
+
+@op()
+def relu_squared(x: Tensor) -> Tensor:
+    """max(x, 0)^2, x [T, N]. Source: So et al., 2021, arXiv:2109.08668."""
+    return F.relu(x).square()
+
+
+@op()
+def xielu(x: Tensor, alpha_p: Tensor, alpha_n: Tensor) -> Tensor:
+    """A parabola above zero, an exponential below: x [T, N]; alphas [1] before their softplus.
+
+    a_p x^2 + b x above zero, a_n (exp(x) - 1 - x) + b x below. Source: Huang and Schlag, 2024,
+    arXiv:2411.13010.
+    """
+    wide = x.float()
+    above, below = F.softplus(alpha_p.float()), XIELU_BETA + F.softplus(alpha_n.float())
+    linear = XIELU_BETA * wide
+    curve = below * (torch.expm1(wide.clamp(max=XIELU_EPS)) - wide)
+    return (linear + torch.where(wide > 0, above * wide.square(), curve)).to(x.dtype)

@@ -73,6 +73,7 @@ class ReferenceAttention:
                 batch,
                 self._page_tokens,
                 self._spec.window,
+                self._spec.chunk,
                 self._token_bytes,
                 reuse=self._store.spec.dtype == self._spec.dtype,
             )
@@ -140,10 +141,11 @@ class ReferenceAttention:
         return self._device.upload(np.flatnonzero(holes))
 
     def _masking(self, group: HostGroup) -> Literal["none", "causal", "mask"]:
-        window = self._spec.window
+        limits = (self._spec.window, self._spec.chunk)
+        limited = any(limit is not None and limit < group.span for limit in limits)
         if not self._spec.causal:
-            return "none" if window is None or window >= group.span else "mask"
-        if group.tree_mask is not None or (window is not None and window < group.span):
+            return "mask" if limited else "none"
+        if group.tree_mask is not None or limited:
             return "mask"
         if group.pages is None:
             return "causal"
@@ -156,7 +158,11 @@ class ReferenceAttention:
         if not self._spec.causal:
             return (key - own).abs() < (self._spec.window or keys)
         visible = key <= own
-        return visible if self._spec.window is None else visible & (key > own - self._spec.window)
+        if self._spec.window is not None:
+            visible &= key > own - self._spec.window
+        if self._spec.chunk is not None:
+            visible &= key >= own // self._spec.chunk * self._spec.chunk
+        return visible
 
     def _keys(
         self, group: Group, layer: int, k: Tensor, v: Tensor, kv: KVState

@@ -49,7 +49,13 @@ def query_slots(batch: AttentionBatch, page_tokens: int) -> np.ndarray:
 
 
 def group_sequences(
-    batch: AttentionBatch, page_tokens: int, window: int | None, token_bytes: int, *, reuse: bool
+    batch: AttentionBatch,
+    page_tokens: int,
+    window: int | None,
+    chunk: int | None,
+    token_bytes: int,
+    *,
+    reuse: bool,
 ) -> Iterator[HostGroup]:
     """Yield groups that cover every sequence once.
 
@@ -87,7 +93,7 @@ def group_sequences(
             if not fresh[first]:
                 pages = _pages(batch, chosen, first_page, page_tokens)
             if trees[first]:
-                tree_mask = _tree_mask(parents[tokens], spans[chosen], window)
+                tree_mask = _tree_mask(parents[tokens], spans[chosen], window, chunk)
             yield HostGroup(
                 tokens=tokens.ravel(),
                 queries=int(q_lens[first]),
@@ -122,18 +128,23 @@ def _chain(batch: AttentionBatch, q_lens: np.ndarray) -> np.ndarray:
     return chain
 
 
-def _tree_mask(parents: np.ndarray, spans: np.ndarray, window: int | None) -> np.ndarray:
-    """bool [n, Q, longest span]: the prefix, a query's ancestors and itself, within the window."""
+def _tree_mask(
+    parents: np.ndarray, spans: np.ndarray, window: int | None, chunk: int | None
+) -> np.ndarray:
+    """bool [n, Q, longest span]: the prefix, ancestors and itself, within the window or chunk."""
     ancestors = _ancestors(parents)
     queries = parents.shape[1]
     place = np.arange(spans.max()) - (spans[:, None] - queries)  # [n, L]: in the draft; < 0: prefix
     drafted = np.clip(place, 0, queries - 1)
     seen = np.take_along_axis(ancestors, drafted[:, None, :].repeat(queries, 1), axis=2)
     mask = np.where((place < 0)[:, None], True, seen & (place < queries)[:, None])
+    depth = ancestors.sum(-1) - 1
+    level = np.where(place < 0, place, np.take_along_axis(depth, drafted, axis=1))
     if window:
-        depth = ancestors.sum(-1) - 1
-        level = np.where(place < 0, place, np.take_along_axis(depth, drafted, axis=1))
         mask &= depth[:, :, None] - level[:, None, :] < window
+    if chunk:
+        first = spans[:, None] - queries  # the position of depth 0
+        mask &= ((first + depth) // chunk)[:, :, None] == ((first + level) // chunk)[:, None, :]
     return mask
 
 

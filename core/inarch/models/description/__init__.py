@@ -6,9 +6,15 @@ which names its tensors, and one class in `inarch.models.layers` that runs it; t
 it is. No torch here: a description can be compared, hashed and printed before anything is loaded.
 """
 
-from inarch.models.description.attention import GroupedQueryAttention
-from inarch.models.description.feed_forward import GatedMLP
-from inarch.models.description.model import Description, FeedForward, Layer, Mixer
+from inarch.models.description.attention import GroupedQueryAttention, QueryScaling
+from inarch.models.description.feed_forward import MLP, GatedMLP
+from inarch.models.description.model import (
+    Description,
+    FeedForward,
+    Layer,
+    LearnedPositions,
+    Mixer,
+)
 from inarch.models.description.norm import LayerNorm, Norm, RMSNorm
 from inarch.models.description.rotary import (
     LinearScaling,
@@ -19,16 +25,19 @@ from inarch.models.description.rotary import (
 )
 
 __all__ = [
+    "MLP",
     "Description",
     "FeedForward",
     "GatedMLP",
     "GroupedQueryAttention",
     "Layer",
     "LayerNorm",
+    "LearnedPositions",
     "LinearScaling",
     "Llama3Scaling",
     "Mixer",
     "Norm",
+    "QueryScaling",
     "RMSNorm",
     "Rotary",
     "RotaryScaling",

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from inarch.models.parameters import Parameters, linear, nested
+from inarch.models.parameters import Parameter, Parameters, linear, nested
+
+# "gelu" is the exact one, "gelu_tanh" its tanh approximation, "relu_squared" max(x, 0)^2
+Gate = Literal["silu", "gelu", "gelu_tanh"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared", "xielu"]
 
 
 @dataclass(frozen=True)
 class GatedMLP:
-    """down(activation(gate(x)) * up(x)). activation: "silu", or "gelu_tanh" for the tanh one."""
+    """down(activation(gate(x)) * up(x))."""
 
     intermediate: int
-    activation: str = "silu"
+    activation: Gate = "silu"
     bias: bool = False
 
     def parameters(self, hidden: int) -> Parameters:
@@ -20,3 +25,21 @@ class GatedMLP:
             gate_up=linear(hidden, self.intermediate, self.intermediate, bias=self.bias),
             down=linear(self.intermediate, hidden, bias=self.bias),
         )
+
+
+@dataclass(frozen=True)
+class MLP:
+    """down(activation(up(x))). "xielu" has two learned numbers of its own."""
+
+    intermediate: int
+    activation: Activation
+    bias: bool = True
+
+    def parameters(self, hidden: int) -> Parameters:
+        found = nested(
+            up=linear(hidden, self.intermediate, bias=self.bias),
+            down=linear(self.intermediate, hidden, bias=self.bias),
+        )
+        if self.activation == "xielu":
+            found |= nested(activation={"alpha_p": Parameter((1,)), "alpha_n": Parameter((1,))})
+        return found

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inarch.models.description.attention import GroupedQueryAttention
-from inarch.models.description.feed_forward import GatedMLP
+from inarch.models.description.feed_forward import MLP, GatedMLP
 from inarch.models.description.norm import Norm
 from inarch.models.description.pooling import PooledHead
 from inarch.models.parameters import Parameters, linear, nested
 
 Mixer = GroupedQueryAttention
-FeedForward = GatedMLP
+FeedForward = GatedMLP | MLP
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Layer:
     A part that is None is left out: a norm, or one of the two halves with its norms. Post-norms work
     on what a half gives, before it is added. parallel: both halves read the same x, and share the
     mixer's norm where the feed-forward has none. residual_scale multiplies what is added.
+    normed_residual: the residual stream goes on from what the two norms give, not from what they
+    read: what was added is normed then, as in BERT.
     """
 
     mixer: Mixer | None
@@ -31,6 +33,7 @@ class Layer:
     feed_forward_post_norm: Norm | None = None
     parallel: bool = False
     residual_scale: float = 1.0
+    normed_residual: bool = False
 
     def parameters(self, hidden: int) -> Parameters:
         halves = {"mixer": self.mixer, "feed_forward": self.feed_forward}
@@ -45,15 +48,25 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class LearnedPositions:
+    """An embedding of position + offset that is added to the token's."""
+
+    count: int  # rows of the table
+    offset: int = 0
+
+    def parameters(self, hidden: int) -> Parameters:
+        return linear(hidden, self.count)
+
+
+@dataclass(frozen=True)
 class Description:
     """A whole model. tie_embeddings: the output head uses the embedding's weight.
 
-    token_types: how many kinds of text it tells apart, such as the two of a pair, each with an
-    embedding of its own; 0: it does not. pooled: what it has in place of an output head; None: it
-    is a language model.
-
-    embedding_scale multiplies the embeddings, logit_scale the logits; logits are soft-capped to
-    +-logit_softcap after that.
+    embedding_scale, rounded to the dtype of the computation, multiplies the embeddings, before
+    positions are added and embedding_norm works on them. token_types: how many kinds of text it tells
+    apart, such as the two of a pair, each with an embedding that is added too; 0: it does not.
+    logit_scale multiplies the logits, which are soft-capped to +-logit_softcap after that. pooled:
+    what it has in place of an output head; None: it is a language model.
     """
 
     vocab_size: int
@@ -62,7 +75,10 @@ class Description:
     norm: Norm
     context_length: int  # tokens; the positions for which rotations are tabled
     tie_embeddings: bool = False
+    head_bias: bool = False
     embedding_scale: float = 1.0
+    positions: LearnedPositions | None = None
+    embedding_norm: Norm | None = None
     logit_scale: float = 1.0
     logit_softcap: float | None = None
     token_types: int = 0
@@ -75,14 +91,22 @@ class Description:
 
     def parameters(self) -> Parameters:
         """Every canonical tensor of the model."""
+        parts: dict[str, Layer | LearnedPositions | Norm | PooledHead | None] = {
+            "positions": self.positions,
+            "embedding_norm": self.embedding_norm,
+            **{f"layers.{index}": layer for index, layer in enumerate(self.layers)},
+            "norm": self.norm,
+            "pooled": self.pooled,
+        }
         found = nested(embedding=linear(self.hidden, self.vocab_size))
-        for index, layer in enumerate(self.layers):
-            found |= nested(**{f"layers.{index}": layer.parameters(self.hidden)})
-        found |= nested(norm=self.norm.parameters(self.hidden))
+        for name, part in parts.items():
+            if part is not None:
+                found |= nested(**{name: part.parameters(self.hidden)})
         if self.token_types:
             found |= nested(token_types=linear(self.hidden, self.token_types))
         if self.pooled is not None:
-            found |= nested(pooled=self.pooled.parameters(self.hidden))
-        elif not self.tie_embeddings:
-            found |= nested(head=linear(self.hidden, self.vocab_size))
-        return found
+            return found
+        head = linear(self.hidden, self.vocab_size, bias=self.head_bias)
+        if self.tie_embeddings:
+            del head["weight"]
+        return found | nested(head=head)

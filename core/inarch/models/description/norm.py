@@ -13,25 +13,36 @@ class RMSNorm:
 
     offset: what the checkpoint's weight lacks to the factor, as Gemma's, which is centred on zero.
     Such a weight is kept in float32 with the offset added, and so is the product with it.
+    weight: False where there is none to multiply by.
     """
 
     eps: float
     offset: float = 0.0
+    weight: bool = True
 
-    def parameters(self, features: int) -> Parameters:
-        return {"weight": Parameter((features,), scale=True, offset=self.offset)}
+    def parameters(self, features: int, heads: int | None = None) -> Parameters:
+        """heads: that many weights, each for a head of `features`; None: one for all."""
+        return {"weight": _scale(features, heads, self.offset)} if self.weight else {}
 
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """(x - mean(x)) / std(x) * weight + bias."""
+    """(x - mean(x)) / std(x) * weight + bias. offset and weight: as in RMSNorm."""
 
     eps: float
     bias: bool = True
+    offset: float = 0.0
+    weight: bool = True
 
-    def parameters(self, features: int) -> Parameters:
-        weight = {"weight": Parameter((features,), scale=True)}
-        return weight | {"bias": Parameter((features,))} if self.bias else weight
+    def parameters(self, features: int, heads: int | None = None) -> Parameters:
+        found = {"weight": _scale(features, heads, self.offset)} if self.weight else {}
+        return found | ({"bias": Parameter((features,), default=0.0)} if self.bias else {})
+
+
+def _scale(features: int, heads: int | None, offset: float) -> Parameter:
+    rows, columns = ((features,), None) if heads is None else ((heads,), features)
+    dtype = "float32" if offset else None
+    return Parameter(rows, columns, scale=True, offset=offset, dtype=dtype)
 
 
 Norm = RMSNorm | LayerNorm

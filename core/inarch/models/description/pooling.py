@@ -67,7 +67,9 @@ class Dense:
 
     def parameters(self, inputs: int) -> Parameters:
         found = linear(inputs, self.outputs, bias=self.bias)
-        return found if self.norm is None else found | nested(norm=self.norm.parameters(self.outputs))
+        return (
+            found if self.norm is None else found | nested(norm=self.norm.parameters(self.outputs))
+        )
 
 
 @dataclass(frozen=True)

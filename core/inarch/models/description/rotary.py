@@ -46,8 +46,12 @@ RotaryScaling = LinearScaling | Llama3Scaling | YarnScaling
 
 @dataclass(frozen=True)
 class Rotary:
-    """Rotary position embedding of the first `dim` features of a head, in the half layout."""
+    """Rotary position embedding of the first `dim` features of a head.
+
+    Feature i pairs with i + dim / 2 (as Llama), or 2i with 2i + 1 if interleaved (as GPT-J).
+    """
 
     dim: int
     theta: float
     scaling: RotaryScaling | None = None
+    interleaved: bool = False

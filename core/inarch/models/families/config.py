@@ -38,6 +38,15 @@ class Config:
             raise self.error(key, "a number above 0")
         return float(value)
 
+    def optional_number(self, key: str, default: float | None = None) -> float | None:
+        """As `number`, where null means none at all."""
+        return None if self._values.get(key, default) is None else self.number(key, default)
+
+    def only(self, key: str, *served: Any) -> None:
+        """Refuse a key that changes what the model does to what is not served; may be missing."""
+        if key in self._values and self._values[key] not in served:
+            raise self.error(key, f"{' or '.join(map(repr, served))}, since others are not served")
+
     def flag(self, key: str, default: bool) -> bool:
         value = self._values.get(key, default)
         if not isinstance(value, bool):

@@ -21,10 +21,11 @@ from inarch.models.families.config import Config
 LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
-def rotary(config: Config, dim: int) -> Rotary:
+def rotary(config: Config, dim: int, theta: float = 10_000.0) -> Rotary:
+    """theta: where the config gives none."""
     section = config.section("rope_scaling") or config.section("rope_parameters")
     owner = section if section.get("rope_theta") is not None else config
-    return Rotary(dim, owner.number("rope_theta", 10_000.0), _scaling(config, section))
+    return Rotary(dim, owner.number("rope_theta", theta), _scaling(config, section))
 
 
 def context_length(config: Config, rotary: Rotary, default: int) -> int:

@@ -9,9 +9,15 @@ from torch import Tensor
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVHeads, KVState
 from inarch.models.builder import Builder
-from inarch.models.description import FeedForward, GatedMLP, GroupedQueryAttention, Mixer
+from inarch.models.description import (
+    MLP,
+    FeedForward,
+    GatedMLP,
+    GroupedQueryAttention,
+    Mixer,
+)
 from inarch.models.layers.attention import attention_kv, build_attention
-from inarch.models.layers.mlp import build_mlp
+from inarch.models.layers.mlp import build_gated_mlp, build_mlp
 
 RunMixer = Callable[[Tensor, StepInputs, KVState], tuple[Tensor, KVState]]  # x [T, hidden]
 RunFeedForward = Callable[[Tensor], Tensor]  # x [T, hidden] -> [T, hidden]
@@ -34,4 +40,6 @@ def mixer_kv(spec: Mixer) -> KVHeads:
 def build_feed_forward(spec: FeedForward, builder: Builder, name: str) -> RunFeedForward:
     match spec:
         case GatedMLP():
+            return build_gated_mlp(spec, builder, name)
+        case MLP():
             return build_mlp(spec, builder, name)

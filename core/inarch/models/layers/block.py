@@ -82,7 +82,10 @@ class Parallel:
 
 def build_layer(spec: Layer, builder: Builder, name: str, layer: int) -> RunLayer:
     """name: the prefix of its parameters; layer: its mixer's index in the KV state."""
-    mixer_norm = build_add_norm(spec.mixer_norm, builder, f"{name}.mixer_norm")
+    renewing = spec.normed_residual
+    mixer_norm = build_add_norm(
+        spec.mixer_norm, builder, f"{name}.mixer_norm", normed_residual=renewing
+    )
     mixer = feed_forward = None
     if spec.mixer is not None:
         run = build_mixer(spec.mixer, builder, f"{name}.mixer", layer)
@@ -97,7 +100,7 @@ def build_layer(spec: Layer, builder: Builder, name: str, layer: int) -> RunLaye
         after = _after(spec.feed_forward_post_norm, spec.residual_scale, builder, post_norm)
         feed_forward = fed if after is None else _fed(fed, after)
     if not spec.parallel:
-        norm = build_add_norm(spec.feed_forward_norm, builder, own_norm)
+        norm = build_add_norm(spec.feed_forward_norm, builder, own_norm, normed_residual=renewing)
         return Sequential(mixer_norm, mixer, norm, feed_forward)
     assert mixer is not None
     assert feed_forward is not None

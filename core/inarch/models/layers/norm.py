@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from inarch.hal.op import Op
@@ -33,9 +34,15 @@ class RunNorm:
     def alone(self, x: Tensor) -> Tensor:
         return self.norm(x, *self.weights)
 
+    def renewing(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As a call, but what is normed becomes the residual too."""
+        normed, _ = self(x, residual)
+        return normed, normed
 
-def build_norm(spec: Norm, builder: Builder, name: str) -> RunNorm:
-    weight = builder.weights.take(f"{name}.weight")
+
+def build_norm(spec: Norm, builder: Builder, name: str, features: int | None = None) -> RunNorm:
+    """features: N, by default the size of the residual stream."""
+    weight = norm_weight(spec, builder, name, features or builder.description.hidden)
 
     def bound(op: Op[..., Any]) -> Callable[..., Any]:
         return builder.bind(op, hidden=len(weight), weight_dtype=weight.dtype)
@@ -48,8 +55,21 @@ def build_norm(spec: Norm, builder: Builder, name: str) -> RunNorm:
             return RunNorm((weight, shift, eps), bound(layer_norm), bound(add_layer_norm))
 
 
-def build_add_norm(spec: Norm | None, builder: Builder, name: str) -> AddNorm:
-    return add if spec is None else build_norm(spec, builder, name)
+def norm_weight(spec: Norm, builder: Builder, name: str, features: int) -> Tensor:
+    """[features]; ones for a norm that has none, so that kernels need not know of such."""
+    if spec.weight:
+        return builder.weights.take(f"{name}.weight")
+    return builder.table(("ones", features), lambda: torch.ones(features, dtype=builder.dtype))
+
+
+def build_add_norm(
+    spec: Norm | None, builder: Builder, name: str, *, normed_residual: bool = False
+) -> AddNorm:
+    """normed_residual: the residual stream goes on from what the norm gives."""
+    if spec is None:
+        return add
+    norm = build_norm(spec, builder, name)
+    return norm.renewing if normed_residual else norm
 
 
 def add(x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:

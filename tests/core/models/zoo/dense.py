@@ -47,4 +47,6 @@ MODELS = {
             "layer_types": ["full_attention", "sliding_attention", "full_attention"],
         },
     ),
+    "gemma": Example("GemmaForCausalLM", {"head_dim": 24}),
+    "gemma2": Example("Gemma2ForCausalLM", {"head_dim": 24, "sliding_window": 9}),
 }
