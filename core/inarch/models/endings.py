@@ -16,45 +16,42 @@ from inarch.models.description.pooling import LAST_TOKEN, Dense, PooledHead, Poo
 from inarch.models.family import Family
 from inarch.models.sources import Names
 
-MakeHead = Callable[[Mapping[str, Any], Description], PooledHead]
-
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """head: from config and description. tensors: of its layers in the checkpoint, in turn."""
+    """head: made of the config and the body. modules: where the checkpoint keeps its layers, by
+    their number, and their norms ("0.norm")."""
 
-    head: MakeHead
-    tensors: tuple[str, ...] = ()
-
-
-def _embed(config: Mapping[str, Any], body: Description) -> PooledHead:
-    return LAST_TOKEN
+    head: Callable[[Mapping[str, Any], Description], PooledHead]
+    modules: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def _classify(config: Mapping[str, Any], body: Description) -> PooledHead:
-    return labelled(config, Pooling("last"), (), bias=False)
+def _classify(config: Mapping[str, Any], _: Description) -> PooledHead:
+    return labelled(config, Pooling("last"), bias=False)
 
 
-def _classify_tokens(config: Mapping[str, Any], body: Description) -> PooledHead:
-    return labelled(config, Pooling("each"), (), bias=True)
+def _classify_tokens(config: Mapping[str, Any], _: Description) -> PooledHead:
+    return labelled(config, Pooling("each"))
 
 
 def _reward(config: Mapping[str, Any], body: Description) -> PooledHead:
     config = {"num_labels": 1, **config}
-    return labelled(config, Pooling("last"), (Dense(body.hidden, activation="relu"),), bias=True)
+    return labelled(config, Pooling("last"), (Dense(body.hidden, activation="relu"),))
 
 
 def _process_reward(config: Mapping[str, Any], body: Description) -> PooledHead:
-    return labelled(config, Pooling("each"), (Dense(body.hidden, activation="relu"),), bias=True)
+    return labelled(config, Pooling("each"), (Dense(body.hidden, activation="relu"),))
 
 
+EMBED = Ending(lambda config, body: LAST_TOKEN)
+REWARD_MODULES = {"0": "score.0", "1": "score.2"}
 ENDINGS = {
-    "TextModel": Ending(_embed),
-    "Model": Ending(_embed),
-    "ForSequenceClassification": Ending(_classify, ("score",)),
-    "ForTokenClassification": Ending(_classify_tokens, ("score",)),
-    "ForRewardModel": Ending(_reward, ("score.0", "score.2")),
-    "ForProcessRewardModel": Ending(_process_reward, ("score.0", "score.2")),
+    "TextModel": EMBED,
+    "Model": EMBED,
+    "ForSequenceClassification": Ending(_classify, {"0": "score"}),
+    "ForTokenClassification": Ending(_classify_tokens, {"0": "score"}),
+    "ForRewardModel": Ending(_reward, REWARD_MODULES),
+    "ForProcessRewardModel": Ending(_process_reward, REWARD_MODULES),
 }
 BODY = "ForCausalLM"
 
@@ -64,11 +61,13 @@ def derive(architecture: str, known: Mapping[str, Family]) -> Family | None:
     for suffix, ending in ENDINGS.items():
         body = known.get(architecture.removesuffix(suffix) + BODY)
         if architecture.endswith(suffix) and body is not None:
-            return _with_ending(architecture, body, ending)
+            return with_ending(architecture, body, ending)
     return None
 
 
-def _with_ending(architecture: str, body: Family, ending: Ending) -> Family:
+def with_ending(architecture: str, body: Family, ending: Ending) -> Family:
+    """The family of the body, but for its head."""
+
     def describe(config: Mapping[str, Any]) -> Description:
         description = body.describe(config)
         return with_head(description, ending.head(config, description))
@@ -78,8 +77,8 @@ def _with_ending(architecture: str, body: Family, ending: Ending) -> Family:
         found = dict(body.names(own))
         for parameter in description.parameters():
             if parameter.startswith("pooled."):
-                _, index, kind = parameter.split(".", 2)
-                found[parameter] = (f"{ending.tensors[int(index)]}.{kind}",)
+                module, _, kind = parameter.removeprefix("pooled.").rpartition(".")
+                found[parameter] = (f"{ending.modules.get(module, module)}.{kind}",)
         return found
 
     return Family(body.name, (architecture,), describe, names)
@@ -91,45 +90,50 @@ def with_head(description: Description, head: PooledHead) -> Description:
 
 
 def labelled(
-    config: Mapping[str, Any], pooling: Pooling, before: tuple[Dense, ...], *, bias: bool
+    config: Mapping[str, Any],
+    pooling: Pooling,
+    before: tuple[Dense, ...] = (),
+    *,
+    bias: bool = True,
 ) -> PooledHead:
-    """A head that scores the labels that a config names."""
-    labels = label_names(config)
+    """A head whose last layer scores the labels that a config names."""
+    labels = _labels(config)
     layers = (*before, Dense(len(labels), bias=bias))
     return PooledHead(pooling, layers, labels=labels, scores=_scores(config, len(labels)))
 
 
-def label_names(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
     """In the order of the outputs. Two without names if the config says nothing, as transformers."""
     named = config.get("id2label")
     if named is None:
-        count = config.get("num_labels", 2)
-        named = {str(index): f"LABEL_{index}" for index in range(count)}
+        named = {str(index): f"LABEL_{index}" for index in range(config.get("num_labels", 2))}
     try:
         return tuple(str(named[index]) for index in sorted(named, key=int))
     except (TypeError, ValueError):
         raise ModelError(
-            f"config.json: id2label must name labels by number, found {named!r}"
+            f"config.json: id2label must be labels by number, found {named!r}"
         ) from None
 
 
 def _scores(config: Mapping[str, Any], labels: int) -> Scores:
-    """What makes probabilities of the scores: as the config says, or by how many labels there are."""
+    """What makes probabilities of scores: as the config says, or by how many labels there are."""
     stated = config.get("sentence_transformers")
     stated = stated.get("activation_fn") if isinstance(stated, Mapping) else None
     stated = stated or config.get("sbert_ce_default_activation_function")
-    by_problem: dict[object, Scores] = {
-        "regression": "raw",
-        "multi_label_classification": "sigmoid",
-        "single_label_classification": "softmax" if labels > 1 else "sigmoid",
-    }
-    by_function: dict[str, Scores] = {"Identity": "raw", "Sigmoid": "sigmoid", "Softmax": "softmax"}
     if stated is not None:
+        by_function: dict[str, Scores] = {
+            "Identity": "raw",
+            "Sigmoid": "sigmoid",
+            "Softmax": "softmax",
+        }
         name = str(stated).rpartition(".")[2]
         if name not in by_function:
             raise ModelError(
-                f"config.json: the activation {stated} of its scores is none of "
+                f"config.json makes its scores with {stated}, which is none of "
                 f"{', '.join(by_function)}"
             )
         return by_function[name]
-    return by_problem.get(config.get("problem_type"), "softmax" if labels > 1 else "sigmoid")
+    problem = config.get("problem_type")
+    if problem == "regression":
+        return "raw"
+    return "sigmoid" if labels == 1 or problem == "multi_label_classification" else "softmax"

@@ -31,7 +31,7 @@ class Family:
 
 def built_in_families() -> tuple[Family, ...]:
     """The families that come with the core."""
-    from inarch.models.families import gemma, gemma2, llama, mistral, qwen2, qwen3
+    from inarch.models.families import bert, gemma, gemma2, llama, mistral, modernbert, qwen2, qwen3
 
     return (
         gemma.FAMILY,
@@ -40,6 +40,8 @@ def built_in_families() -> tuple[Family, ...]:
         mistral.FAMILY,
         qwen2.FAMILY,
         qwen3.FAMILY,
+        *bert.FAMILIES,
+        *modernbert.FAMILIES,
     )
 
 
