@@ -91,7 +91,7 @@ class Pooler:
         shape = (len(parts), hidden.shape[1])
         if self._kind == "max":
             found = hidden.new_full(shape, -torch.inf)
-            return found.index_reduce_(0, of, hidden, "amax")
+            return found.scatter_reduce_(0, of[:, None].expand_as(hidden), hidden, "amax")
         return hidden.new_zeros(shape).index_add_(0, of, hidden)
 
     def _carry(self, found: Tensor, there: Mapping[str, Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.description import Description
-from inarch.models.endings import with_head
+from inarch.models.endings import both_sides, with_head
 from inarch.models.family import Family, find_family
 from inarch.models.sentence_modules import dense_tensors, read_modules
 from inarch.models.sources import Names
@@ -22,7 +22,8 @@ class Described:
 def describe_folder(checkpoint: Checkpoint, plugin_families: Iterable[Family] = ()) -> Described:
     """What config.json says, and the modules of sentence-transformers beside it. Raises ModelError."""
     family = find_family(checkpoint.config, plugin_families)
-    description = family.describe(checkpoint.config)
+    config = {k: v for k, v in checkpoint.config.items() if k != "use_bidirectional_attention"}
+    description = both_sides(checkpoint.config, family.describe(config))
     names = family.names(description)
     modules = read_modules(checkpoint.folder)
     if modules is not None and not (description.pooled and description.pooled.labels):

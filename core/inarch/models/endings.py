@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from inarch.errors import ModelError
-from inarch.models.description import Description
+from inarch.models.description import Description, GroupedQueryAttention, Layer
 from inarch.models.description.pooling import LAST_TOKEN, Dense, PooledHead, Pooling, Scores
 from inarch.models.family import Family
 from inarch.models.sources import Names
@@ -82,6 +82,32 @@ def with_ending(architecture: str, body: Family, ending: Ending) -> Family:
         return found
 
     return Family(body.name, (architecture,), describe, names)
+
+
+def both_sides(config: Mapping[str, Any], description: Description) -> Description:
+    """The same model with attention to later tokens too, if the config asks for it.
+
+    Such a model has no use for an output head. Gemma's window of w reaches half of it each way.
+    """
+    gemma = config.get("use_bidirectional_attention") in (True, "all")
+    if not gemma and config.get("is_causal") is not False:
+        return description
+
+    def turned(layer: Layer) -> Layer:
+        mixer = layer.mixer
+        if not isinstance(mixer, GroupedQueryAttention) or (mixer.window and not gemma):
+            raise ModelError(
+                "config.json asks for attention to both sides (is_causal: false), which is not "
+                "supported for layers with a window or of another kind"
+            )
+        window = mixer.window // 2 + 1 if mixer.window else None
+        return dataclasses.replace(
+            layer, mixer=dataclasses.replace(mixer, causal=False, window=window)
+        )
+
+    layers = tuple(map(turned, description.layers))
+    turned_around = dataclasses.replace(description, layers=layers)
+    return turned_around if description.pooled else with_head(turned_around, LAST_TOKEN)
 
 
 def with_head(description: Description, head: PooledHead) -> Description:

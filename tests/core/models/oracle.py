@@ -49,11 +49,16 @@ def make(name: str, folder: Path, **changes: Any) -> Saved:
     """A model of random weights, all of them, norms and biases included, saved to the folder."""
     torch.manual_seed(sum(name.encode()))
     model = MODELS[name].model()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            parameter.normal_(mean=float("norm" in key), std=0.15)
+    randomize(model)
     model.save_pretrained(folder, **changes)
     return Saved(model, folder)
+
+
+@torch.no_grad()
+def randomize(model: PreTrainedModel) -> None:
+    """Every weight, norms and biases included."""
+    for key, parameter in model.named_parameters():
+        parameter.normal_(mean=float("norm" in key.lower()), std=0.15)
 
 
 def load(
