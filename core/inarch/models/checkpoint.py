@@ -22,6 +22,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 TORCH_INDEX = "pytorch_model.bin.index.json"
 TORCH_SINGLE = "pytorch_model.bin"
+MODULES = "*_Dense/model.safetensors"
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
@@ -46,7 +47,8 @@ class Checkpoint:
         self._mapped: tuple[Path, WeightFile] | None = None
 
     def names(self) -> frozenset[str]:
-        """All tensors of the weight files."""
+        """All tensors of the weight files. One of a module of sentence-transformers, which has a folder
+        of its own, goes by FOLDER/NAME."""
         return frozenset(self._stored)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -68,7 +70,7 @@ class Checkpoint:
         file = self._find(name).file
         if self._mapped is None or self._mapped[0] != file:
             self._mapped = (file, open_weights(file))
-        return self._mapped[1].get(name)
+        return self._mapped[1].get(name.rpartition("/")[2])
 
     def close(self) -> None:
         """Unmap the file that was last read; a further `get` maps it again."""
@@ -108,6 +110,9 @@ class Checkpoint:
         found: dict[str, Stored] = {}
         for file in self._files():
             found |= open_weights(self.folder / file).stored()
+        for path in sorted(self.folder.glob(MODULES)):
+            inner = open_weights(path).stored().items()
+            found |= {f"{path.parent.name}/{name}": stored for name, stored in inner}
         return found
 
     def _files(self) -> list[str]:

@@ -31,17 +31,54 @@ class Family:
 
 def built_in_families() -> tuple[Family, ...]:
     """The families that come with the core."""
-    from inarch.models.families import bert, gemma, gemma2, llama, mistral, modernbert, qwen2, qwen3
+    from inarch.models.families import (
+        apertus,
+        bert,
+        cohere,
+        exaone4,
+        gemma,
+        gemma2,
+        glm,
+        gpt2,
+        gpt_neox,
+        granite,
+        llama,
+        ministral,
+        mistral,
+        modernbert,
+        olmo2,
+        phi3,
+        qwen2,
+        qwen3,
+        smollm3,
+        starcoder2,
+    )
 
     return (
+        apertus.FAMILY,
+        *bert.FAMILIES,
+        cohere.FAMILY,
+        cohere.FAMILY_2,
+        exaone4.FAMILY,
         gemma.FAMILY,
         gemma2.FAMILY,
+        glm.FAMILY,
+        glm.FAMILY_0414,
+        gpt2.FAMILY,
+        gpt_neox.FAMILY,
+        granite.FAMILY,
         llama.FAMILY,
+        ministral.FAMILY,
+        ministral.FAMILY_3,
         mistral.FAMILY,
+        *modernbert.FAMILIES,
+        olmo2.FAMILY,
+        olmo2.FAMILY_3,
+        phi3.FAMILY,
         qwen2.FAMILY,
         qwen3.FAMILY,
-        *bert.FAMILIES,
-        *modernbert.FAMILIES,
+        smollm3.FAMILY,
+        starcoder2.FAMILY,
     )
 
 

@@ -10,7 +10,8 @@ from inarch.errors import ModelError
 
 CONFIGURATION = ("*.json", "*.txt", "*.jinja", "*.model")  # .model: SentencePiece vocabularies
 WEIGHTS = ("*.safetensors",)
-OTHER_FORMATS = ("consolidated*", "original/*", "*/*")  # copies of the same weights
+# Copies of the same weights; but sentence-transformers has modules in folders such as 1_Pooling.
+OTHER_FORMATS = ("consolidated*", "[!0-9]*/*")
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 

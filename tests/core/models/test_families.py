@@ -83,9 +83,8 @@ QWEN3_8B = {
 }
 
 # transformers' model types whose config class has a default for every key that its family reads
-MODEL_TYPES = ["gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"]
-
 families = {family.name: family for family in built_in_families()}
+MODEL_TYPES = list(families)
 
 
 def describe(config: dict[str, Any]) -> Description:

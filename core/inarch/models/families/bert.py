@@ -19,7 +19,7 @@ from inarch.models.families.activations import activation
 from inarch.models.families.config import Config
 from inarch.models.families.llama_like import Naming
 from inarch.models.family import Family
-from inarch.models.sources import Names
+from inarch.models.sources import FirstOf, Names, Sources
 
 LAYER_NAMES = {
     "mixer.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -84,7 +84,16 @@ def _naming(prefix: str, description: Description) -> Names:
             before = f"{layers.format(index - 1)}output.LayerNorm.{kind}"
             found[f"{module}.{kind}"] = (before,)
             found[f"unused.pooler.{kind}"] = (f"{prefix}.pooler.dense.{kind}",)
-    return found
+    return {parameter: _also_as_once(sources) for parameter, sources in found.items()}
+
+
+def _also_as_once(sources: Sources | FirstOf) -> Sources | FirstOf:
+    """Old checkpoints call the weight of a norm gamma, and its bias beta."""
+    source = sources[0] if isinstance(sources, tuple) else None
+    if not isinstance(source, str) or ".LayerNorm." not in source:
+        return sources
+    once = source.replace(".weight", ".gamma").replace(".bias", ".beta")
+    return FirstOf((source,), (once,))
 
 
 def _first_token(_: Mapping[str, Any], __: Description) -> PooledHead:

@@ -66,3 +66,8 @@ class Config:
 
     def __bool__(self) -> bool:
         return bool(self._values)
+
+
+def renamed(values: Mapping[str, Any], older: Mapping[str, str]) -> dict[str, Any]:
+    """The values with keys of other names under ours too, where ours are missing."""
+    return {new: values[old] for old, new in older.items() if old in values} | dict(values)

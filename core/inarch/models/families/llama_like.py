@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from inarch.errors import ModelError
 from inarch.models.description import (
@@ -24,6 +24,7 @@ from inarch.models.families.config import Config
 from inarch.models.families.rotary import context_length, rotary
 from inarch.models.sources import FirstOf, Names, Source, Sources
 
+T = TypeVar("T")
 Table = Mapping[str, Sources | FirstOf]  # canonical module or tensor -> what makes it up
 
 MODEL_NAMES: Table = {
@@ -64,6 +65,7 @@ class Defaults:
     eps: float = 1e-6
     tied: bool = False
     theta: float = 10_000.0
+    rotated: float = 1.0  # the share of a head's features that positions rotate
 
 
 def describe(
@@ -93,15 +95,18 @@ def norm(config: Config, defaults: Defaults) -> RMSNorm:
     return RMSNorm(config.number("rms_norm_eps", defaults.eps))
 
 
-def attention(config: Config, defaults: Defaults) -> GroupedQueryAttention:
-    """Of all positions, with a rotation of whole heads, without biases or norms."""
+def attention(
+    config: Config, defaults: Defaults, *, interleaved: bool = False
+) -> GroupedQueryAttention:
+    """Of all tokens, with rotated positions; without biases or norms."""
     q_heads, kv_heads = _heads(config, defaults)
     size = _head_dim(config, defaults, q_heads)
+    turn = rotary(config, _rotated(config, defaults, size), defaults.theta)
     return GroupedQueryAttention(
         q_heads=q_heads,
         kv_heads=kv_heads,
         head_dim=size,
-        rotary=rotary(config, size, defaults.theta),
+        rotary=replace(turn, interleaved=interleaved),
         scale=size**-0.5,
     )
 
@@ -127,15 +132,26 @@ def model(
     mixers = (layer.mixer for layer in stack)
     rotations = [m.rotary for m in mixers if isinstance(m, GroupedQueryAttention) and m.rotary]
     longest = defaults.max_position_embeddings
+    lengths = [context_length(config, rotation, longest) for rotation in rotations]
     return Description(
         vocab_size=config.integer("vocab_size", defaults.vocab_size),
         hidden=config.integer("hidden_size", defaults.hidden_size),
         layers=stack,
         norm=norm,
-        context_length=max(context_length(config, rotation, longest) for rotation in rotations),
+        context_length=max(lengths or [config.integer("max_position_embeddings", longest)]),
         tie_embeddings=config.flag("tie_word_embeddings", defaults.tied),
         **more,
     )
+
+
+def _rotated(config: Config, defaults: Defaults, head_dim: int) -> int:
+    key = "partial_rotary_factor"
+    section = config.section("rope_parameters")
+    owner = config if section.get(key) is None else section
+    size = int(head_dim * owner.number(key, defaults.rotated))
+    if size % 2 or not 0 < size <= head_dim:
+        raise owner.error(key, f"a share of head_dim ({head_dim}) that is a whole, even number")
+    return size
 
 
 def layer_count(config: Config, default: int = 32) -> int:
@@ -144,13 +160,18 @@ def layer_count(config: Config, default: int = 32) -> int:
 
 def layer_types(config: Config, default: Sequence[str]) -> Sequence[str]:
     """Which layers slide: "full_attention" or "sliding_attention" for each, as `default` has it."""
-    types = config.get("layer_types")
-    if types is None:
+    return listed(config, "layer_types", default, ("full_attention", "sliding_attention"))
+
+
+def listed(config: Config, key: str, default: Sequence[T], known: Sequence[T]) -> Sequence[T]:
+    """One of the known values for each layer; missing or null: the default."""
+    found = config.get(key)
+    if found is None:
         return default
-    known = ("full_attention", "sliding_attention")
-    if not isinstance(types, list) or len(types) != len(default) or set(map(str, types)) - {*known}:
-        raise config.error("layer_types", f"a list of {len(default)} out of {', '.join(known)}")
-    return types
+    right = isinstance(found, list) and len(found) == len(default)
+    if not right or any(value not in known for value in found):
+        raise config.error(key, f"a list of {len(default)} out of {', '.join(map(str, known))}")
+    return list(found)
 
 
 def windows(config: Config, default: Sequence[str], window: int | None) -> list[int | None]:

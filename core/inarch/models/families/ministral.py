@@ -1,0 +1,66 @@
+"""Ministral: Mistral with windows in the layers that slide. Ministral 3 sharpens its queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from inarch.models.description import Description, Layer, QueryScaling
+from inarch.models.families import llama_like
+from inarch.models.families.config import Config
+from inarch.models.family import Family
+
+DEFAULTS = llama_like.Defaults(
+    vocab_size=32000, intermediate_size=14336, max_position_embeddings=131072, kv_heads=8
+)
+DEFAULTS_3 = llama_like.Defaults(
+    vocab_size=131072,
+    intermediate_size=14336,
+    max_position_embeddings=262144,
+    layers=34,
+    kv_heads=8,
+    head_dim=128,
+    eps=1e-5,
+)
+ROPE_3 = {
+    "rope_type": "yarn",
+    "rope_theta": 1_000_000.0,
+    "factor": 16.0,
+    "original_max_position_embeddings": 16384,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.1,
+}
+
+
+def describe(values: Mapping[str, Any]) -> Description:
+    config = Config(values)
+    window = config.optional_integer("sliding_window", 4096)
+    kind = "full_attention" if window is None else "sliding_attention"
+    windows = llama_like.windows(config, [kind] * llama_like.layer_count(config), window)
+    return llama_like.describe(config, DEFAULTS, windows=windows)
+
+
+def describe_3(values: Mapping[str, Any]) -> Description:
+    config = Config({"rope_parameters": ROPE_3, **values})
+    rope = config.section("rope_parameters")
+    scaling = QueryScaling(
+        beta=rope.number("llama_4_scaling_beta"),
+        tokens=rope.integer("original_max_position_embeddings"),
+    )
+    mixer = replace(
+        llama_like.attention(config, DEFAULTS_3),
+        window=config.optional_integer("sliding_window"),
+        query_scaling=scaling,
+    )
+    norm = llama_like.norm(config, DEFAULTS_3)
+    layer = Layer(mixer, llama_like.mlp(config, DEFAULTS_3), norm, norm)
+    layers = [layer] * llama_like.layer_count(config, DEFAULTS_3.layers)
+    return llama_like.model(config, DEFAULTS_3, layers, norm)
+
+
+FAMILY = Family("ministral", ("MinistralForCausalLM",), describe, llama_like.names)
+FAMILY_3 = Family("ministral3", ("Ministral3ForCausalLM",), describe_3, llama_like.names)

@@ -1,0 +1,54 @@
+"""OLMo 2 and 3: norms after each half alone, and over all heads of q and of k. OLMo 3 slides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from inarch.models.description import Description, Layer
+from inarch.models.families import llama_like
+from inarch.models.families.config import Config
+from inarch.models.family import Family
+
+DEFAULTS = llama_like.Defaults(
+    vocab_size=50304, intermediate_size=11008, max_position_embeddings=2048, eps=1e-5
+)
+DEFAULTS_3 = replace(DEFAULTS, theta=500_000.0)
+
+
+def describe(values: Mapping[str, Any]) -> Description:
+    config = Config(values)
+    return _model(config, DEFAULTS, [None] * llama_like.layer_count(config))
+
+
+def describe_3(values: Mapping[str, Any]) -> Description:
+    config = Config(values)
+    types = llama_like.every(4, llama_like.layer_count(config))
+    windows = llama_like.windows(config, types, config.optional_integer("sliding_window", 4096))
+    return _model(config, DEFAULTS_3, windows)
+
+
+def _model(
+    config: Config, defaults: llama_like.Defaults, windows: Sequence[int | None]
+) -> Description:
+    norm, mlp = llama_like.norm(config, defaults), llama_like.mlp(config, defaults)
+    bias = config.flag("attention_bias", False)
+
+    def layer(window: int | None) -> Layer:
+        attention = replace(
+            llama_like.attention(config, defaults),
+            window=window,
+            qkv_bias=bias,
+            out_bias=bias,
+            qk_norm=norm,
+            norm_over="all_heads",
+        )
+        return Layer(attention, mlp, None, None, norm, norm)
+
+    return llama_like.model(config, defaults, map(layer, windows), norm)
+
+
+NAMES = llama_like.Naming({**llama_like.LAYER_NAMES, **llama_like.POST_NORM_NAMES})
+FAMILY = Family("olmo2", ("Olmo2ForCausalLM",), describe, NAMES)
+FAMILY_3 = Family("olmo3", ("Olmo3ForCausalLM",), describe_3, NAMES)
