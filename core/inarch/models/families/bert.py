@@ -37,7 +37,7 @@ MODEL_NAMES = {
 }
 
 
-def _describe(values: Mapping[str, Any], *, behind_padding: bool) -> Description:
+def _describe(values: Mapping[str, Any], *, vocab_size: int, behind_padding: bool) -> Description:
     """behind_padding: positions are counted from behind the padding token's id on."""
     config = Config(values)
     config.only("position_embedding_type", "absolute", None)
@@ -58,7 +58,7 @@ def _describe(values: Mapping[str, Any], *, behind_padding: bool) -> Description
     )
     mlp = MLP(config.integer("intermediate_size", 3072), activation(config))
     return Description(
-        vocab_size=config.integer("vocab_size", 30522),
+        vocab_size=config.integer("vocab_size", vocab_size),
         hidden=hidden,
         layers=tuple(
             Layer(mixer, mlp, norm if index else None, norm, normed_residual=True)
@@ -108,12 +108,15 @@ def _classify_tokens(config: Mapping[str, Any], _: Description) -> PooledHead:
     return labelled(config, Pooling("each"))
 
 
-def _families(stem: str, prefix: str, dense: str, last: str) -> tuple[Family, ...]:
-    """dense, last: where a classifier keeps its two layers."""
+def _families(
+    name: str, stem: str, prefix: str, dense: str, last: str, *, vocab_size: int = 30522
+) -> tuple[Family, ...]:
+    """prefix: of the body's tensors. dense, last: where a classifier keeps its two layers."""
+    behind_padding = prefix == "roberta"
     body = Family(
-        prefix,
+        name,
         (),
-        lambda config: _describe(config, behind_padding=prefix == "roberta"),
+        lambda config: _describe(config, vocab_size=vocab_size, behind_padding=behind_padding),
         lambda description: _naming(prefix, description),
     )
     endings = {
@@ -124,8 +127,9 @@ def _families(stem: str, prefix: str, dense: str, last: str) -> tuple[Family, ..
     return tuple(with_ending(stem + end, body, ending) for end, ending in endings.items())
 
 
+IN_TWO = ("classifier.dense", "classifier.out_proj")
 FAMILIES = (
-    *_families("Bert", "bert", "bert.pooler.dense", "classifier"),
-    *_families("Roberta", "roberta", "classifier.dense", "classifier.out_proj"),
-    *_families("XLMRoberta", "roberta", "classifier.dense", "classifier.out_proj"),
+    *_families("bert", "Bert", "bert", "bert.pooler.dense", "classifier"),
+    *_families("roberta", "Roberta", "roberta", *IN_TWO, vocab_size=50265),
+    *_families("xlm-roberta", "XLMRoberta", "roberta", *IN_TWO),
 )
