@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,9 +17,11 @@ from inarch.engine.messages import HeadInfo, ModelInfo
 from inarch.engine.outputs import TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import InvalidRequestError
-from inarch.sampling import SamplingParams, encoding
+from inarch.sampling import SamplingParams, check_token_ids, encoding
 
 Text = str | Sequence[int]
+Pair = tuple[str, str]
+T = TypeVar("T")
 
 # As Qwen3-Reranker was trained; other instructed models follow it too.
 JUDGE = (
@@ -38,21 +40,230 @@ class Result(Protocol):
 
     @property
     def vectors(self) -> np.ndarray | None: ...
-
     @property
     def logprobs(self) -> Sequence[TokenLogprob]: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def cached_tokens(self) -> int: ...
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Prompts to compute, and what makes scores of their results."""
+class Asked(Generic[T]):
+    """Prompts to compute, and what is made of their results."""
 
     prompts: Sequence[Sequence[int]]
     params: Sequence[SamplingParams]
-    judge: Callable[[Sequence[Result]], list[Any]]
+    judge: Callable[[Sequence[Result]], list[T]]
 
 
-# ---- vectors ----
+@dataclass(frozen=True)
+class Encoding:
+    """What the model makes of a prompt as a whole.
+
+    vector: float32 [outputs], or [tokens, outputs] where the model makes one for each token: an
+    embedding, or the raw scores of `ModelInfo.head.labels`.
+    """
+
+    vector: np.ndarray
+    prompt_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A document with its score, and its place among those that were given."""
+
+    index: int
+    score: float
+    document: str
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Makes what a model must compute. `most`: tokens to which a text is cut, if it has more.
+
+    Everything raises InvalidRequestError for what the model cannot do.
+    """
+
+    tokenizer: Tokenizer
+    info: ModelInfo
+
+    def vectors(
+        self,
+        inputs: Sequence[Text],
+        dimensions: int | None = None,
+        prompt_name: str | None = None,
+        most: int | None = None,
+    ) -> Asked[Encoding]:
+        head = self.info.head
+        check_dimensions(dimensions, head)
+        before = prompt_text(head, prompt_name)
+
+        def read(one: Result) -> Encoding:
+            return Encoding(vector(one, head, dimensions), one.prompt_tokens, one.cached_tokens)
+
+        prompts = [self._ids(one, before, most) for one in inputs]
+        return Asked(prompts, [encoding()] * len(prompts), lambda found: list(map(read, found)))
+
+    def classes(self, inputs: Sequence[Text], most: int | None = None) -> Asked[np.ndarray]:
+        check_classifier(self.info)
+        head, asked = self.info.head, self.vectors(inputs, most=most)
+        return Asked(
+            asked.prompts,
+            asked.params,
+            lambda found: [probabilities(one.vector, head) for one in asked.judge(found)],
+        )
+
+    def ranking(
+        self,
+        query: str,
+        documents: Sequence[str],
+        instruction: str | None = None,
+        most: int | None = None,
+    ) -> Asked[Ranked]:
+        """Documents by falling score as answers to a query."""
+        head = self.info.head
+        own = [documents[i] for i in range(len(documents))]
+        if not head.generates and not head.labels:
+            query = _search_prompt(head, QUERY) + query
+            own = [_search_prompt(head, DOCUMENT) + document for document in own]
+        asked = self.pairs(paired(query, own), instruction, most)
+
+        def rank(found: Sequence[Result]) -> list[Ranked]:
+            scored = zip(asked.judge(found), documents, strict=True)
+            ranked = [Ranked(i, score, document) for i, (score, document) in enumerate(scored)]
+            return sorted(ranked, key=lambda one: -one.score)
+
+        return Asked(asked.prompts, asked.params, rank)
+
+    def pairs(
+        self, pairs: Sequence[Pair], instruction: str | None = None, most: int | None = None
+    ) -> Asked[float]:
+        """How well the second text of each pair answers the first.
+
+        instruction: what a language model is to look for.
+        """
+        info, head = self.info, self.info.head
+        if head.generates:
+            return self._asked_for_yes(pairs, instruction or INSTRUCTION, most)
+        if instruction is not None:
+            raise InvalidRequestError(
+                f"{info.name} takes no instruction: only language models do", param="instruct"
+            )
+        if not head.labels:
+            return self._compared(pairs, most)
+        if len(head.labels) > 1 or head.each_token:
+            raise InvalidRequestError(
+                f"{info.name} scores {len(head.labels)} labels, not how well texts match: ask it to"
+                " classify, or take a model with one label",
+                param="model",
+            )
+        encoded = [self.tokenizer.encode_pair(first, second, most) for first, second in pairs]
+        return Asked(
+            [ids for ids, _ in encoded],
+            [encoding(second if head.tells_texts_apart else None) for _, second in encoded],
+            lambda found: [float(probabilities(vector(one, head), head)[0]) for one in found],
+        )
+
+    def labels(
+        self,
+        query: Text,
+        items: Sequence[Text],
+        labels: Sequence[int],
+        *,
+        softmax: bool,
+        item_first: bool = False,
+    ) -> Asked[list[float]]:
+        """How likely each of some tokens comes behind the query and each item, as one prompt.
+
+        softmax: as if one of them came for sure; else their probabilities among all tokens.
+        """
+        check_token_ids(labels, self.info.vocab_size, param="label_token_ids")
+        prompts = [self._joined(query, item, item_first) for item in items]
+        return _likely(prompts, labels, softmax)
+
+    def _joined(self, query: Text, item: Text, item_first: bool) -> Sequence[int]:
+        first, second = (item, query) if item_first else (query, item)
+        if isinstance(first, str) and isinstance(second, str):
+            return self.tokenizer.encode(first + second)
+        ids = [*first, *second]
+        check_token_ids(ids, self.info.vocab_size, param="items")
+        return ids
+
+    def _compared(self, pairs: Sequence[Pair], most: int | None) -> Asked[float]:
+        """By the cosine of their vectors; each text is encoded once, however many pairs it is in."""
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        asked = self.vectors(texts, most=most)
+
+        def judge(found: Sequence[Result]) -> list[float]:
+            known = dict(zip(texts, asked.judge(found), strict=True))
+            return [_cosine(known[a].vector, known[b].vector) for a, b in pairs]
+
+        return Asked(asked.prompts, asked.params, judge)
+
+    def _asked_for_yes(
+        self, pairs: Sequence[Pair], instruction: str, most: int | None
+    ) -> Asked[float]:
+        if not self.tokenizer.has_chat_template:
+            raise InvalidRequestError(
+                f"{self.info.name} has no chat template, which tells how to ask it about texts: start"
+                " with --chat-template, or take a reranker",
+                param="model",
+            )
+        words = [self._token(word) for word in (YES, NO)]
+        prompts = [self._question(instruction, *pair, most) for pair in pairs]
+        asked = _likely(prompts, words, softmax=True)
+        return Asked(
+            prompts, asked.params, lambda found: [shares[0] for shares in asked.judge(found)]
+        )
+
+    def _question(
+        self, instruction: str, query: str, document: str, most: int | None
+    ) -> Sequence[int]:
+        content = f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
+        messages = [{"role": "system", "content": JUDGE}, {"role": "user", "content": content}]
+        text = self.tokenizer.apply_chat_template(messages, enable_thinking=False)
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        if most is None or len(ids) < most:
+            return ids
+        kept = self.tokenizer.encode(document, add_special_tokens=False)
+        kept = kept[: max(len(kept) - (len(ids) - most + 1), 0)]  # one more for the answer
+        return self._question(instruction, query, self.tokenizer.decode(kept), None)
+
+    def _token(self, word: str) -> int:
+        ids = self.tokenizer.encode(word, add_special_tokens=False)
+        if len(ids) != 1:
+            raise InvalidRequestError(
+                f"the tokenizer of {self.info.name} cuts {word!r} into {len(ids)} tokens, so that it"
+                " cannot be asked for a yes or no: take a reranker",
+                param="model",
+            )
+        return ids[0]
+
+    def _ids(self, text: Text, before: str, most: int | None) -> Sequence[int]:
+        if isinstance(text, str):
+            return cut(self.tokenizer, self.tokenizer.encode(before + text), most)
+        check_token_ids(text, self.info.vocab_size, param="prompt")
+        return cut(self.tokenizer, text, most)
+
+
+def vector(result: Result, head: HeadInfo, dimensions: int | None = None) -> np.ndarray:
+    """float32 [outputs], or [tokens, outputs] of a model that makes one for each token.
+
+    dimensions: how many to keep, of length 1 again if the model's are. After Kusupati et al., 2022,
+    "Matryoshka Representation Learning", arXiv:2205.13147.
+    """
+    assert result.vectors is not None
+    found = result.vectors if head.each_token else result.vectors[0]
+    if dimensions is None:
+        return found
+    found = found[..., :dimensions]
+    if not head.normalized:
+        return found
+    length = np.linalg.norm(found, axis=-1, keepdims=True)
+    shortened: np.ndarray = found / np.maximum(length, 1e-12)
+    return shortened
 
 
 def prompt_text(head: HeadInfo, name: str | None) -> str:
@@ -74,22 +285,6 @@ def prompt_text(head: HeadInfo, name: str | None) -> str:
 def check_classifier(info: ModelInfo) -> None:
     if not info.head.labels:
         raise InvalidRequestError(f"{info.name} is no classifier: it has no labels", param="model")
-
-
-def vector(result: Result, head: HeadInfo, dimensions: int | None = None) -> np.ndarray:
-    """float32 [outputs], or [tokens, outputs] of a model that makes one for each token.
-
-    dimensions: how many to keep, of length 1 again if the model's are. After Kusupati et al., 2022,
-    "Matryoshka Representation Learning", arXiv:2205.13147.
-    """
-    assert result.vectors is not None
-    found = result.vectors if head.each_token else result.vectors[0]
-    if dimensions is None:
-        return found
-    found = found[..., :dimensions]
-    if not head.normalized:
-        return found
-    return found / np.maximum(np.linalg.norm(found, axis=-1, keepdims=True), 1e-12)
 
 
 def check_dimensions(dimensions: int | None, head: HeadInfo) -> None:
@@ -121,10 +316,7 @@ def probabilities(scores: np.ndarray, head: HeadInfo) -> np.ndarray:
     return found
 
 
-# ---- scores of pairs ----
-
-
-def paired(first: str | Sequence[str], second: str | Sequence[str]) -> list[tuple[str, str]]:
+def paired(first: str | Sequence[str], second: str | Sequence[str]) -> list[Pair]:
     """One text of `first` with each of `second`, or as many of both, one with one."""
     ones = [first] if isinstance(first, str) else list(first)
     others = [second] if isinstance(second, str) else list(second)
@@ -136,151 +328,32 @@ def paired(first: str | Sequence[str], second: str | Sequence[str]) -> list[tupl
     return list(zip(ones * len(others) if len(ones) == 1 else ones, others, strict=True))
 
 
-def ask_pairs(
-    tokenizer: Tokenizer,
-    info: ModelInfo,
-    pairs: Sequence[tuple[str, str]],
-    *,
-    instruction: str | None = None,
-    search: bool = False,
-    most: int | None = None,
-) -> Asked:
-    """How well the second text of each pair answers the first.
-
-    instruction: what a language model is to look for. search: the first texts are queries and the
-    others documents, before which an embedding model may want prompts of their own. most: tokens to which the second text is cut,
-    where both are one prompt. Raises InvalidRequestError.
-    """
-    head = info.head
-    if instruction is not None and not head.generates:
-        raise InvalidRequestError(
-            f"{info.name} takes no instruction: only language models do", param="instruct"
-        )
-    if head.generates:
-        return _ask_language_model(tokenizer, pairs, instruction or INSTRUCTION)
-    if not head.labels:
-        if search:
-            query, document = (_search_prompt(head, names) for names in (QUERY, DOCUMENT))
-            pairs = [(query + first, document + second) for first, second in pairs]
-        return _ask_vectors(tokenizer, head, pairs, most)
-    if len(head.labels) > 1 or head.each_token:
-        raise InvalidRequestError(
-            f"{info.name} scores {len(head.labels)} labels, not how well texts match: use "
-            "/v1/classify, or a model with one label",
-            param="model",
-        )
-    encoded = [tokenizer.encode_pair(first, second, most) for first, second in pairs]
-    return Asked(
-        [ids for ids, _ in encoded],
-        [encoding(second if head.tells_texts_apart else None) for _, second in encoded],
-        lambda results: [float(probabilities(vector(r, head), head)[0]) for r in results],
-    )
+def cut(tokenizer: Tokenizer, ids: Sequence[int], most: int | None) -> Sequence[int]:
+    """A prompt's tokens, of too many the first ones; a special token that ends the text stays."""
+    if most is None or len(ids) <= most:
+        return ids
+    end = [ids[-1]] if ids[-1] in tokenizer.special_ids else []
+    return [*ids[: most - len(end)], *end]
 
 
 def _search_prompt(head: HeadInfo, names: Sequence[str]) -> str:
     return next((head.prompts[name] for name in names if name in head.prompts), "")
 
 
-def _ask_vectors(
-    tokenizer: Tokenizer, head: HeadInfo, pairs: Sequence[tuple[str, str]], most: int | None
-) -> Asked:
-    """Each text once, however many pairs it is in."""
-    number = {text: i for i, text in enumerate(dict.fromkeys(t for pair in pairs for t in pair))}
-
-    def judge(results: Sequence[Result]) -> list[float]:
-        found = [vector(result, head) for result in results]
-        return [_cosine(found[number[first]], found[number[second]]) for first, second in pairs]
-
-    prompts = [cut(tokenizer.encode(text), most) for text in number]
-    return Asked(prompts, [encoding()] * len(prompts), judge)
-
-
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))
 
 
-def _ask_language_model(
-    tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], instruction: str
-) -> Asked:
-    if not tokenizer.has_chat_template:
-        raise InvalidRequestError(
-            "the model has no chat template, which tells how to ask it about texts: start the server"
-            " with --chat-template, or serve a reranker",
-            param="model",
-        )
-    words = [token_of(tokenizer, word) for word in (YES, NO)]
-    prompts = [
-        tokenizer.encode(_question(tokenizer, instruction, *pair), add_special_tokens=False)
-        for pair in pairs
-    ]
-    return ask_labels(prompts, words, lambda shares: shares[0])
-
-
-def _question(tokenizer: Tokenizer, instruction: str, query: str, document: str) -> str:
-    content = f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
-    messages = [{"role": "system", "content": JUDGE}, {"role": "user", "content": content}]
-    return tokenizer.apply_chat_template(messages, enable_thinking=False)
-
-
-def token_of(tokenizer: Tokenizer, word: str) -> int:
-    """The one token of a word. Raises InvalidRequestError if it has several."""
-    ids = tokenizer.encode(word, add_special_tokens=False)
-    if len(ids) != 1:
-        raise InvalidRequestError(
-            f"the model's tokenizer cuts {word!r} into {len(ids)} tokens, so that it cannot be asked"
-            " for a yes or no: use a reranker",
-            param="model",
-        )
-    return ids[0]
-
-
-def ask_labels(
-    prompts: Sequence[Sequence[int]],
-    labels: Sequence[int],
-    pick: Callable[[list[float]], Any],
-    *,
-    softmax: bool = True,
-) -> Asked:
-    """How likely each of some tokens comes after each prompt; `pick` makes a result of the shares.
-
-    softmax: as if one of them came for sure; else their probabilities among all tokens.
-    """
+def _likely(
+    prompts: Sequence[Sequence[int]], labels: Sequence[int], softmax: bool
+) -> Asked[list[float]]:
     params = SamplingParams(
-        max_tokens=1,
-        temperature=0.0,
-        ignore_eos=True,
-        logprobs=0,
-        logprob_token_ids=tuple(labels),
+        max_tokens=1, temperature=0.0, ignore_eos=True, logprobs=0, logprob_token_ids=tuple(labels)
     )
 
-    def judge(results: Sequence[Result]) -> list[Any]:
-        return [pick(_shares(result.logprobs[0].wanted, softmax)) for result in results]
+    def shares(result: Result) -> list[float]:
+        values = np.array(result.logprobs[0].wanted, dtype=np.float64)
+        total = np.logaddexp.reduce(values) if softmax else 0.0
+        return [float(share) for share in np.exp(values - total)]
 
-    return Asked(prompts, [params] * len(prompts), judge)
-
-
-def _shares(logprobs: Sequence[float], softmax: bool) -> list[float]:
-    values = np.array(logprobs, dtype=np.float64)
-    total = np.logaddexp.reduce(values) if softmax else 0.0
-    return [float(share) for share in np.exp(values - total)]
-
-
-def joined(
-    tokenizer: Tokenizer, query: Text, items: Sequence[Text], *, item_first: bool
-) -> list[Sequence[int]]:
-    """The query with each item as one prompt; texts are joined as they are."""
-
-    def join(item: Text) -> Sequence[int]:
-        first, second = (item, query) if item_first else (query, item)
-        if isinstance(first, str) and isinstance(second, str):
-            return tokenizer.encode(first + second)
-        return [*first, *second]  # type: ignore[list-item]
-
-    return [join(item) for item in items]
-
-
-def cut(ids: Sequence[int], most: int | None) -> Sequence[int]:
-    """A text's tokens, of too many the first ones; the last one, which ends a text, stays."""
-    if most is None or len(ids) <= most:
-        return ids
-    return [*ids[: most - 1], ids[-1]]
+    return Asked(prompts, [params] * len(prompts), lambda found: list(map(shares, found)))

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from inarch.config import EngineConfig
-from inarch.engine import encoding
+from inarch.engine.encoding import Asked, Asking, Encoding, Ranked, T, paired
 from inarch.engine.frontend import Frontend
 from inarch.engine.messages import Abort, ModelInfo, NewRequest, Stats
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import SamplingParams
-from inarch.sampling import encoding as encoding_params
 
 Prompt = str | Sequence[int]
 Inbox = deque[tuple[int, RequestOutput | InarchError]]  # (number of the prompt, output)
@@ -42,28 +41,6 @@ class Answer:
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     cumulative_logprob: float | None = None  # of its tokens, if logprobs were asked for
     vectors: np.ndarray | None = None  # of a prompt to encode
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """What the model makes of a prompt as a whole.
-
-    vector: float32 [outputs], or [tokens, outputs] where the model makes one for each token: an
-    embedding, or the raw scores of `ModelInfo.head.labels`.
-    """
-
-    vector: np.ndarray
-    prompt_tokens: int
-    cached_tokens: int
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A document with its score, and its place among those that were given."""
-
-    index: int
-    score: float
-    document: str
 
 
 class Engine:
@@ -118,27 +95,24 @@ class Engine:
         *,
         dimensions: int | None = None,
         prompt_name: str | None = None,
+        truncate: bool = False,
     ) -> list[Encoding]:
         """Embeddings of texts, or raw scores if the model is a classifier; in one batch.
 
         dimensions: how many to keep of each. prompt_name: one of the prompts that the model's
-        makers put before texts, by what they are for.
+        makers put before texts, by what they are for. truncate: cut what is too long, in the
+        methods below too. All of them raise InvalidRequestError.
         """
-        head = self.info.head
-        encoding.check_dimensions(dimensions, head)
-        before = encoding.prompt_text(head, prompt_name)
-        prompts = [before + one if isinstance(one, str) else one for one in _as_list(inputs)]
-        answers = self.generate(prompts, encoding_params())
-        return [
-            Encoding(encoding.vector(a, head, dimensions), a.prompt_tokens, a.cached_tokens)
-            for a in answers
-        ]
+        asked = self._asking.vectors(
+            _as_list(inputs), dimensions, prompt_name, self._most(truncate)
+        )
+        return self._run(asked)
 
-    def classify(self, inputs: Prompt | Sequence[Prompt]) -> list[np.ndarray]:
+    def classify(
+        self, inputs: Prompt | Sequence[Prompt], *, truncate: bool = False
+    ) -> list[np.ndarray]:
         """Of each input the probabilities of `info.head.labels`, float32 [labels]."""
-        encoding.check_classifier(self.info)
-        head = self.info.head
-        return [encoding.probabilities(one.vector, head) for one in self.encode(inputs)]
+        return self._run(self._asking.classes(_as_list(inputs), self._most(truncate)))
 
     def score(
         self,
@@ -146,19 +120,15 @@ class Engine:
         second: str | Sequence[str],
         *,
         instruction: str | None = None,
+        truncate: bool = False,
     ) -> list[float]:
         """How well each text of `second` answers the one of `first`; one of `first` may go with all.
 
         A cross-encoder says so itself; of embeddings it is the cosine; a language model is asked for
         a yes or no, and may be told by `instruction` what to look for.
         """
-        pairs = encoding.paired(first, second)
-        return self._judge(
-            encoding.ask_pairs(self.tokenizer, self.info, pairs, instruction=instruction)
-        )
-
-    def _judge(self, asked: encoding.Asked) -> list[float]:
-        return asked.judge(self.generate(asked.prompts, asked.params))
+        pairs = paired(first, second)
+        return self._run(self._asking.pairs(pairs, instruction, self._most(truncate)))
 
     def rerank(
         self,
@@ -167,16 +137,21 @@ class Engine:
         *,
         top_n: int | None = None,
         instruction: str | None = None,
+        truncate: bool = False,
     ) -> list[Ranked]:
         """The documents by falling score as answers to the query; of several alike the first one."""
-        pairs = encoding.paired(query, documents)
-        scores = self._judge(
-            encoding.ask_pairs(
-                self.tokenizer, self.info, pairs, instruction=instruction, search=True
-            )
-        )
-        found = [Ranked(i, score, documents[i]) for i, score in enumerate(scores)]
-        return sorted(found, key=lambda ranked: -ranked.score)[:top_n]
+        most = self._most(truncate)
+        return self._run(self._asking.ranking(query, documents, instruction, most))[:top_n]
+
+    @property
+    def _asking(self) -> Asking:
+        return Asking(self.tokenizer, self.info)
+
+    def _most(self, truncate: bool) -> int | None:
+        return self.info.max_request_tokens if truncate else None
+
+    def _run(self, asked: Asked[T]) -> list[T]:
+        return asked.judge(self.generate(asked.prompts, asked.params))
 
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None

@@ -7,8 +7,8 @@ step. `run` happens once a layer, inside the graph.
 Conventions: the window counts the token itself; the soft-cap comes before the mask; a sink is a
 logit per head that is added to the denominator only; log-sum-exp, of that denominator, is natural
 and float32; a fully masked row gives 0 and -inf. Where attention is not causal, a query sees the
-tokens after it too, and a window of w those less than w places before or after it. Letters in shapes: T tokens, S sequences, H query
-heads, G KV heads, D head size.
+tokens after it too, and with a window of w those less than w places before or after it. Letters in
+shapes: T tokens, S sequences, H query heads, G KV heads, D head size.
 """
 
 from __future__ import annotations

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.description import Description
 from inarch.models.endings import both_sides, with_head
 from inarch.models.family import Family, find_family
-from inarch.models.sentence_modules import dense_tensors, read_modules
+from inarch.models.sentence_modules import dense_tensors, read_limit, read_modules
 from inarch.models.sources import Names
 
 
@@ -29,4 +30,6 @@ def describe_folder(checkpoint: Checkpoint, plugin_families: Iterable[Family] = 
     if modules is not None and not (description.pooled and description.pooled.labels):
         description = with_head(description, modules.head)
         names = {**names, **dense_tensors(modules)}
+        longest = min(description.context_length, read_limit(checkpoint.folder) or sys.maxsize)
+        description = replace(description, context_length=longest)
     return Described(description, names)

@@ -90,7 +90,7 @@ def _prompt(
     engine: AsyncEngine, given: str | list[Any], param: str, special: bool, most: int | None
 ) -> Prompt:
     if isinstance(given, list):
-        given = list(cut(given, most))
+        given = list(cut(engine.tokenizer, given, most))
         if len(given) <= engine.info.context_length:  # else it is refused for that
             _check_ids(engine, given, param)
         return Prompt(given)
@@ -104,7 +104,7 @@ def _prompt(
     ids = engine.tokenizer.encode(given, add_special_tokens=special)
     if not ids:
         raise InvalidRequestError(f"{param} holds no token", param=param)
-    return Prompt(cut(ids, most), given)
+    return Prompt(cut(engine.tokenizer, ids, most), given)
 
 
 def _check_ids(engine: AsyncEngine, given: list[Any], param: str) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
 
 from aiohttp import web
 
-from inarch.engine.encoding import Asked, ask_labels, ask_pairs, joined, paired
+from inarch.engine.encoding import Asked, Asking, T, paired
 from inarch.errors import InvalidRequestError
-from inarch.sampling import Terms, check_token_ids
+from inarch.sampling import Terms
 from inarch_server.answering.prompts import Prompt
 from inarch_server.encoding.protocol import MOST_TEXTS, RerankRequest, ScoreRequest
 from inarch_server.encoding.running import Ran, new_id, run
@@ -24,24 +23,21 @@ async def rerank(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     body = await read_body(request, RerankRequest)
     service.check_model(body.model)
-    info, texts = service.engine.info, body.texts
-
-    def ask() -> Asked:
-        return ask_pairs(
-            service.engine.tokenizer,
-            info,
-            paired(body.query, texts),
-            instruction=body.instruct,
-            search=True,
-            most=body.most(info.max_request_tokens),
-        )
-
-    name = new_id("rerank", body.rid)
-    scores, ran = await _ask(request, service, ask, body.terms(service.config), name)
-    order = sorted(range(len(scores)), key=lambda i: -scores[i])[: body.top_n]
-    results = [{"index": i, "relevance_score": scores[i]} for i in order]
-    if body.return_documents is not False:
-        results = [{**one, "document": {"text": texts[one["index"]]}} for one in results]
+    asking = Asking(service.engine.tokenizer, service.engine.info)
+    most = body.most(service.engine.info.max_request_tokens)
+    ranked, ran = await _ask(
+        request,
+        lambda: asking.ranking(body.query, body.texts, body.instruct, most),
+        body.terms(service.config),
+        new_id("rerank", body.rid),
+    )
+    results = [
+        {"index": one.index, "relevance_score": one.score, "document": {"text": one.document}}
+        for one in ranked[: body.top_n]
+    ]
+    if body.return_documents is False:
+        for result in results:
+            del result["document"]
     return json_response(
         {"id": ran.id, "model": service.model, "results": results, "usage": ran.usage()}
     )
@@ -55,14 +51,14 @@ async def score(request: web.Request) -> web.Response:
         return await _score_labels(request, service, body)
     pairs = paired(body.text_1, body.text_2)
     _check_count(len(pairs), "text_2")
-    info = service.engine.info
-
-    def ask() -> Asked:
-        most = body.most(info.max_request_tokens)
-        return ask_pairs(service.engine.tokenizer, info, pairs, most=most)
-
-    name = new_id("score", body.rid)
-    scores, ran = await _ask(request, service, ask, body.terms(service.config), name)
+    asking = Asking(service.engine.tokenizer, service.engine.info)
+    most = body.most(service.engine.info.max_request_tokens)
+    scores, ran = await _ask(
+        request,
+        lambda: asking.pairs(pairs, most=most),
+        body.terms(service.config),
+        new_id("score", body.rid),
+    )
     data = [{"index": i, "object": "score", "score": value} for i, value in enumerate(scores)]
     head = {"id": ran.id, "object": "list", "created": int(time.time()), "model": service.model}
     return json_response({**head, "data": data, "usage": ran.usage()})
@@ -73,31 +69,29 @@ async def _score_labels(request: web.Request, service: Service, body: ScoreReque
     assert body.query is not None
     assert body.items is not None
     assert body.label_token_ids is not None
-    query, labels, info = body.query, body.label_token_ids, service.engine.info
-    check_token_ids(labels, info.vocab_size, param="label_token_ids")
+    query, labels = body.query, body.label_token_ids
     items = [body.items] if isinstance(body.items, str) else body.items
     _check_count(len(items), "items")
-
-    def ask() -> Asked:
-        prompts = joined(service.engine.tokenizer, query, items, item_first=bool(body.item_first))
-        for prompt in prompts:
-            check_token_ids(prompt, info.vocab_size, param="items")
-        return ask_labels(prompts, labels, list, softmax=bool(body.apply_softmax))
-
-    name = new_id("score", body.rid)
-    scores, ran = await _ask(request, service, ask, body.terms(service.config), name)
+    asking = Asking(service.engine.tokenizer, service.engine.info)
+    softmax, item_first = bool(body.apply_softmax), bool(body.item_first)
+    scores, ran = await _ask(
+        request,
+        lambda: asking.labels(query, items, labels, softmax=softmax, item_first=item_first),
+        body.terms(service.config),
+        new_id("score", body.rid),
+    )
     return json_response(
         {"scores": scores, "object": "scoring", "model": service.model, "usage": ran.usage()}
     )
 
 
 async def _ask(
-    request: web.Request, service: Service, ask: Callable[[], Asked], terms: Terms, name: str
-) -> tuple[list[Any], Ran]:
-    """The scores of what `ask` makes in a thread, and what they cost."""
+    request: web.Request, ask: Callable[[], Asked[T]], terms: Terms, name: str
+) -> tuple[list[T], Ran]:
+    """What `ask` asks for, made in a thread, and what it cost."""
     asked = await asyncio.to_thread(ask)
     longest = max(map(len, asked.prompts))
-    room = service.engine.info.max_request_tokens
+    room = request.app[SERVICE].engine.info.max_request_tokens
     if longest > room - (not asked.params[0].encode):
         raise InvalidRequestError(
             f"one of the prompts that are made of the texts has {longest} tokens, but {room} is the"
@@ -111,8 +105,7 @@ async def _ask(
 
 
 def _check_count(count: int, param: str) -> None:
-    if count > MOST_TEXTS:
+    if not 1 <= count <= MOST_TEXTS:
         raise InvalidRequestError(
-            f"{param} has {count} texts, more than the {MOST_TEXTS} of one request; send several",
-            param=param,
+            f"{param} has {count} texts; one request takes 1 to {MOST_TEXTS}", param=param
         )

@@ -63,8 +63,9 @@ def _describe(values: Mapping[str, Any]) -> Description:
         config.flag("mlp_bias", False),
     )
     every = config.integer("global_attn_every_n_layers", 3)
-    types = ["sliding_attention" if index % every else "full_attention" for index in range(count)]
-    types = llama_like.layer_types(config, types)
+    types = llama_like.layer_types(
+        config, ["sliding_attention" if i % every else "full_attention" for i in range(count)]
+    )
     return Description(
         vocab_size=config.integer("vocab_size", 50368),
         hidden=hidden,
