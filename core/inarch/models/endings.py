@@ -34,13 +34,14 @@ def _classify_tokens(config: Mapping[str, Any], _: Description) -> PooledHead:
     return labelled(config, Pooling("each"))
 
 
-def _reward(config: Mapping[str, Any], body: Description) -> PooledHead:
-    config = {"num_labels": 1, **config}
-    return labelled(config, Pooling("last"), (Dense(body.hidden, activation="relu"),))
+def _reward(_: Mapping[str, Any], body: Description) -> PooledHead:
+    layers = (Dense(body.hidden, activation="relu"), Dense(1))
+    return PooledHead(Pooling("last"), layers, labels=("reward",))
 
 
-def _process_reward(config: Mapping[str, Any], body: Description) -> PooledHead:
-    return labelled(config, Pooling("each"), (Dense(body.hidden, activation="relu"),))
+def _process_reward(_: Mapping[str, Any], body: Description) -> PooledHead:
+    layers = (Dense(body.hidden, activation="relu"), Dense(2))
+    return PooledHead(Pooling("each"), layers, labels=("wrong", "right"), scores="softmax")
 
 
 EMBED = Ending(lambda config, body: LAST_TOKEN)

@@ -26,11 +26,13 @@ EMBEDDERS = {
     "modernbert": Example("ModernBertModel", NEAR),
     "llama": Example("LlamaModel"),
     "mistral": Example("MistralModel", {"sliding_window": 9}),
+    "qwen2": Example("Qwen2Model"),
     "qwen2-both-sides": Example("Qwen2Model", {"is_causal": False, "attn_implementation": "eager"}),
     "qwen3": Example("Qwen3Model", {"head_dim": 32}),
 }
 CLASSIFIERS = {
     "bert": Example("BertForSequenceClassification", BERT | THREE),
+    "bert-pairs": Example("BertForSequenceClassification", BERT | ONE),
     "roberta": Example("RobertaForSequenceClassification", ROBERTA | THREE),
     "xlm-roberta": Example("XLMRobertaForSequenceClassification", ROBERTA | ONE),
     "modernbert": Example("ModernBertForSequenceClassification", NEAR | ONE),
