@@ -331,11 +331,11 @@ def test_old_spellings_of_a_checkpoint_are_read(tmp_path: Path) -> None:
 
 def save_word_tokenizer(folder: Path, pair: str) -> Tokenizer:
     """Words w3 ... w100 are tokens; `pair`: how a pair is put together."""
-    vocab = {"[CLS]": 0, "[SEP]": 1, "[UNK]": 2, **{f"w{i}": i for i in range(3, 101)}}
+    vocab = {"[CLS]": 0, "[UNK]": 1, "[SEP]": 2, **{f"w{i}": i for i in range(3, 101)}}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair=pair, special_tokens=[("[CLS]", 0), ("[SEP]", 1)]
+        single="[CLS] $A [SEP]", pair=pair, special_tokens=[("[CLS]", 0), ("[SEP]", 2)]
     )
     tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -18,7 +18,8 @@ HEAD = HeadInfo(
 INFO = ModelInfo(
     head=HEAD, name="none", path="/nowhere", architecture="none", context_length=64,
     max_request_tokens=64, vocab_size=26, dtype="float32", backend="none", device="none",
-    kv_tokens=64, page_tokens=16, kv_dtype="float32", max_running_requests=4, eos_token_ids=(), default_sampling={}, memory={},
+    kv_tokens=64, page_tokens=16, kv_dtype="float32", max_running_requests=4, eos_token_ids=(),
+    default_sampling={}, memory={},
 )  # fmt: skip
 
 
