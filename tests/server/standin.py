@@ -222,7 +222,7 @@ class StandIn:
                     await asyncio.sleep(self.delay_s)
                 for sample in list(samples):
                     output = next(sample)
-                    self.generated += 1
+                    self.generated += not params.encode
                     if output.finish_reason is not None:
                         samples.remove(sample)
                     yield output

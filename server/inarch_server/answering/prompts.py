@@ -78,7 +78,7 @@ async def tokenize(
     def work() -> list[Prompt]:
         found = [_prompt(engine, prompt, path, special, most) for path, prompt in given.items()]
         for path, prompt in zip(given, found, strict=True):
-            _check_length(engine, len(prompt.ids) - (not answered), path, answered=answered)
+            _check_length(engine, len(prompt.ids), path, answered=answered)
         return found
 
     if sum(map(len, given.values())) <= INLINE_LENGTH:
@@ -117,15 +117,18 @@ def _check_ids(engine: AsyncEngine, given: list[Any], param: str) -> None:
 
 
 def _check_length(engine: AsyncEngine, tokens: int, param: str, *, answered: bool) -> None:
-    """At least one token of the answer must fit behind the prompt."""
+    """answered: at least one token of the answer must fit behind the prompt."""
+    info, most = engine.info, "what the KV cache can hold for one request"
+    if info.head.whole_prompts:
+        most = "the budget of a step of this server (--max-step-tokens)"
     for limit, whose in (
-        (engine.info.context_length, "the model's context length"),
-        (engine.info.max_request_tokens, "what the KV cache can hold for one request"),
+        (info.context_length, "the model's context length"),
+        (info.max_request_tokens, most),
     ):
-        if tokens >= limit:
+        if tokens > limit - answered:
+            why = " and leaves no room for an answer" if answered else ""
             raise InvalidRequestError(
-                f"{param} has {tokens} tokens and leaves no room for an answer: {whose} is"
-                f" {limit} tokens; shorten it",
+                f"{param} has {tokens} tokens{why}: {whose} is {limit} tokens; shorten it",
                 param=param,
                 code="context_length_exceeded",
             )
