@@ -15,6 +15,7 @@ INARCH_API = (1, 0)
 
 @hookimpl
 def inarch_commands() -> Sequence[click.Command]:
+    from inarch_server.batch.command import batch
     from inarch_server.command import serve
 
-    return [serve]
+    return [serve, batch]

@@ -1,0 +1,42 @@
+"""What a program asks of whatever runs its generation calls."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from inarch.lang.choices import Scored
+from inarch.lang.transcript import Transcript
+from inarch.sampling import SamplingParams
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is new of one sample. meta comes with its last piece, in SGLang's names."""
+
+    text: str
+    sample: int = 0
+    meta: Mapping[str, Any] | None = None
+
+
+class Executor(Protocol):
+    """All methods run in the language's event loop. Errors are InarchError."""
+
+    def defaults(self) -> Mapping[str, Any]:
+        """Fields of SamplingParams that the model's makers recommend."""
+
+    def generate(self, transcript: Transcript, params: SamplingParams) -> AsyncIterator[Piece]:
+        """What the model writes behind the transcript, which does not change meanwhile.
+
+        The last piece of the first sample leaves `transcript.encoded` such that the text is known
+        by its tokens.
+        """
+
+    async def prepare(self, transcript: Transcript) -> None:
+        """Have it computed once, before several go on from it."""
+
+    async def score(
+        self, transcript: Transcript, choices: Sequence[str], unconditional: bool
+    ) -> list[Scored]:
+        """How likely each choice is behind the transcript."""

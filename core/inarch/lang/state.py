@@ -1,0 +1,303 @@
+"""What a program holds in its hands: the state it adds to, reads from, forks and joins."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Literal, TypeVar, overload
+
+from inarch.errors import InvalidRequestError
+from inarch.lang.drawing import drawn
+from inarch.lang.errors import Place, ProgramError
+from inarch.lang.expressions import (
+    Expression,
+    Role,
+    RoleBegin,
+    RoleEnd,
+    ScopeBegin,
+    ScopeEnd,
+    Text,
+    parts_of,
+)
+from inarch.lang.fibers import wait
+from inarch.lang.track import Branch, Event, Reach, Track
+from inarch.lang.transcript import Transcript
+
+V = TypeVar("V")
+
+
+class State:
+    """`s += expression` adds and returns at once; `s[name]` waits until that value is there."""
+
+    def __init__(self, track: Track) -> None:
+        self._track = track
+        self.returned: Any = None  # what the program's function gave back
+        self._done: Future[None] = Future()  # the program has said all, and all of it ran
+
+    # ---- adding ----
+
+    def __iadd__(self, other: Expression | str) -> State:
+        place = Place.of_caller()
+        for part in parts_of(other):
+            self._track.add(part, place)
+        return self
+
+    @contextlib.contextmanager
+    def _message(self, role: Role) -> Iterator[State]:
+        self.__iadd__(RoleBegin(role))
+        yield self
+        self.__iadd__(RoleEnd(role))
+
+    @overload
+    def system(self, content: None = None) -> contextlib.AbstractContextManager[State]: ...
+    @overload
+    def system(self, content: Expression | str) -> State: ...
+    def system(self, content: Expression | str | None = None) -> Any:
+        """Add a message; without content, `with s.system(): ...` adds what is added inside."""
+        return self._add_message("system", content)
+
+    @overload
+    def user(self, content: None = None) -> contextlib.AbstractContextManager[State]: ...
+    @overload
+    def user(self, content: Expression | str) -> State: ...
+    def user(self, content: Expression | str | None = None) -> Any:
+        return self._add_message("user", content)
+
+    @overload
+    def assistant(self, content: None = None) -> contextlib.AbstractContextManager[State]: ...
+    @overload
+    def assistant(self, content: Expression | str) -> State: ...
+    def assistant(self, content: Expression | str | None = None) -> Any:
+        return self._add_message("assistant", content)
+
+    def _add_message(self, role: Role, content: Expression | str | None) -> Any:
+        if content is None:
+            return self._message(role)
+        with self._message(role):
+            self.__iadd__(content)
+        return self
+
+    @contextlib.contextmanager
+    def var_scope(self, name: str) -> Iterator[State]:
+        """The text that is added inside becomes the variable `name`."""
+        self.__iadd__(ScopeBegin(name))
+        yield self
+        self.__iadd__(ScopeEnd(name))
+
+    # ---- reading ----
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a variable, as soon as it is there. Raises KeyError, ProgramError."""
+        return wait(self._value(name))
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.set_var(name, value)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._track.values
+
+    def get_var(self, name: str) -> Any:
+        return self[name]
+
+    def set_var(self, name: str, value: Any) -> None:
+        known: Future[Any] = Future()
+        known.set_result(value)
+        self._track.values[name] = known
+
+    def value(self, name: str, kind: type[V]) -> V:
+        """As `state[name]`, for type checkers: of the pydantic class that `gen` was given, or str."""
+        found = self[name]
+        if not isinstance(found, kind):
+            raise InvalidRequestError(
+                f"{name} is of type {type(found).__name__}, not {kind.__name__}", param=name
+            )
+        return found
+
+    def get_meta_info(self, name: str) -> dict[str, Any]:
+        """Token counts, the reason of the end and, where asked for, log-probabilities."""
+        wait(self._value(name))
+        return self._track.meta.get(name, {})
+
+    def text(self) -> str:
+        """All text so far, of all messages, without what the chat template puts around them."""
+        self.sync()
+        return "".join(event.text for event in self._track.events)
+
+    def messages(self) -> list[Mapping[str, Any]]:
+        """The messages so far, as OpenAI's API has them."""
+        self.sync()
+        return self._track.transcript.as_messages()
+
+    def sync(self) -> None:
+        """Wait until all that was added has run. Raises ProgramError."""
+        reached: Future[None] = Future()
+        self._track.add(Reach(reached), Place.of_caller())
+        wait(reached)
+        if self._track.error is not None:
+            raise self._track.error
+
+    def error(self) -> ProgramError | None:
+        """What went wrong, if anything, once all that was added has run."""
+        with contextlib.suppress(ProgramError):
+            self.sync()
+        return self._track.error
+
+    def _value(self, name: str) -> Future[Any]:
+        if name not in self._track.values:
+            known = ", ".join(self._track.values) or "none"
+            raise KeyError(f"the program has set no variable {name!r}; set are: {known}")
+        return self._track.values[name]
+
+    def draw(self, path: str | Path | None = None) -> str:
+        """A picture of all calls so far, of this state and its forks, in time: SVG, also to a file."""
+        self.sync()
+        picture = drawn(self._track)
+        if path is not None:
+            Path(path).write_text(picture, encoding="utf-8")
+        return picture
+
+    # ---- streaming ----
+
+    def text_iter(self, name: str | None = None) -> Iterator[str]:
+        """The text as it comes: of a variable, or all of it up to the program's end."""
+        seen = 0
+        while (news := self._news(seen, name)) is not None:
+            yield from (event.text for event in news if event.text and name in (None, event.name))
+            seen += len(news)
+            if not news:
+                wait(self._track.heard(seen, self._ends(name)))
+
+    @overload
+    def text_async_iter(
+        self, name: str | None = None, return_meta_data: Literal[False] = False
+    ) -> AsyncIterator[str]: ...
+    @overload
+    def text_async_iter(
+        self, name: str, return_meta_data: Literal[True]
+    ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]: ...
+    async def text_async_iter(
+        self, name: str | None = None, return_meta_data: bool = False
+    ) -> AsyncIterator[Any]:
+        """As `text_iter`, in an event loop; with return_meta_data (text, meta information)."""
+        seen = 0
+        while (news := self._news(seen, name)) is not None:
+            for event in news:
+                if name in (None, event.name) and (event.text or event.meta):
+                    yield (event.text, event.meta or {}) if return_meta_data else event.text
+            seen += len(news)
+            if not news:
+                await asyncio.wrap_future(self._track.heard(seen, self._ends(name)))
+
+    def _news(self, seen: int, name: str | None) -> list[Event] | None:
+        """The events behind those that were seen; None: there are none and will be none."""
+        ended = any(end.done() for end in self._ends(name))  # asked first: an end has no event
+        news = self._track.events[seen:]
+        if self._track.error is not None and not news:
+            raise self._track.error
+        return None if ended and not news else news
+
+    def _ends(self, name: str | None) -> list[Future[Any]]:
+        """What is done when no more of the text comes: of a variable, or of all."""
+        values = self._track.values
+        return [self._done, values[name]] if name in values else [self._done]
+
+    # ---- branching ----
+
+    def fork(self, size: int = 1) -> Forks:
+        """So many states that go on from here, each on its own; this one may go on as well."""
+        if size < 1:
+            raise InvalidRequestError(f"fork needs a size of 1 or more, got {size}", param="size")
+        copies: Future[list[Transcript]] = Future()
+        self._track.add(Branch(copies, size), Place.of_caller())
+        return Forks(self, [State(self._child(copies, number)) for number in range(size)])
+
+    @contextlib.contextmanager
+    def copy(self) -> Iterator[State]:
+        """`with s.copy() as other: ...`: one fork."""
+        yield self.fork(1)[0]
+
+    def _child(self, copies: Future[list[Transcript]], number: int) -> Track:
+        own = self._track
+        child = Track(own.executor, own.defaults, copies, number)
+        child.values, child.meta = dict(own.values), own.meta.copy()
+        own.forks.append(child)
+        return child
+
+    def finish(self) -> None:
+        """The program has said all: wait until all of it ran, of its forks too. Raises ProgramError."""
+        self._track.add(Reach(self._done), Place.of_caller())
+        for fork in self._track.forks:
+            State(fork).finish()
+        wait(self._done)
+        if self._track.error is not None:
+            raise self._track.error
+
+    def fail(self, error: Exception) -> None:
+        """The program itself raised: whoever reads the state hears of it."""
+        self._track.fail(error)
+
+
+class Forks:
+    """Several states at once: an index gives one, adding adds to all, a name reads from all."""
+
+    def __init__(self, parent: State, states: list[State]) -> None:
+        self._parent, self._states = parent, states
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __iter__(self) -> Iterator[State]:
+        return iter(self._states)
+
+    @overload
+    def __getitem__(self, key: int) -> State: ...
+    @overload
+    def __getitem__(self, key: str) -> list[Any]: ...
+    def __getitem__(self, key: int | str) -> Any:
+        if isinstance(key, str):
+            return [state[key] for state in self._states]
+        return self._states[key]
+
+    def __iadd__(
+        self, other: Expression | str | list[Expression | str] | Callable[[int], Expression | str]
+    ) -> Forks:
+        """To all of them: the same, one of a list each, or what a function makes of the index."""
+        if isinstance(other, list) and len(other) != len(self._states):
+            raise InvalidRequestError(f"{len(self._states)} forks, but {len(other)} expressions")
+        for index, state in enumerate(self._states):
+            own = other[index] if isinstance(other, list) else other
+            state.__iadd__(own(index) if callable(own) else own)
+        return self
+
+    def __enter__(self) -> Forks:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is None:
+            self.join()
+
+    def join(
+        self, mode: Literal["gather_variable", "concate_and_append"] = "gather_variable"
+    ) -> None:
+        """Bring them back. gather_variable: what each set becomes a list in the parent, in order.
+        concate_and_append: what each said is added to the parent, in order."""
+        if mode == "concate_and_append":
+            for state in self._states:
+                self._parent.__iadd__(Text(state.text()))
+            return
+        if mode != "gather_variable":
+            raise InvalidRequestError(
+                f"mode must be gather_variable or concate_and_append, got {mode!r}", param="mode"
+            )
+        before = set(self._parent._track.values)
+        names = dict.fromkeys(name for state in self._states for name in state._track.values)
+        for name in names:
+            if name not in before:
+                owners = [state for state in self._states if name in state]
+                self._parent.set_var(name, [state[name] for state in owners])
+                self._parent._track.meta[name] = {
+                    "forks": [state.get_meta_info(name) for state in owners]
+                }
