@@ -40,7 +40,7 @@ def test_only_the_devices_work_is_read_from_a_trace(tmp_path):
         ("rms_norm_kernel", "norm"),
         ("rope_kernel", "rope"),
         ("write_kernel", "kv write"),
-        ("gated_kernel", "act"),
+        ("activation_kernel", "act"),
         ("void at::native::reduce_kernel<512, 1, ReduceOp<float, ArgMaxOps<float>>>", "sampling"),
         ("void (anonymous namespace)::cunn_SoftMaxForward<8, float, float>", "sampling"),
         ("Memcpy DtoH (Device -> Pinned)", "copies"),

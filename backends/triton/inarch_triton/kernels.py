@@ -15,6 +15,10 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MOST_FEATURES = 16384  # of a normalised row: it stays in registers
 MOST_HEAD_DIM = 256
 MOST_GROUP = 64  # query heads that share a KV head: they fill a tile together
+ACTIVATIONS = (
+    *("silu_mul", "gelu_mul", "gelu_exact_mul"),
+    *("silu", "gelu", "gelu_tanh", "relu", "relu_squared"),
+)
 SAMPLING = {  # op -> its place in this package
     "greedy": "sampling:greedy",
     "sample": "sampling:sample",
@@ -33,6 +37,7 @@ def kernels(arch: str) -> list[Kernel]:
     """The kernels for a device of `arch` ("sm_90a", "gfx942", as in DeviceInfo)."""
     elementwise = functools.partial(_on, arch, _dtype)
     norm = functools.partial(_on, arch, _norm)
+    wide_norm = functools.partial(_on, arch, _wide_norm)
     rope = functools.partial(_on, arch, _rope)
     norm_rope = functools.partial(_on, arch, _norm_rope)
     return [
@@ -40,8 +45,12 @@ def kernels(arch: str) -> list[Kernel]:
         Kernel("add_rms_norm", "triton", "inarch_triton.norm:add_rms_norm", norm),
         Kernel("rope", "triton", "inarch_triton.rotary:rope", rope),
         Kernel("qk_norm_rope", "triton", "inarch_triton.rotary:qk_norm_rope", norm_rope),
-        Kernel("silu_mul", "triton", "inarch_triton.activation:silu_mul", elementwise),
-        Kernel("gelu_mul", "triton", "inarch_triton.activation:gelu_mul", elementwise),
+        Kernel("layer_norm", "triton", "inarch_triton.layer_norm:layer_norm", wide_norm),
+        Kernel("add_layer_norm", "triton", "inarch_triton.layer_norm:add_layer_norm", wide_norm),
+        *(
+            Kernel(name, "triton", f"inarch_triton.activation:{name}", elementwise)
+            for name in ACTIVATIONS
+        ),
         Kernel(
             "attention",
             "triton",
@@ -91,6 +100,11 @@ def _norm(facts: Facts) -> Support:
     if facts["hidden"] > MOST_FEATURES:
         return no(f"rows of {facts['hidden']} exceed the {MOST_FEATURES} that registers hold")
     return _norm_weight(facts)
+
+
+def _wide_norm(facts: Facts) -> Support:
+    """Of a norm that computes in float32 throughout, whatever its weight is of."""
+    return _norm({**facts, "weight_dtype": torch.float32})
 
 
 def _norm_weight(facts: Facts) -> Support:

@@ -27,6 +27,7 @@ from inarch_triton import (
     attention_launch,
     hopper,
     kv,
+    layer_norm,
     linear,
     linear_tiles,
     logprobs,
@@ -145,11 +146,16 @@ def small_sources(arch: str) -> Iterator[Source]:
         constants = norm.norm_constants(features) | {"ADD": True}
         options = {"num_warps": norm.norm_warps(features)}
         yield Source(f"add_rms_norm {features}", norm.rms_norm_kernel, types, constants, options)
+        types, constants = types | {"bias": "*bf16"}, constants | {"BIAS": True}
+        kernel = layer_norm.layer_norm_kernel
+        yield Source(f"add_layer_norm {features}", kernel, types, constants, options)
     constants = rotary.rope_constants(32, 8, 128, 128) | {"INTERLEAVED": False, "NORM": True}
     yield Source("qk_norm_rope", rotary.rope_kernel, ROPE, constants, four)
-    constants = {"FEATURES": 14336, "BLOCK": activation.BLOCK, "GELU": False}
     types = {"x": "*bf16", "out": "*bf16", "x_row": "i32"}
-    yield Source("silu_mul", activation.gated_kernel, types, constants, four)
+    for name, act, gated in (("silu_mul", "silu", True), ("gelu", "gelu", False)):
+        constants = {"FEATURES": 14336, "BLOCK": activation.BLOCK}
+        constants |= {"ACTIVATION": act, "GATED": gated}
+        yield Source(name, activation.activation_kernel, types, constants, four)
 
 
 def linear_sources(arch: str) -> Iterator[Source]:

@@ -13,7 +13,7 @@ from inarch.hal.attention import Rotation
 from inarch.hal.kv import KVHeads, KVSpec, KVState
 from inarch.hal.ops import OPS
 from inarch.hal.reference.kv import ReferenceKVStore, narrowed
-from inarch_triton.kernels import NARROW, keeps_fp8, kernels
+from inarch_triton.kernels import ACTIVATIONS, NARROW, keeps_fp8, kernels
 from inarch_triton.kv import PagedKVStore
 from inarch_triton.rotary_write import rope_write
 
@@ -50,6 +50,10 @@ def test_norms(size: tuple[int, int], dtype: torch.dtype, device) -> None:
     weight = normal(2, size[1], dtype=dtype)
     check("rms_norm", dtype, device, x, weight, 1e-5)
     check("add_rms_norm", dtype, device, x, residual, weight, 1e-5)
+    shifted, shift = x + 2, normal(3, size[1], dtype=dtype)
+    for bias in (None, shift):
+        check("layer_norm", dtype, device, shifted, weight, bias, 1e-5)
+        check("add_layer_norm", dtype, device, shifted, residual, weight, bias, 1e-5)
 
 
 def assert_rounded_alike(got: Tensor, expected: Tensor) -> None:
@@ -93,8 +97,8 @@ def test_a_norm_with_a_weight_of_another_dtype_is_left_to_others() -> None:
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # on purpose: 1 / inf is 0
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("op", ["silu_mul", "gelu_mul"])
-def test_gated_activations(op: str, dtype: torch.dtype, device) -> None:
+@pytest.mark.parametrize("op", ACTIVATIONS)
+def test_activations(op: str, dtype: torch.dtype, device) -> None:
     check(op, dtype, device, normal(3, 2, 2 * 1500, dtype=dtype) * 3)
 
 

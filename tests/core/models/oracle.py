@@ -51,6 +51,8 @@ def make(name: str, folder: Path, **changes: Any) -> Saved:
     model = MODELS[name].model()
     randomize(model)
     model.save_pretrained(folder, **changes)
+    if (stored := MODELS[name].stored) is not None:
+        stored(folder)
     return Saved(model, folder)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 
 from inarch.errors import ModelError, PluginError
 from inarch.models.description import Description, Llama3Scaling, YarnScaling
@@ -84,7 +84,8 @@ QWEN3_8B = {
 
 # transformers' model types whose config class has a default for every key that its family reads
 families = {family.name: family for family in built_in_families()}
-MODEL_TYPES = list(families)
+WRAPPERS = ("gemma3", "mistral3")  # their text has a family of its own
+MODEL_TYPES = [name for name in families if name in CONFIG_MAPPING and name not in WRAPPERS]
 
 
 def describe(config: dict[str, Any]) -> Description:

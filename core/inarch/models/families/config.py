@@ -60,6 +60,13 @@ class Config:
             raise self.error(key, "an object")
         return Config(value, f"{key} of {self._section}")
 
+    def changed(self, **values: Any) -> Config:
+        return Config({**self._values, **values}, self._section)
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        return self._values
+
     def error(self, key: str, wanted: str) -> ModelError:
         found = repr(self._values[key]) if key in self._values else "nothing"
         return ModelError(f"{self._section}: {key} must be {wanted}, found {found}")

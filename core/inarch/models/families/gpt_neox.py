@@ -26,7 +26,8 @@ OLDER = {"rotary_pct": "partial_rotary_factor", "rotary_emb_base": "rope_theta"}
 
 
 def describe(values: Mapping[str, Any]) -> Description:
-    config = Config(renamed(values, OLDER))
+    # Every query head has a KV head of its own, whatever a config says beyond what it needs.
+    config = Config({**renamed(values, OLDER), "num_key_value_heads": None})
     bias = config.flag("attention_bias", True)
     attention = llama_like.attention(config, DEFAULTS)
     attention = replace(attention, qkv_bias=bias, out_bias=bias)

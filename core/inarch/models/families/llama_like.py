@@ -6,9 +6,9 @@ it has differently with `dataclasses.replace`, and stacks its own layers of them
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from inarch.errors import ModelError
 from inarch.models.description import (
@@ -21,33 +21,45 @@ from inarch.models.description import (
 )
 from inarch.models.families.activations import gate
 from inarch.models.families.config import Config
+from inarch.models.families.layer_patterns import (
+    every,
+    layer_count,
+    layer_types,
+    listed,
+    qwen_windows,
+    windows,
+)
 from inarch.models.families.rotary import context_length, rotary
-from inarch.models.sources import FirstOf, Names, Source, Sources
+from inarch.models.families.tensor_names import (
+    LAYER_NAMES,
+    MODEL_NAMES,
+    POST_NORM_NAMES,
+    Naming,
+    Table,
+    names,
+)
 
-T = TypeVar("T")
-Table = Mapping[str, Sources | FirstOf]  # canonical module or tensor -> what makes it up
-
-MODEL_NAMES: Table = {
-    "embedding": ("model.embed_tokens",),
-    "norm": ("model.norm",),
-    "head": ("lm_head",),
-}
-LAYER_NAMES: Table = {
-    "mixer_norm": ("input_layernorm",),
-    "mixer.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "mixer.out": ("self_attn.o_proj",),
-    "mixer.q_norm": ("self_attn.q_norm",),
-    "mixer.k_norm": ("self_attn.k_norm",),
-    "feed_forward_norm": ("post_attention_layernorm",),
-    "feed_forward.gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-    "feed_forward.up": ("mlp.up_proj",),
-    "feed_forward.down": ("mlp.down_proj",),
-}
-POST_NORM_NAMES: Table = {  # where a norm after a half is named so, the one before the mixer as ever
-    "mixer_post_norm": ("post_attention_layernorm",),
-    "feed_forward_norm": ("pre_feedforward_layernorm",),
-    "feed_forward_post_norm": ("post_feedforward_layernorm",),
-}
+__all__ = [
+    "LAYER_NAMES",
+    "MODEL_NAMES",
+    "POST_NORM_NAMES",
+    "Defaults",
+    "Naming",
+    "Table",
+    "attention",
+    "attentions",
+    "describe",
+    "every",
+    "layer_count",
+    "layer_types",
+    "listed",
+    "mlp",
+    "model",
+    "names",
+    "norm",
+    "qwen_windows",
+    "windows",
+]
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,25 @@ def attention(
     )
 
 
+def attentions(
+    config: Config, defaults: Defaults, windows: Sequence[int | None], *, theta: float
+) -> list[GroupedQueryAttention]:
+    """One for each window, where layers that slide rotate in a way of their own.
+
+    That is, as their section of `rope_parameters` says; without one by `theta`, and no scaling.
+    """
+    full, slides = (_own_rotation(config, name) for name in ("full_attention", "sliding_attention"))
+    if slides is config:
+        slides = config.changed(rope_scaling=None, rope_parameters={"rope_theta": theta})
+    of_all, sliding = attention(full, defaults), attention(slides, defaults)
+    return [replace(sliding, window=window) if window else of_all for window in windows]
+
+
+def _own_rotation(config: Config, layer_type: str) -> Config:
+    own = config.section("rope_parameters").section(layer_type)
+    return config.changed(rope_scaling=None, rope_parameters=own.values) if own else config
+
+
 def mlp(
     config: Config,
     defaults: Defaults,
@@ -152,99 +183,6 @@ def _rotated(config: Config, defaults: Defaults, head_dim: int) -> int:
     if size % 2 or not 0 < size <= head_dim:
         raise owner.error(key, f"a share of head_dim ({head_dim}) that is a whole, even number")
     return size
-
-
-def layer_count(config: Config, default: int = 32) -> int:
-    return config.integer("num_hidden_layers", default)
-
-
-def layer_types(config: Config, default: Sequence[str]) -> Sequence[str]:
-    """Which layers slide: "full_attention" or "sliding_attention" for each, as `default` has it."""
-    return listed(config, "layer_types", default, ("full_attention", "sliding_attention"))
-
-
-def listed(config: Config, key: str, default: Sequence[T], known: Sequence[T]) -> Sequence[T]:
-    """One of the known values for each layer; missing or null: the default."""
-    found = config.get(key)
-    if found is None:
-        return default
-    right = isinstance(found, list) and len(found) == len(default)
-    if not right or any(value not in known for value in found):
-        raise config.error(key, f"a list of {len(default)} out of {', '.join(map(str, known))}")
-    return list(found)
-
-
-def windows(config: Config, default: Sequence[str], window: int | None) -> list[int | None]:
-    """A window for each layer that slides, by `layer_types`."""
-    types = layer_types(config, default)
-    return [window if layer_type == "sliding_attention" else None for layer_type in types]
-
-
-def every(interval: int, layers: int) -> list[str]:
-    """The layer types of a stack in which each `interval`-th layer sees all, and others slide."""
-    return [
-        "sliding_attention" if (index + 1) % interval else "full_attention"
-        for index in range(layers)
-    ]
-
-
-def qwen_windows(config: Config) -> list[int | None]:
-    """Qwen's way to say which layers slide: `layer_types`, or all from `max_window_layers` on."""
-    layers = layer_count(config)
-    window = config.optional_integer("sliding_window", 4096)
-    if not config.flag("use_sliding_window", False) or window is None:
-        return [None] * layers
-    full = config.get("max_window_layers", 28)
-    if not isinstance(full, int):
-        raise config.error("max_window_layers", "a whole number")
-    default = ["full_attention" if index < full else "sliding_attention" for index in range(layers)]
-    return windows(config, default, window)
-
-
-@dataclass(frozen=True)
-class Naming:
-    """Where the checkpoint keeps what: the sources of each canonical module or tensor.
-
-    Those of a layer are in a table of their own, without what stands before all of them: `layers`,
-    of which {} is the layer's index. A tensor is looked for under its whole name first; else it has
-    its module's sources, with its own last name (weight, bias) behind each.
-    """
-
-    layer: Table = field(default_factory=lambda: LAYER_NAMES)
-    model: Table = field(default_factory=lambda: MODEL_NAMES)
-    layers: str = "model.layers.{}."
-
-    def __call__(self, description: Description) -> Names:
-        """The head is named even where it is tied: some checkpoints keep a copy of it."""
-        parameters = ("head.weight", *description.parameters())
-        return {parameter: self._sources(parameter) for parameter in parameters}
-
-    def _sources(self, parameter: str) -> Sources | FirstOf:
-        prefix, inner, table = "", parameter, self.model
-        if parameter.startswith("layers."):
-            _, index, inner = parameter.split(".", 2)
-            prefix, table = self.layers.format(index), self.layer
-        if inner in table:
-            return _spelled(table[inner], prefix, "")
-        module, _, kind = inner.rpartition(".")
-        return _spelled(table[module], prefix, f".{kind}")
-
-
-def _spelled(sources: Sources | FirstOf, before: str, behind: str) -> Sources | FirstOf:
-    def spell(kind: Sources) -> Sources:
-        return tuple(
-            Source(f"{before}{source.name}{behind}", source.views)
-            if isinstance(source, Source)
-            else f"{before}{source}{behind}"
-            for source in kind
-        )
-
-    if isinstance(sources, FirstOf):
-        return FirstOf(*map(spell, sources.alternatives))
-    return spell(sources)
-
-
-names = Naming()
 
 
 def _heads(config: Config, defaults: Defaults) -> tuple[int, int]:

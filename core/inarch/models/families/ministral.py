@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from inarch.models.description import Description, Layer, QueryScaling
-from inarch.models.families import llama_like
+from inarch.models.families import llama_like, mistral
 from inarch.models.families.config import Config
 from inarch.models.family import Family
 
@@ -62,5 +62,16 @@ def describe_3(values: Mapping[str, Any]) -> Description:
     return llama_like.model(config, DEFAULTS_3, layers, norm)
 
 
+def describe_text(values: Mapping[str, Any]) -> Description:
+    """Of Mistral Small 3 and Ministral 3, which see images too, what reads text."""
+    config = Config(values).section("text_config")
+    config.only("model_type", "mistral", "ministral3")
+    newer = config.get("model_type") == "ministral3"
+    return (describe_3 if newer else mistral.describe)(config.values)
+
+
 FAMILY = Family("ministral", ("MinistralForCausalLM",), describe, llama_like.names)
 FAMILY_3 = Family("ministral3", ("Ministral3ForCausalLM",), describe_3, llama_like.names)
+FAMILY_WITH_IMAGES = Family(
+    "mistral3", ("Mistral3ForConditionalGeneration",), describe_text, llama_like.names
+)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from inarch.models.description import Description, Layer
+from inarch.models.description import Description, GroupedQueryAttention, Layer
 from inarch.models.families import llama_like
 from inarch.models.families.config import Config
 from inarch.models.family import Family
@@ -19,34 +19,31 @@ DEFAULTS_3 = replace(DEFAULTS, theta=500_000.0)
 
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
-    return _model(config, DEFAULTS, [None] * llama_like.layer_count(config))
+    attention = llama_like.attention(config, DEFAULTS)
+    return _model(config, DEFAULTS, [attention] * llama_like.layer_count(config))
 
 
 def describe_3(values: Mapping[str, Any]) -> Description:
+    """Layers that slide are never scaled."""
     config = Config(values)
     types = llama_like.every(4, llama_like.layer_count(config))
     windows = llama_like.windows(config, types, config.optional_integer("sliding_window", 4096))
-    return _model(config, DEFAULTS_3, windows)
+    theta = config.number("rope_theta", DEFAULTS_3.theta)
+    mixers = llama_like.attentions(config, DEFAULTS_3, windows, theta=theta)
+    return _model(config, DEFAULTS_3, mixers)
 
 
 def _model(
-    config: Config, defaults: llama_like.Defaults, windows: Sequence[int | None]
+    config: Config, defaults: llama_like.Defaults, mixers: Sequence[GroupedQueryAttention]
 ) -> Description:
     norm, mlp = llama_like.norm(config, defaults), llama_like.mlp(config, defaults)
     bias = config.flag("attention_bias", False)
 
-    def layer(window: int | None) -> Layer:
-        attention = replace(
-            llama_like.attention(config, defaults),
-            window=window,
-            qkv_bias=bias,
-            out_bias=bias,
-            qk_norm=norm,
-            norm_over="all_heads",
-        )
-        return Layer(attention, mlp, None, None, norm, norm)
+    def layer(attention: GroupedQueryAttention) -> Layer:
+        normed = replace(attention, qk_norm=norm, norm_over="all_heads")
+        return Layer(replace(normed, qkv_bias=bias, out_bias=bias), mlp, None, None, norm, norm)
 
-    return llama_like.model(config, defaults, map(layer, windows), norm)
+    return llama_like.model(config, defaults, map(layer, mixers), norm)
 
 
 NAMES = llama_like.Naming({**llama_like.LAYER_NAMES, **llama_like.POST_NORM_NAMES})

@@ -48,9 +48,12 @@ def build_heads(
 
 def _fusable(spec: GroupedQueryAttention) -> bool:
     """Whether all there is to do is a norm of each head, then a rotation."""
-    alone = spec.clip is None and spec.query_scaling is None and not spec.norm_after_rotary
-    each = isinstance(spec.qk_norm, RMSNorm) and spec.norm_over == "head"
-    return alone and each and spec.rotary is not None
+    norm, rotary = spec.qk_norm, spec.rotary
+    if not isinstance(norm, RMSNorm) or spec.norm_over != "head" or rotary is None:
+        return False
+    # A norm without a weight may come before a rotation as well as after: it turns nothing.
+    first = not spec.norm_after_rotary or (not norm.weight and rotary.scaling is None)
+    return first and spec.clip is None and spec.query_scaling is None
 
 
 def _normed_rotation(spec: GroupedQueryAttention, builder: Builder, name: str) -> MakeRotation:

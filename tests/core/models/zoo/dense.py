@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .example import Example
+from .renaming import as_exaone, as_internlm2, as_internlm3, as_text_of
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -28,6 +29,14 @@ MINISTRAL = {
 }
 SLIDES = "sliding_attention"
 WINDOWS = {"use_sliding_window": True, "sliding_window": 7}
+GEMMA3 = {
+    "head_dim": 24,
+    "sliding_window": 9,
+    "layer_types": [SLIDES, "full_attention", SLIDES],
+    "query_pre_attn_scalar": 10,
+    "final_logit_softcapping": 3.0,
+    "rope_parameters": {"full_attention": LINEAR, SLIDES: {"rope_theta": 50.0}},
+}
 
 MODELS = {
     "llama": Example("LlamaForCausalLM"),
@@ -56,11 +65,38 @@ MODELS = {
         },
     ),
     "apertus": Example("ApertusForCausalLM"),
+    "arcee": Example("ArceeForCausalLM", {"mlp_bias": True}),
     "cohere": Example("CohereForCausalLM", {"logit_scale": 0.3}),
     "cohere-qk-norm": Example("CohereForCausalLM", {"use_qk_norm": True, "attention_bias": True}),
     "cohere2": Example("Cohere2ForCausalLM", {"sliding_window": 9, "sliding_window_pattern": 2}),
+    "ernie": Example("Ernie4_5ForCausalLM", {"use_bias": True, "head_dim": 24}),
+    "exaone": Example("LlamaForCausalLM", {"rope_parameters": LLAMA3}, stored=as_exaone),
     "exaone4": Example("Exaone4ForCausalLM", {"sliding_window": 9, "sliding_window_pattern": 2}),
-    "exaone4-full": Example("Exaone4ForCausalLM", {"sliding_window": None}),
+    "exaone4-full": Example(
+        "Exaone4ForCausalLM", {"sliding_window": None, "layer_types": ["full_attention"] * 3}
+    ),
+    "falcon": Example("FalconForCausalLM", {"bias": True}),
+    "falcon-multi-head-sequential": Example(
+        "FalconForCausalLM", {"multi_query": False, "parallel_attn": False, "ffn_hidden_size": 96}
+    ),
+    "falcon-new": Example(
+        "FalconForCausalLM", {"new_decoder_architecture": True, "num_kv_heads": 2}
+    ),
+    "helium": Example("HeliumForCausalLM", {"head_dim": 16}),
+    "hunyuan": Example("HunYuanDenseV1ForCausalLM", {"head_dim": 16}),
+    "internlm2": Example("LlamaForCausalLM", {"attention_bias": True}, stored=as_internlm2),
+    "internlm3": Example(
+        "LlamaForCausalLM",
+        {"head_dim": 24, "attention_bias": True, "mlp_bias": True},
+        stored=as_internlm3,
+    ),
+    "nemotron": Example("NemotronForCausalLM"),
+    "olmo": Example("OlmoForCausalLM", {"clip_qkv": 0.7}),
+    "phi": Example("PhiForCausalLM"),
+    "phi-qk-norm": Example("PhiForCausalLM", {"qk_layernorm": True, "hidden_act": "gelu"}),
+    "seed-oss": Example("SeedOssForCausalLM", {"head_dim": 24}),
+    "stablelm": Example("StableLmForCausalLM", {"use_qkv_bias": True}),
+    "stablelm-parallel": Example("StableLmForCausalLM", {"use_parallel_residual": True}),
     "glm": Example("GlmForCausalLM", {"head_dim": 24}),
     "glm4": Example("Glm4ForCausalLM", {"head_dim": 24, "attention_bias": False}),
     "gpt2": Example("GPT2LMHeadModel"),
@@ -88,11 +124,18 @@ MODELS = {
     ),
     "ministral": Example(
         "MinistralForCausalLM",
-        {"sliding_window": 9, "layer_types": [SLIDES, "full_attention", SLIDES]},
+        {"head_dim": 24, "sliding_window": 9, "layer_types": [SLIDES, "full_attention", SLIDES]},
     ),
     "ministral3": Example("Ministral3ForCausalLM", {"head_dim": 16, "rope_parameters": MINISTRAL}),
     "olmo2": Example("Olmo2ForCausalLM"),
-    "olmo3": Example("Olmo3ForCausalLM", {"sliding_window": 9, "num_hidden_layers": 4}),
+    "olmo3": Example(
+        "Olmo3ForCausalLM",
+        {
+            "sliding_window": 9,
+            "layer_types": [SLIDES, "full_attention", SLIDES],
+            "rope_parameters": {"full_attention": YARN, SLIDES: {"rope_theta": 50.0}},
+        },
+    ),
     "phi3": Example("Phi3ForCausalLM", {"sliding_window": 9}),
     "smollm3": Example("SmolLM3ForCausalLM", {"no_rope_layers": [1, 0, 1]}),
     "starcoder2": Example("Starcoder2ForCausalLM"),
@@ -101,4 +144,13 @@ MODELS = {
     ),
     "gemma": Example("GemmaForCausalLM", {"head_dim": 24}),
     "gemma2": Example("Gemma2ForCausalLM", {"head_dim": 24, "sliding_window": 9}),
+    "gemma3": Example("Gemma3ForCausalLM", GEMMA3),
+    "gemma3-with-images": Example(
+        "Gemma3ForCausalLM", GEMMA3, stored=as_text_of("Gemma3ForConditionalGeneration")
+    ),
+    "ministral3-with-images": Example(
+        "Ministral3ForCausalLM",
+        {"head_dim": 16, "rope_parameters": MINISTRAL},
+        stored=as_text_of("Mistral3ForConditionalGeneration"),
+    ),
 }

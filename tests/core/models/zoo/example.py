@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -25,10 +26,15 @@ SMALL = {
 
 @dataclass(frozen=True)
 class Example:
-    """architecture: the class in transformers. changes: on top of SMALL, in its config's keys."""
+    """architecture: the class in transformers. changes: on top of SMALL, in its config's keys.
+
+    stored: rewrites the folder it was saved to, where the architecture is not in transformers but
+    is the same as one that is.
+    """
 
     architecture: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    stored: Callable[[Path], None] | None = None
 
     def config(self) -> PretrainedConfig:
         model_class = getattr(transformers, self.architecture)

@@ -1,0 +1,36 @@
+"""Nemotron 3 and 4, Minitron: LayerNorm centred on one, half of each head rotated, squared relu."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from inarch.models.description import MLP, Description, Layer, LayerNorm
+from inarch.models.families import llama_like
+from inarch.models.families.activations import activation
+from inarch.models.families.config import Config
+from inarch.models.family import Family
+
+DEFAULTS = llama_like.Defaults(
+    vocab_size=256000,
+    intermediate_size=24576,
+    max_position_embeddings=4096,
+    hidden_size=6144,
+    heads=48,
+    rotated=0.5,
+)
+
+
+def describe(values: Mapping[str, Any]) -> Description:
+    config = Config(values)
+    norm = LayerNorm(config.number("norm_eps", 1e-5), offset=1.0)
+    bias = config.flag("attention_bias", False)
+    attention = replace(llama_like.attention(config, DEFAULTS), qkv_bias=bias, out_bias=bias)
+    size = config.integer("intermediate_size", DEFAULTS.intermediate_size)
+    mlp = MLP(size, activation(config, default="relu2"), config.flag("mlp_bias", False))
+    layers = [Layer(attention, mlp, norm, norm)] * llama_like.layer_count(config)
+    return llama_like.model(config, DEFAULTS, layers, norm)
+
+
+FAMILY = Family("nemotron", ("NemotronForCausalLM",), describe, llama_like.names)
