@@ -29,6 +29,17 @@ EMBEDDERS = {
     "qwen2": Example("Qwen2Model"),
     "qwen2-both-sides": Example("Qwen2Model", {"is_causal": False, "attn_implementation": "eager"}),
     "qwen3": Example("Qwen3Model", {"head_dim": 32}),
+    "embedding-gemma": Example(
+        "Gemma3TextModel",
+        {
+            "use_bidirectional_attention": True,
+            "num_hidden_layers": 4,
+            "sliding_window": 16,
+            "sliding_window_pattern": 2,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+        },
+    ),
 }
 CLASSIFIERS = {
     "bert": Example("BertForSequenceClassification", BERT | THREE),
