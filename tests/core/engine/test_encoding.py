@@ -26,6 +26,7 @@ from ..models.zoo.encoders import CLASSIFIERS, EMBEDDERS
 from .conftest import save_tokenizer
 
 TOLERANCE = 3e-4
+BACKEND = "reference"
 LENGTHS = (3, 70, 1, 17, 40, 64, 5)
 POOLINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "cls": lambda h: h[0],
@@ -50,7 +51,7 @@ def save(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
 
 def engine(folder: Path, **options: object) -> Engine:
-    options = {"backend": "reference", "kv_tokens": 2048, "max_running_requests": 8} | options
+    options = {"backend": BACKEND, "kv_tokens": 2048, "max_running_requests": 8} | options
     return Engine(EngineConfig(model=str(folder), dtype="float32", **options))  # type: ignore[arg-type]
 
 
@@ -140,21 +141,23 @@ def test_prompts_that_begin_alike_share_their_beginning(tmp_path: Path) -> None:
     assert_close(found[1].vector, hidden(model, instruction + texts[1]).mean(0))
 
 
-def test_a_prompt_that_was_set_back_is_pooled_anew(tmp_path: Path) -> None:
-    """Memory for two prompts of 120 tokens and a bit, and five of them in chunks of 16."""
-    model = save(EMBEDDERS["qwen3"].model(), tmp_path)
-    write_modules(tmp_path, "mean", normalize=False)
+@pytest.mark.parametrize("each", [False, True])
+def test_a_prompt_that_was_set_back_is_pooled_anew(each: bool, tmp_path: Path) -> None:
+    """Prompts of 120 tokens in chunks of 16: one mean of each, or scores of each token."""
+    example = CLASSIFIERS["qwen2-tokens"] if each else EMBEDDERS["qwen3"]
+    model = save(example.model(), tmp_path)
+    if not each:
+        write_modules(tmp_path, "mean", normalize=False)
     given = [random.Random(n).choices(range(3, 101), k=120) for n in range(5)]
-    with engine(tmp_path, max_step_tokens=16, kv_tokens=288) as served:
-        taken = served.stream_batch(given, [encoding()] * 5)
-        found = {}
-        for step, (number, output) in enumerate(taken):
+    found: dict[int, np.ndarray] = {}
+    with engine(tmp_path, max_step_tokens=16) as served:
+        for number, output in served.stream_batch(given, [encoding()] * 5):
             found[number] = output.vectors
-            if step < 3:
-                served._core.scheduler.retract_all()
+            served._core.scheduler.retract_all()
         assert served.stats().retractions > 0
     for number, ids in enumerate(given):
-        assert_close(found[number][0], hidden(model, ids).mean(0))
+        expected = logits(model, ids) if each else hidden(model, ids).mean(0)[None]
+        assert_close(found[number], expected)
 
 
 def test_a_language_model_answers_and_encodes_in_one_batch(tmp_path: Path) -> None:
