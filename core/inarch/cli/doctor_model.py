@@ -30,12 +30,23 @@ def _model_rows(built: Built) -> list[tuple[str, str, str]]:
         ("folder", info.path, ""),
         ("architecture", info.architecture, "config.json"),
         ("dtype", info.dtype, why["dtype"]),
+        ("gives", _given(built), "the architecture, and modules.json if there is one"),
         ("context length", f"{info.context_length} tokens", why["context length"]),
         ("page", f"{info.page_tokens} tokens", why["page size"]),
         ("KV cache", f"{info.kv_tokens} tokens", why["KV pages"]),
         ("KV dtype", info.kv_dtype, why["KV dtype"]),
         ("longest request", f"{info.max_request_tokens} tokens", "context length, or KV cache"),
     ]
+
+
+def _given(built: Built) -> str:
+    head = built.info.head
+    each = ", of each token" if head.each_token else ""
+    if head.generates:
+        return "text"
+    if head.labels:
+        return f"scores of {len(head.labels)} labels{each}"
+    return f"vectors of {head.outputs}{each}" + (", of length 1" if head.normalized else "")
 
 
 def _memory_rows(built: Built) -> list[tuple[str, str, str]]:

@@ -62,6 +62,8 @@ class Tokenizer:
         else:
             backend, known = _convert(folder)
             special_tokens = known | special_tokens
+        if config.get("add_eos_token") is True and (folder / "modules.json").is_file():
+            _end_texts(backend, special_tokens.get("eos_token"))
         _mark_special(backend, special_tokens.values())
         templates = (
             given_template(chat_template) if chat_template else read_templates(folder, config)
@@ -220,6 +222,23 @@ def _add_missing(backend: Backend, added: Any) -> None:
         if backend.token_to_id(entry["content"]) is None:
             flags = {key: bool(entry.get(key, False)) for key in _ADDED_TOKEN_FLAGS}
             backend.add_tokens([AddedToken(entry["content"], **flags)])
+
+
+def _end_texts(backend: Backend, eos: str | None) -> None:
+    """Put the token that ends a text behind each, as makers of embedding models expect it who let
+    transformers add it; tokenizer.json need not say so."""
+    from tokenizers.processors import TemplateProcessing
+
+    around = backend.encode("")
+    if eos is None or eos in around.tokens[-1:]:
+        return
+    before, ids = around.tokens, [(token, backend.token_to_id(token)) for token in around.tokens]
+    single, second = [*before, "$A", eos], [*before, "$B", eos]
+    backend.post_processor = TemplateProcessing(
+        single=single,
+        pair=[*single, *second],
+        special_tokens=[*ids, (eos, backend.token_to_id(eos))],
+    )
 
 
 _ADDED_TOKEN_FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")

@@ -292,6 +292,36 @@ def test_texts_are_as_long_as_the_makers_say_and_cut_if_asked(tmp_path: Path) ->
         assert_close(found.vector, hidden(model, ids[:20]).mean(0))
 
 
+def test_a_text_ends_with_the_token_that_its_makers_add(tmp_path: Path) -> None:
+    """The tokenizer's own file does not say so in older folders."""
+    model = save(EMBEDDERS["mistral"].model(), tmp_path)
+    tokenizer = save_word_tokenizer(tmp_path, "[CLS] $A $B")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", special_tokens=[("[CLS]", 0)]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    said = {"add_eos_token": True, "eos_token": "[SEP]"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
+    write_modules(tmp_path, "lasttoken", normalize=True)
+    with engine(tmp_path) as served:
+        (found,) = served.encode("w5 w6")
+    assert found.prompt_tokens == 4
+    assert_close(found.vector, unit(hidden(model, [0, 5, 6, 2])[-1]))
+
+
+def test_the_body_of_a_language_model_may_be_called_the_whole(tmp_path: Path) -> None:
+    """As Qwen3-Embedding: its config names a language model, its weights have no head."""
+    model = save(EMBEDDERS["qwen3"].model(), tmp_path)
+    write_modules(tmp_path, "lasttoken", normalize=True)
+    place = tmp_path / "config.json"
+    named = {"architectures": ["Qwen3ForCausalLM"]}
+    place.write_text(json.dumps(json.loads(place.read_text()) | named))
+    (ids,) = prompts((17,))
+    with engine(tmp_path) as served:
+        assert not served.info.head.generates
+        assert_close(served.encode([ids])[0].vector, unit(hidden(model, ids)[-1]))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
