@@ -236,6 +236,22 @@ def test_a_model_is_told_apart_by_what_it_gives(embedder: Server, classifier: Se
     assert "scores of labels" in refused.error["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/v1/responses", {"input": "Hi"}),
+        ("/v1/decisions", {"input": "", "questions": [{"type": "predicate", "instructions": "?"}]}),
+    ],
+)
+def test_conversations_with_an_encoder_are_refused(
+    embedder: Server, path: str, body: dict[str, Any]
+) -> None:
+    answer = embedder.post(path, body)
+    assert (answer.status, answer.error["param"]) == (400, "model")
+    assert "generates no text: it gives vectors" in answer.error["message"]
+
+
 def test_a_client_that_leaves_ends_all_of_its_texts(embedder: Server) -> None:
     embedder.engine.delay_s = 30
     embedder.open(EMBEDDINGS, {"input": ["one"] * 5}).close()

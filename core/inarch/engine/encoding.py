@@ -282,6 +282,16 @@ def prompt_text(head: HeadInfo, name: str | None) -> str:
     return head.prompts[name]
 
 
+def check_generates(info: ModelInfo) -> None:
+    if not info.head.generates:
+        made = "scores of labels" if info.head.labels else "vectors"
+        raise InvalidRequestError(
+            f"{info.name} generates no text: it gives {made} of what it is sent, by /v1/embeddings,"
+            " /v1/rerank, /v1/score or /v1/classify",
+            param="model",
+        )
+
+
 def check_classifier(info: ModelInfo) -> None:
     if not info.head.labels:
         raise InvalidRequestError(f"{info.name} is no classifier: it has no labels", param="model")

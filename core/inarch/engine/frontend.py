@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from inarch.engine.detokenizer import Detokenizer
+from inarch.engine.encoding import check_generates
 from inarch.engine.messages import ModelInfo, NewRequest, TokenOutput
 from inarch.engine.outputs import FinishReason, RequestOutput, TokenLogprob, prompt_entries
 from inarch.engine.tokenizer import Tokenizer
@@ -89,7 +90,8 @@ class Frontend:
     ) -> list[NewRequest]:
         """Make the samples of a request. Raises InvalidRequestError."""
         params.check(self.info.vocab_size)
-        self._check_head(params)
+        if not params.encode:
+            check_generates(self.info)
         max_tokens = self._max_tokens(len(prompt), params)
         request_id = request_id or uuid.uuid4().hex
         stop_ids = self._stop_ids(params)
@@ -113,16 +115,6 @@ class Frontend:
         for index, message in enumerate(messages):
             self.samples[message.handle] = self._sample(message, request_id, index, prompt)
         return messages
-
-    def _check_head(self, params: SamplingParams) -> None:
-        head = self.info.head
-        if not params.encode and not head.generates:
-            raise InvalidRequestError(
-                f"{self.info.name} generates no text: it gives "
-                + ("scores of labels" if head.labels else "vectors")
-                + " of what it is sent, by /v1/embeddings, /v1/score, /v1/rerank or /v1/classify",
-                param="model",
-            )
 
     def _stop_ids(self, params: SamplingParams) -> list[int]:
         stop_ids = set(params.stop_token_ids)
