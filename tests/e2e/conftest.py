@@ -9,6 +9,9 @@ from .process import ServerProcess
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ServerProcess]:
-    """`inarch serve`, shared by tests that leave it as they found it."""
-    with ServerProcess() as process:
+    """`inarch serve`, shared by tests that leave it as they found it.
+
+    In float32, where an answer does not depend on what else is in its step, or in the cache.
+    """
+    with ServerProcess("--dtype", "float32") as process:
         yield process

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import openai
 
 INARCH = str(Path(sys.executable).with_name("inarch"))
 READY_S = 120.0  # on a machine that runs other tests beside; the goal of 10 s is measured in ci/
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 
 
 class ServerProcess:
@@ -86,9 +87,14 @@ class ServerProcess:
     @property
     def engine(self) -> int:
         """Process id of the engine; there is none for a moment after it has died."""
-        eventually(lambda: len(self.children("inarch.engine.process")) == 1)
-        (engine,) = self.children("inarch.engine.process")
-        return engine
+        found: list[int] = []
+
+        def is_there() -> bool:
+            found[:] = self.children("inarch.engine.process")
+            return len(found) == 1
+
+        eventually(is_there)
+        return found[0]
 
     @property
     def front_ends(self) -> list[int]:
@@ -143,8 +149,17 @@ class ServerProcess:
 def _runs(pid: int, module: str) -> bool:
     try:
         return module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def sockets(pid: int) -> set[str]:
+    """The sockets that a process holds, as its descriptors name them; they come and go."""
+    found = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(os.readlink(path))
+    return {name for name in found if name.startswith("socket:")}
 
 
 def eventually(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from .process import INARCH, ServerProcess, eventually
+from .process import INARCH, ServerProcess, eventually, sockets
 
 LONG_STREAM = {"prompt": "Once", "max_tokens": 200, "ignore_eos": True, "stream": True}
 
@@ -26,6 +26,30 @@ def test_sigterm_lets_a_stream_finish_and_leaves_no_process_behind() -> None:
         assert choice["finish_reason"] == "length"
         assert server.wait() == 0
     assert not Path(f"/proc/{engine}").exists()
+
+
+def test_a_stream_on_a_front_end_that_retires_is_finished_before_the_server_stops() -> None:
+    with ServerProcess() as server:
+        (old,) = server.front_ends
+        connection = server.send("POST", "/v1/completions", {**LONG_STREAM, "max_tokens": 1500})
+        response = connection.getresponse()
+        assert response.read(1)
+        server.signal(signal.SIGHUP)
+        eventually(lambda: len(server.front_ends) == 2)
+        eventually(lambda: not _listens(old))
+        server.signal(signal.SIGTERM)
+        *_, last, done, _ = response.read().decode().split("\n\n")
+        connection.close()
+        assert done == "data: [DONE]"
+        choice = json.loads(last.removeprefix("data: "))["choices"][0]
+        assert choice["finish_reason"] == "length"
+
+
+def _listens(pid: int) -> bool:
+    """Whether a process holds a socket that takes connections."""
+    listed = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = {f"socket:[{fields[9]}]" for fields in listed if fields[3] == "0A"}
+    return not listening.isdisjoint(sockets(pid))
 
 
 def test_a_second_signal_stops_at_once() -> None:
@@ -86,7 +110,7 @@ def _is_gone(pid: int) -> bool:
     """Ended, though nobody may have asked for its exit code yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 

@@ -57,11 +57,11 @@ def test_a_text_scores_as_it_was_generated(server: ServerProcess) -> None:
 
 @pytest.mark.parametrize("mode", ["retract", "in_place"])
 def test_answers_go_on_after_a_pause(server: ServerProcess, mode: str) -> None:
-    long = {**GREEDY, "max_new_tokens": 120}
+    long = {**GREEDY, "max_new_tokens": 300}
     whole = generate(server, "Tell me", sampling_params=long)["text"]
     with ThreadPoolExecutor() as pool:
         task = pool.submit(generate, server, "Tell me", sampling_params=long)
-        time.sleep(0.1)
+        eventually(lambda: server.metric("sglang:num_running_reqs") == 1)
         server.post("/pause_generation", {"mode": mode})
         assert server.ask("GET", "/health_generate")[0] == 200
         time.sleep(0.2)

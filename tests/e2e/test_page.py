@@ -19,6 +19,7 @@ from .process import ServerProcess, eventually
 
 KEY = "s3cret"
 CHAT = "**/v1/chat/completions"
+expect.set_options(timeout=30_000)  # milliseconds, on a machine that runs other tests beside
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +272,8 @@ def test_the_live_view_asks_only_while_somebody_looks(page: Page) -> None:
     page.get_by_role("link", name="Live").click()
     expect(page.locator("#running")).to_have_text("0")
     page.get_by_role("link", name="Chat").click()
+    expect(page.locator("#running")).to_be_hidden()
+    page.wait_for_timeout(500)  # what had been asked for is there
     asked.clear()
     page.wait_for_timeout(2500)
     assert asked == []

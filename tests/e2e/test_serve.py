@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -67,21 +66,14 @@ def test_three_ways_to_ask_give_one_answer(server: ServerProcess) -> None:
     assert again["usage"]["prompt_tokens"] == len(native["output_ids"]) == 24
 
 
-@pytest.fixture(scope="module")
-def exact() -> Iterator[ServerProcess]:
-    """A server whose rounding hides in float32, however many requests share a step."""
-    with ServerProcess("--dtype", "float32") as process:
-        yield process
-
-
-def test_a_seeded_answer_is_the_same_alone_and_among_many(exact: ServerProcess) -> None:
+def test_a_seeded_answer_is_the_same_alone_and_among_many(server: ServerProcess) -> None:
     options = {"temperature": 1.0, "seed": 7, "max_tokens": 40}
-    alone = text_of(complete(exact, "Once upon a time", **options))
+    alone = text_of(complete(server, "Once upon a time", **options))
     with ThreadPoolExecutor(16) as pool:
         asked = [
-            pool.submit(complete, exact, f"{i} Something else", temperature=1.0) for i in range(12)
+            pool.submit(complete, server, f"{i} Something else", temperature=1.0) for i in range(12)
         ]
-        among = [pool.submit(complete, exact, "Once upon a time", **options) for _ in range(4)]
+        among = [pool.submit(complete, server, "Once upon a time", **options) for _ in range(4)]
         assert [text_of(future.result()) for future in among] == [alone] * 4
         assert all(future.result()["usage"]["completion_tokens"] == 24 for future in asked)
 

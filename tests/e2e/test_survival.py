@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from .process import ServerProcess, eventually
+from .process import PATIENCE_S, ServerProcess, eventually, sockets
 
 LONG = {"max_tokens": 120, "ignore_eos": True}
 ITEM = {
@@ -130,7 +132,7 @@ def test_an_engine_killed_again_and_again_changes_no_answer(
     os.kill(server.engine, signal.SIGKILL)
     with ThreadPoolExecutor(len(asked)) as pool:
         futures = [pool.submit(ask, server, body) for body in asked]
-        for tokens in (100, 700, 900):
+        for tokens in (100, 400, 500):
             under_way(server, tokens)
             os.kill(server.engine, signal.SIGKILL)
         assert_same([future.result() for future in futures], undisturbed)
@@ -160,7 +162,13 @@ def test_a_front_end_that_dies_costs_its_own_connections_alone(
     victim, other = server.front_ends
     with ThreadPoolExecutor(len(asked)) as pool:
         futures = [pool.submit(_or_lost, server, body) for body in asked]
-        eventually(lambda: _connections(victim) + _connections(other) >= len(asked))
+        eventually(
+            lambda: (
+                _connections(victim) + _connections(other) >= len(asked)
+                or any(future.done() for future in futures)
+            )
+        )
+        os.kill(victim, signal.SIGSTOP)  # so that no more come while they are counted
         lost = _connections(victim)
         os.kill(victim, signal.SIGKILL)
         answers = [future.result() for future in futures]
@@ -181,7 +189,7 @@ def _or_lost(server: ServerProcess, body: dict[str, Any]) -> Any:
 
 def _connections(pid: int) -> int:
     """TCP connections of clients that a process holds: its sockets but for those it was born with."""
-    mine = {os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()}
+    mine = sockets(pid)
     listed = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(f"socket:[{fields[9]}]" in mine for fields in listed if fields[3] == "01")
 
@@ -210,13 +218,34 @@ def test_all_processes_are_replaced_under_load_and_nobody_notices(
     server: ServerProcess, undisturbed: list[Any], asked: list[dict[str, Any]]
 ) -> None:
     before = {server.engine, *server.front_ends}
-    with ThreadPoolExecutor(len(asked)) as pool:
+    over = threading.Event()
+    with ThreadPoolExecutor(len(asked) + 4) as pool:
         futures = [pool.submit(ask, server, body) for body in asked]
-        server.signal(signal.SIGHUP)
-        eventually(lambda: not before & set(server.front_ends) or not _knock(server))
-        eventually(lambda: not before & {server.engine, *server.front_ends})
+        kept = [pool.submit(_ask_on_one_connection, server, over) for _ in range(4)]
+        try:
+            server.signal(signal.SIGHUP)
+            eventually(lambda: len(server.front_ends) > 2)
+            server.signal(signal.SIGHUP)  # which changes nothing
+            eventually(lambda: not before & set(server.front_ends) or not _knock(server))
+            eventually(lambda: not before & {server.engine, *server.front_ends})
+        finally:
+            over.set()
         assert_same([future.result() for future in futures], undisturbed)
+        assert all(future.result() for future in kept)
+    assert "being replaced already" in server.output
     assert len(server.front_ends) == 2
+
+
+def _ask_on_one_connection(server: ServerProcess, over: threading.Event) -> bool:
+    """Ask again and again, on a new connection only where the answer said that this one closes."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
+    body = json.dumps({"prompt": "x", "max_tokens": 8, "ignore_eos": True, "stream": True})
+    while not over.is_set():
+        connection.request("POST", "/v1/completions", body.encode())
+        response = connection.getresponse()
+        assert (response.status, response.read()[-8:]) == (200, b"[DONE]\n\n")
+    connection.close()
+    return True
 
 
 def _knock(server: ServerProcess) -> bool:
@@ -226,6 +255,8 @@ def _knock(server: ServerProcess) -> bool:
 
 
 def test_two_thousand_idle_connections_are_in_nobodys_way(server: ServerProcess) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2000)]
     try:
         assert ask(server, {"prompt": "Once", "max_tokens": 5})
@@ -257,7 +288,7 @@ def poison(server: ServerProcess, prompt: str) -> tuple[int, Any]:
 
 
 def test_only_the_request_that_kills_engines_is_refused(fragile: ServerProcess) -> None:
-    body = {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 300, "ignore_eos": True}
+    body = {"prompt": "Once upon a time", "temperature": 0, "max_tokens": 400, "ignore_eos": True}
     expected = ask(fragile, body)
     with ThreadPoolExecutor(8) as pool:
         bystanders = [pool.submit(ask, fragile, body) for _ in range(6)]

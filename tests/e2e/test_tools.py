@@ -15,7 +15,9 @@ from .process import ServerProcess
 # One that writes JSON, one that writes bare text between markers, one that writes Python.
 FORMATS = ("hermes", "qwen3_coder", "pythonic")
 UNIT = {"type": "string", "enum": ["°C", "°F"], "description": "of the temperature"}
-POINT = {"type": "object", "properties": {"x": {"type": "number"}, "name": {"$ref": "#/$defs/name"}},
+# Of few digits: a model as small as this one may go on with digits for ever.
+NUMBER = {"type": "number", "minimum": 0, "maximum": 90, "multipleOf": 0.25}
+POINT = {"type": "object", "properties": {"x": NUMBER, "name": {"$ref": "#/$defs/name"}},
          "required": ["x", "name"]}  # fmt: skip
 PROPERTIES: dict[str, Any] = {
     "city": {"type": "string", "maxLength": 12, "title": "City"},

@@ -149,7 +149,7 @@ def test_terms_that_cannot_be_are_refused(
 @pytest.mark.parametrize("path", ASK)
 def test_a_request_that_takes_too_long_is_ended(path: str) -> None:
     """Before its first token with a status of its own, afterwards with an event."""
-    with Server(StandIn(), request_timeout=0.1) as server:
+    with Server(StandIn(), request_timeout=0.5) as server:
         server.engine.endless, server.engine.delay_s = True, 5.0
         late = server.post(path, ASK[path] | {"timeout": 60})  # cannot outlast the server's limit
         assert (late.status, late.error["code"]) == (504, "timeout")

@@ -70,7 +70,6 @@ class Life:
             connection = self.connect()
         except ConnectionRefusedError:
             return False
-        # A whole request: asyncio forgets connections that it is just about to accept at the end.
         connection.request("GET", "/v1/models")
         connection.getresponse().read()
         connection.close()
@@ -89,7 +88,7 @@ def engine() -> StandIn:
 def test_running_requests_are_finished_and_new_clients_refused(engine: StandIn) -> None:
     life = Life(engine)
     eventually(life.listens)
-    engine.delay_s = 0.02
+    engine.delay_s = 0.1
     connection, idle = life.connect(), life.connect()
     post(connection, {"prompt": "the answer"})
     eventually(lambda: engine.running == 1)
@@ -97,6 +96,7 @@ def test_running_requests_are_finished_and_new_clients_refused(engine: StandIn) 
     eventually(lambda: life.listener.fileno() == -1)
     assert engine.running == 1
     assert not life.listens()
+    engine.delay_s = 0.0
     answer = json.loads(connection.getresponse().read())
     assert answer["choices"][0]["text"] == "the answer"
     life.end()

@@ -281,6 +281,36 @@ def test_nothing_can_be_cancelled_and_it_says_why(server: Server) -> None:
     assert server.post(f"{PATH}/none/cancel", {}).status == 404
 
 
+def test_what_was_asked_is_told_page_by_page(server: Server) -> None:
+    with server.openai() as client:
+        asked: list[Any] = [
+            {"role": "user", "content": "one"},
+            {"role": "assistant", "content": "two"},
+            {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c1", "output": "three"},
+        ]
+        first = client.responses.create(model="standin", input=asked)
+        items: Any = list(client.responses.input_items.list(first.id, order="asc", limit=3))
+        assert [item.type for item in items] == [
+            "message",
+            "message",
+            *(i["type"] for i in asked[2:]),
+        ]
+        assert [items[0].content[0].text, items[1].content[0].text] == ["one", "two"]
+        assert (items[2].name, items[3].output) == ("f", "three")
+        newest = client.responses.input_items.list(first.id, limit=1)
+        assert (newest.data[0].id, newest.has_more) == (items[3].id, True)  # type: ignore[attr-defined]
+        second = client.responses.create(
+            model="standin", input="more", previous_response_id=first.id
+        )
+        assert len(list(client.responses.input_items.list(second.id))) == 1
+    path = f"{PATH}/{first.id}/input_items"
+    assert server.get(f"{PATH}/resp_none/input_items").status == 404
+    for query in ("limit=0", "limit=x", "limit=101", "order=up", "after=nothing"):
+        answer = server.get(f"{path}?{query}")
+        assert (answer.status, answer.error["param"]) == (400, query.partition("=")[0])
+
+
 def test_the_store_forgets_the_oldest_and_the_old() -> None:
     store = ResponseStore(most=2, longest_s=60.0)
     for name in "abc":
@@ -288,6 +318,14 @@ def test_the_store_forgets_the_oldest_and_the_old() -> None:
     assert store.get("c").response == {"id": "c"}
     with pytest.raises(InvalidRequestError):
         store.get("a")
+    small = ResponseStore(most_bytes=3000)
+    for name in "abc":
+        small.keep({"id": name, "text": "x" * 1200}, [])
+    small.delete("b")
+    small.keep({"id": "d", "text": "x" * 1200}, [])
+    assert small.get("c").response["id"] == "c"
+    with pytest.raises(InvalidRequestError, match="kept here"):
+        small.get("a")
     brief = ResponseStore(most=2, longest_s=-1.0)
     brief.keep({"id": "a"}, [])
     with pytest.raises(InvalidRequestError):

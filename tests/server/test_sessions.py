@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inarch.errors import InvalidRequestError
+from inarch_server.native import sessions
 from inarch_server.native.protocol import OpenSession, SessionParams
 from inarch_server.native.sessions import MAX_TURNS, Sessions
 
@@ -135,6 +136,16 @@ def test_closed_and_forgotten_sessions_are_gone(server: Server) -> None:
     time.sleep(0.2)  # to ask for it any sooner would be to use it
     answer = server.post("/generate", {"text": "x", "session_params": {"id": name}})
     assert answer.status == 404
+
+
+def test_a_session_that_was_opened_without_a_timeout_does_not_stay_for_ever(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "IDLE_S", 0.05)
+    name = opened(server)
+    time.sleep(0.2)
+    answer = server.post("/generate", {"text": "x", "session_params": {"id": name}})
+    assert (answer.status, "opened without one" in answer.error["message"]) == (404, True)
 
 
 def test_a_session_holds_no_more_than_its_capacity(server: Server) -> None:

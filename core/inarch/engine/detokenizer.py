@@ -11,7 +11,7 @@ import codecs
 from collections.abc import Callable, Sequence, Set
 from typing import Protocol
 
-from inarch.engine.stop_patterns import StopPatterns
+from inarch.engine.stop_patterns import MatchingBudget, StopPatterns
 from inarch.engine.stop_strings import START, StopStrings
 from inarch.engine.token_bytes import TokenBytes
 
@@ -121,10 +121,12 @@ class Detokenizer:
         *,
         patterns: Sequence[str] = (),
         include_stop: bool = False,
+        budget: MatchingBudget | None = None,
     ) -> None:
+        """budget: what the patterns of several answers share; None: this one has its own."""
         self._source = source
         self._stops = StopStrings(stop) if stop or patterns else None
-        self._patterns = StopPatterns(patterns) if patterns else None
+        self._patterns = StopPatterns(patterns, budget or MatchingBudget()) if patterns else None
         self._released = 0  # characters before those that are held back
         self._include_stop = include_stop
         self._state = START

@@ -17,6 +17,7 @@ from inarch.engine.detokenizer import Detokenizer
 from inarch.engine.encoding import check_generates
 from inarch.engine.messages import ModelInfo, NewRequest, TokenOutput
 from inarch.engine.outputs import FinishReason, RequestOutput, TokenLogprob, prompt_entries
+from inarch.engine.stop_patterns import MatchingBudget
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms, check_token_ids
@@ -112,8 +113,10 @@ class Frontend:
             )
             for index in range(params.n)
         ]
+        budget = MatchingBudget()
         for index, message in enumerate(messages):
-            self.samples[message.handle] = self._sample(message, request_id, index, prompt)
+            sample = self._sample(message, request_id, index, prompt, budget)
+            self.samples[message.handle] = sample
         return messages
 
     def _stop_ids(self, params: SamplingParams) -> list[int]:
@@ -123,7 +126,12 @@ class Frontend:
         return sorted(stop_ids)
 
     def _sample(
-        self, message: NewRequest, request_id: str, index: int, prompt: Sequence[int]
+        self,
+        message: NewRequest,
+        request_id: str,
+        index: int,
+        prompt: Sequence[int],
+        budget: MatchingBudget,
     ) -> Sample:
         params = message.params
         detokenizer = self.tokenizer.detokenizer(
@@ -132,6 +140,7 @@ class Frontend:
             stop_regex=params.stop_regex,
             include_stop=params.include_stop,
             skip_special_tokens=params.skip_special_tokens,
+            budget=budget,
         )
         return Sample(
             message.handle,

@@ -160,8 +160,8 @@ class OpenRequests:
 
     def _overloaded(self, waiting: int) -> InvalidRequestError:
         return InvalidRequestError(
-            f"the server is overloaded: {waiting} requests are waiting, the limit is "
-            f"{self._most}; try again later",
+            f"the server is overloaded: {waiting} prompts and samples are waiting, the limit is "
+            f"{self._most}; try again later, with fewer of them in one request",
             status=503,
             code="overloaded",
         )

@@ -8,13 +8,14 @@ text from there on must be held back; the library's partial matching says where 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import regex
 
 from inarch.errors import InvalidRequestError
 
-# For the matching of one answer: so much at first, and so much for each of its characters.
+# For the matching of one request: so much at first, and so much for each character of its answers.
 BUDGET_S = 0.25
 BUDGET_S_A_CHARACTER = 100e-6
 
@@ -36,18 +37,35 @@ def compile_pattern(pattern: str) -> regex.Pattern[str]:
     return compiled
 
 
+class MatchingBudget:
+    """Processor time that is left for matching; all answers of one request draw on it."""
+
+    def __init__(self) -> None:
+        self.left_s = BUDGET_S
+
+    @contextmanager
+    def spend(self) -> Iterator[float]:
+        """Yields how long it may take."""
+        began = time.thread_time()
+        try:
+            yield max(self.left_s, 1e-6)
+        finally:
+            self.left_s -= time.thread_time() - began
+
+
 class StopPatterns:
     """The text of one answer, as far as it has come, and the patterns that may end it."""
 
-    def __init__(self, patterns: Sequence[str]) -> None:
+    def __init__(self, patterns: Sequence[str], budget: MatchingBudget) -> None:
+        self._budget = budget
         self._patterns = [compile_pattern(pattern) for pattern in patterns]
         self._from = [0] * len(patterns)  # of each: no match that may still come begins before
         self._text = ""
-        self._spent_s = 0.0
 
     def add(self, text: str) -> None:
         """Text of which `found` will be asked."""
         self._text += text
+        self._budget.left_s += BUDGET_S_A_CHARACTER * len(text)
 
     def found(self, end: int) -> tuple[int, str] | None:
         """The longest match that ends before character `end`: its length and pattern.
@@ -74,16 +92,12 @@ class StopPatterns:
     def _search(
         self, pattern: regex.Pattern[str], start: int, end: int, *, partial: bool
     ) -> regex.Match[str] | None:
-        budget = BUDGET_S + BUDGET_S_A_CHARACTER * len(self._text)
-        began = time.perf_counter()
         try:
-            left = max(budget - self._spent_s, 1e-6)
-            return pattern.search(self._text, start, end, partial=partial, timeout=left)
+            with self._budget.spend() as most_s:
+                return pattern.search(self._text, start, end, partial=partial, timeout=most_s)
         except TimeoutError:
             raise InvalidRequestError(
-                f"stop_regex: {pattern.pattern!r} takes too long to match this answer; write it"
+                f"stop_regex: {pattern.pattern!r} takes too long to match; write it"
                 " without repetitions inside repetitions",
                 param="stop_regex",
             ) from None
-        finally:
-            self._spent_s += time.perf_counter() - began

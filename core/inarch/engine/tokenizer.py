@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as Backend
 
 from inarch.engine.chat_template import ChatTemplate, given_template, read_templates
 from inarch.engine.detokenizer import ByteText, Detokenizer, TextSource, WindowText
+from inarch.engine.stop_patterns import MatchingBudget
 from inarch.engine.token_bytes import TokenBytes, spelling_of
 from inarch.errors import InvalidRequestError, ModelError
 
@@ -167,10 +168,13 @@ class Tokenizer:
         stop_regex: Sequence[str] = (),
         include_stop: bool = False,
         skip_special_tokens: bool = True,
+        budget: MatchingBudget | None = None,
     ) -> Detokenizer:
         """A new answer's text: what decode(prompt + answer) has after decode(prompt)."""
         source = self._text_source(prompt_ids, skip_special_tokens)
-        return Detokenizer(source, stop, patterns=stop_regex, include_stop=include_stop)
+        return Detokenizer(
+            source, stop, patterns=stop_regex, include_stop=include_stop, budget=budget
+        )
 
     def _text_source(self, prompt_ids: Sequence[int], skip_special_tokens: bool) -> TextSource:
         table = self._visible_bytes if skip_special_tokens else self._bytes

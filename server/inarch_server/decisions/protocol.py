@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from inarch_server.answering.terms import TermsBody
 from inarch_server.http.body import Body
 from inarch_server.openai.chat_protocol import text_or_object
-from inarch_server.openai.responses.protocol import Item, Text
+from inarch_server.openai.responses.protocol import InputItem, Text
 
 MAX_QUESTIONS = 400
 MAX_CHOICES = 255
@@ -83,7 +83,7 @@ AnyQuestion = Annotated[
 
 class DecisionRequest(TermsBody):
     input: Annotated[
-        Annotated[str, Tag("text")] | Annotated[list[Item], Tag("object")],
+        Annotated[str, Tag("text")] | Annotated[list[InputItem], Tag("object")],
         Discriminator(text_or_object),
     ]
     questions: list[AnyQuestion] = Field(min_length=1, max_length=MAX_QUESTIONS)

@@ -28,7 +28,7 @@ class AbortRequest(Body):
     @model_validator(mode="after")
     def _one_of_both(self) -> AbortRequest:
         if (self.rid is None) == (not self.abort_all):
-            raise ValueError("needs either rid, or abort_all: true")
+            raise InvalidRequestError("either rid or abort_all: true is needed", param="rid")
         return self
 
 

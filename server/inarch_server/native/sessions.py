@@ -23,6 +23,7 @@ from inarch_server.service import SERVICE
 
 MAX_SESSIONS = 4096
 MAX_TURNS = 4096  # of one session
+IDLE_S = 3600.0  # after which a session without a timeout of its own is closed
 
 
 def _no_tokens() -> array[int]:
@@ -77,7 +78,7 @@ class Turn:
 @dataclass(eq=False)
 class Session:
     capacity: int | None  # tokens of prompt and answer together
-    timeout_s: float | None  # without a request, after which it is closed
+    timeout_s: float  # without a request, after which it is closed
     appends: bool  # a turn that names no other goes on from the last one
     turns: dict[str, Turn] = field(default_factory=dict)
     last: str | None = None
@@ -141,11 +142,12 @@ class Sessions:
             raise InvalidRequestError(f"session {name!r} is open already", param="session_id")
         if len(self._sessions) >= MAX_SESSIONS:
             raise InvalidRequestError(
-                f"{MAX_SESSIONS} sessions are open; close one first, or give them a timeout",
+                f"{MAX_SESSIONS} sessions are open; close one first, or give them a shorter timeout",
                 status=503,
                 code="overloaded",
             )
-        session = Session(asked.capacity_of_str_len, asked.timeout, bool(asked.streaming))
+        timeout_s = asked.timeout if asked.timeout is not None else IDLE_S
+        session = Session(asked.capacity_of_str_len, timeout_s, bool(asked.streaming))
         self._sessions[name] = session
         self._wind(name, session)
         return name
@@ -173,9 +175,8 @@ class Sessions:
     def _wind(self, name: str, session: Session) -> None:
         if session.alarm is not None:
             session.alarm.cancel()
-        if session.timeout_s is not None:
-            loop = asyncio.get_running_loop()
-            session.alarm = loop.call_later(session.timeout_s, self.close, name)
+        loop = asyncio.get_running_loop()
+        session.alarm = loop.call_later(session.timeout_s, self.close, name)
 
 
 def _kept(before: Turn, asked: SessionParams) -> int:
@@ -188,7 +189,10 @@ def _kept(before: Turn, asked: SessionParams) -> int:
 
 def _unknown(name: str, param: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"no session {name!r} is open; it may have timed out", param=param, status=404
+        f"no session {name!r} is open; it may have been closed for idling: after its timeout, or"
+        f" {IDLE_S:g} s if it was opened without one",
+        param=param,
+        status=404,
     )
 
 

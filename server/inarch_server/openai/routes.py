@@ -11,6 +11,7 @@ from inarch_server.openai.chat_protocol import ChatRequest
 from inarch_server.openai.completions import completions
 from inarch_server.openai.completions_protocol import CompletionRequest
 from inarch_server.openai.responses import handlers
+from inarch_server.openai.responses.input_items import input_items
 from inarch_server.openai.responses.protocol import ResponsesRequest
 
 ROUTES: Sequence[Route] = (
@@ -45,5 +46,8 @@ ROUTES: Sequence[Route] = (
     ),
     Route("GET", "/v1/responses/{id}", handlers.retrieve, "A response again", "Response"),
     Route("DELETE", "/v1/responses/{id}", handlers.delete, "Forget a response", "Deleted"),
+    Route(
+        "GET", "/v1/responses/{id}/input_items", input_items, "What it was asked with", "ItemList"
+    ),
     Route("POST", "/v1/responses/{id}/cancel", handlers.cancel, "Always refused", "Response"),
 )

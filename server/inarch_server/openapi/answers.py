@@ -103,6 +103,13 @@ ANSWERS: dict[str, Schema] = {
     "Error": record(error=record(message=TEXT, type=TEXT, param=maybe(TEXT), code=maybe(TEXT))),
     "AnthropicError": record(type=const("error"), error=record(type=TEXT, message=TEXT)),
     "OllamaError": record(error=TEXT),
+    "ItemList": record(
+        object=const("list"),
+        data=listed({"type": "object"}),
+        first_id=maybe(TEXT),
+        last_id=maybe(TEXT),
+        has_more={"type": "boolean"},
+    ),
     "Status": record(status=const("ok")),
     "Live": record(
         model=TEXT,

@@ -29,6 +29,9 @@ class FrontEnd:
     async def start(cls, config: EngineConfig, listener: socket.socket) -> FrontEnd:
         """Start a process for a resolved configuration, on a bound socket."""
         ours, theirs = socket.socketpair()
+        control = await Control.over(
+            ours
+        )  # first: nothing may come between a process and its owner
         try:
             descriptors = listener.fileno(), theirs.fileno()
             process = await asyncio.create_subprocess_exec(
@@ -40,7 +43,7 @@ class FrontEnd:
         assert process.stdin is not None
         process.stdin.write(dump(config))
         process.stdin.close()
-        return cls(process, await Control.over(ours))
+        return cls(process, control)
 
     @property
     def banner(self) -> str:

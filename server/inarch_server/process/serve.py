@@ -67,7 +67,7 @@ async def serve(
         stop.starting = None
         ready(banner(service, listener))
         await stop.asked.wait()
-        await site.stop()
+        await _accept_no_more(site, listener)
         draining(len(service.running))
         await _drain(service, runner, stop)
     finally:
@@ -78,7 +78,7 @@ async def _drain(service: Service, runner: web.AppRunner, stop: Stop) -> None:
     """Wait for requests that run, but not longer than there is patience."""
     insisted = asyncio.create_task(stop.insisted.wait())
     if stop.patience_s is None:
-        await asyncio.wait([insisted], timeout=HAND_OVER_S)
+        await _hand_over(service, insisted)
     if runner.server is not None:
         runner.server.pre_shutdown()  # closes connections that idle
     if running := set(service.running):
@@ -90,6 +90,18 @@ async def _drain(service: Service, runner: web.AppRunner, stop: Stop) -> None:
     insisted.cancel()
 
 
+async def _hand_over(service: Service, insisted: asyncio.Task[bool]) -> None:
+    """Give each connection time for the request that its client is about to send on it.
+
+    Answers that have begun could not say that their connection closes behind them.
+    """
+    if begun := set(service.running):
+        ended = asyncio.create_task(asyncio.wait(begun))
+        await asyncio.wait([ended, insisted], return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+    await asyncio.wait([insisted], timeout=HAND_OVER_S)
+
+
 async def _listen(site: web.SockSite, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     try:
@@ -97,6 +109,13 @@ async def _listen(site: web.SockSite, listener: socket.socket) -> None:
         listener.listen(listening.BACKLOG)  # `site` took the other number for both
     except OSError as error:
         raise listening.cannot_listen(host, port, error) from error
+
+
+async def _accept_no_more(site: web.SockSite, listener: socket.socket) -> None:
+    """Closes the listener; asyncio drops whom it has accepted in the very turn of its loop."""
+    asyncio.get_running_loop().remove_reader(listener)
+    await asyncio.sleep(0)
+    await site.stop()
 
 
 # What to try, by what a model makes.
@@ -109,12 +128,13 @@ def banner(service: Service, listener: socket.socket) -> str:
     """What a person needs to know of a server that is ready."""
     info, url = service.engine.info, listening.url(listener)
     path, body = TALK if info.head.generates else CLASSIFY if info.head.labels else EMBED
+    key = " -H 'Authorization: Bearer KEY'" if service.config.api_key is not None else ""
     return (
         f"\nInarch {__version__} serves {service.model} at {url}\n\n"
         f"  backend  {info.backend} on {info.device}, {info.dtype}\n"
         f"  context  {info.context_length:,} tokens\n"
         f"  memory   KV cache of {info.kv_tokens:,} tokens in {info.kv_dtype}\n"
         f"  try      open {url} in a browser, or\n"
-        f"           curl {url}{path} -H 'Content-Type: application/json' \\\n"
+        f"           curl {url}{path} -H 'Content-Type: application/json'{key} \\\n"
         f"             -d '{body}'\n"
     )

@@ -20,9 +20,9 @@ class Stop:
     def ask(self) -> None:
         if self.asked.is_set():
             self.insisted.set()
-        self.asked.set()
-        if self.starting is not None:
+        elif self.starting is not None:  # once: what was started already is being ended then
             self.starting.cancel()
+        self.asked.set()
 
     def on_signals(self, *numbers: signal.Signals) -> None:
         loop = asyncio.get_running_loop()

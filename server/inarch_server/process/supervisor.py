@@ -59,6 +59,9 @@ async def _run(config: EngineConfig) -> None:
     stop = Stop(config.drain_timeout)
     stop.on_signals(signal.SIGINT, signal.SIGTERM)
     stop.starting = asyncio.current_task()
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGHUP, log.warning, "nothing is replaced: the server is only just starting"
+    )
     # The port is taken before the model is loaded: minutes of loading must not end in "in use".
     counts = TemporaryDirectory(prefix="inarch-", ignore_cleanup_errors=True)
     with bind(config.host, config.port) as listener, counts as os.environ[METRICS_DIR]:
@@ -81,6 +84,7 @@ class Supervisor:
         self._engine: Incarnation | None = None
         self._front_ends: set[FrontEnd] = set()  # those that retire too
         self._tending: set[asyncio.Task[None]] = set()
+        self._replacing = asyncio.Lock()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -188,16 +192,20 @@ class Supervisor:
 
     async def _renew(self) -> None:
         """Replace every front end, one after the other, and then the engine."""
-        log.info("all processes are replaced, as asked")
-        try:
-            for old in [one for one in self._front_ends if not one.retired]:
-                self._tend(self._watch(await self._open()))
-                old.retired = True
-                old.tell(Retire())
-        except InarchError as error:
-            log.error("nothing more is replaced, a new front end could not be started: %s", error)
+        if self._replacing.locked():
+            log.warning("all processes are being replaced already")
             return
-        self._keeper.renew()
+        async with self._replacing:
+            log.info("all processes are replaced, as asked")
+            try:
+                for old in [one for one in self._front_ends if not one.retired]:
+                    self._tend(self._watch(await self._open()))
+                    old.retired = True
+                    old.tell(Retire())
+            except InarchError as error:
+                log.error("nothing more is replaced, no new front end could be started: %s", error)
+                return
+            self._keeper.renew()
 
     # ---- stop ----
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -44,6 +45,9 @@ def main(listener: int, control: int) -> int:
     logging.basicConfig(
         level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # Every connection is an open file, and shells allow a program 1024 of them unless it asks.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     ends = socket.socket(fileno=listener), socket.socket(fileno=control)
     return asyncio.run(_run(config, *ends))
 
@@ -75,6 +79,8 @@ async def _run(config: EngineConfig, listener: socket.socket, end: socket.socket
 
 
 async def _obey(control: Control, engine: AsyncEngine, stop: Stop) -> None:
+    loop, patience_s = asyncio.get_running_loop(), stop.patience_s
+    assert patience_s is not None
     async for message in control.messages():
         match message:
             case EngineBegins():
@@ -86,6 +92,8 @@ async def _obey(control: Control, engine: AsyncEngine, stop: Stop) -> None:
             case Retire():
                 stop.patience_s = None
                 stop.ask()
+            case Drain() if stop.asked.is_set():  # it retires, and has been patient without end
+                loop.call_later(patience_s, stop.insisted.set)
             case Drain():
                 stop.ask()
             case StopNow():

@@ -86,7 +86,8 @@ def test_what_nobody_waits_for_any_more_is_ended(run: Callable[..., None]) -> No
 def test_an_abort_by_name_ends_the_stream_with_that_reason(run: Callable[..., None]) -> None:
     async def program(engine: AsyncEngine) -> None:
         task = asyncio.create_task(collect(engine, LONG, request_id="mine"))
-        await asyncio.sleep(0.05)
+        while not (await engine.stats()).running:
+            await asyncio.sleep(0)
         with pytest.raises(InvalidRequestError, match="in use"):
             await collect(engine, SHORT, request_id="mine")
         await engine.abort("mine")
@@ -166,9 +167,11 @@ def test_who_waited_for_a_dead_engine_is_taken_by_the_next_one(run: Callable[...
         crowd = [asyncio.create_task(collect(engine, LONG))]
         while not (await engine.stats()).running:
             await asyncio.sleep(0.01)
+        await engine.pause("in_place")  # it shall not end before the others have come
         crowd += [asyncio.create_task(collect(engine, LONG)) for _ in range(2)]
         while (await engine.stats()).waiting < 2:
             await asyncio.sleep(0.01)
+        await engine.proceed()
         assert engine._keeper
         os.kill(engine._keeper.pid, signal.SIGKILL)
         assert [len(answer) for answer in await asyncio.gather(*crowd)] == [400] * 3

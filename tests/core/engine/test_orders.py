@@ -29,7 +29,7 @@ def run(served: Callable[[str], Saved]) -> Iterator[Callable[[Program], None]]:
     """Runs a coroutine function with the one engine of this file."""
     config = EngineConfig(
         model=str(served("llama").folder), backend="reference", kv_tokens=4096,
-        max_running_requests=4, page_size=16,
+        max_running_requests=4, page_size=16, dtype="float32",
     )  # fmt: skip
     loop = asyncio.new_event_loop()
     engine = AsyncEngine(config)
@@ -86,7 +86,8 @@ def test_a_pause_that_aborts_ends_what_runs_and_keeps_what_comes_later(
 ) -> None:
     async def program(engine: AsyncEngine) -> None:
         running = asyncio.create_task(all_answers(engine))
-        await asyncio.sleep(0.05)
+        while not (await engine.stats()).running:
+            await asyncio.sleep(0)
         await engine.pause("abort")
         assert {reason for _, reason in await running} == {"abort"}  # type: ignore[misc]
         later = asyncio.create_task(answer(engine, [5], SHORT))

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inarch.engine.detokenizer import Detokenizer
+from inarch.engine.stop_patterns import MatchingBudget
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams
 
@@ -102,6 +103,14 @@ def test_a_pattern_that_takes_too_long_is_an_error_and_soon() -> None:
     began = time.process_time()
     with pytest.raises(InvalidRequestError, match="takes too long"):
         read(["abab abab "] * 20, patterns=[r"(\w|\w\w|\s)+[!?]$"])
+    assert time.process_time() - began < 5
+
+
+def test_the_answers_of_one_request_take_no_longer_than_one_of_them() -> None:
+    budget, began = MatchingBudget(), time.process_time()
+    for _ in range(40):
+        with pytest.raises(InvalidRequestError, match="takes too long"):
+            read(["abab abab "] * 20, patterns=[r"(\w|\w\w|\s)+[!?]$"], budget=budget)
     assert time.process_time() - began < 5
 
 

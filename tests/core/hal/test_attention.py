@@ -127,6 +127,9 @@ def oracle(case: Case) -> tuple[np.ndarray, np.ndarray]:
                 ancestor = sequence.parents[ancestor]
             if spec.window is not None:
                 seen = [entry for entry in seen if position - entry[0] < spec.window]
+            if spec.chunk is not None:
+                own = position // spec.chunk
+                seen = [entry for entry in seen if entry[0] // spec.chunk == own]
             for head in range(spec.q_heads):
                 group = head * spec.kv_heads // spec.q_heads
                 scores = [float(q[token, head] @ key[group]) * spec.scale for _, key, _ in seen]
@@ -174,6 +177,7 @@ def specs(draw: st.DrawFn) -> AttentionSpec:
         scale=draw(st.sampled_from([key_dim**-0.5, 0.3])),
         dtype=draw(st.sampled_from([torch.float32, torch.float32, torch.bfloat16, torch.float16])),
         window=draw(st.none() | st.integers(1, 40)),
+        chunk=draw(st.none() | st.integers(1, 40)),
         softcap=draw(st.none() | st.sampled_from([1.5, 30.0])),
         sinks=draw(st.booleans()),
     )

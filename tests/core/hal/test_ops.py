@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from inarch.hal.ops import OPS
-from inarch.hal.ops.activation import gelu_mul, silu_mul
-from inarch.hal.ops.norm import add_rms_norm, rms_norm
+from inarch.hal.ops.activation import (
+    gelu,
+    gelu_exact_mul,
+    gelu_mul,
+    gelu_tanh,
+    relu,
+    relu_squared,
+    silu,
+    silu_mul,
+    xielu,
+)
+from inarch.hal.ops.norm import add_layer_norm, add_rms_norm, layer_norm, rms_norm
 from inarch.hal.ops.rotary import qk_norm_rope, rope
 
 DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])
@@ -68,6 +78,51 @@ def test_add_rms_norm_returns_the_normed_sum_and_the_sum(
     assert_close(normed, expected, dtype, "add_rms_norm")
 
 
+def test_a_float32_weight_of_a_norm_is_not_rounded_and_nothing_before_it() -> None:
+    x, weight = normal(0, torch.bfloat16, 9, 256), normal(1, torch.float32, 256)
+    exact = normalised(x.double().numpy(), weight.double().numpy(), 1e-5)
+    once = torch.from_numpy(exact).to(torch.bfloat16)
+    assert (rms_norm(x, weight, 1e-5) == once).double().mean() > 0.99
+    assert (rms_norm(x, weight.bfloat16(), 1e-5) == once).double().mean() < 0.9
+
+
+@settings(max_examples=30, deadline=None)
+@given(tokens=SIZES, features=SIZES, dtype=DTYPES, seed=SEEDS, shifted=st.booleans())
+def test_layer_norm_subtracts_the_mean_and_divides_by_the_deviation(
+    tokens: int, features: int, dtype: torch.dtype, seed: int, shifted: bool
+) -> None:
+    x, residual = normal(seed, dtype, 2, tokens, features)
+    weight, shift = normal(seed + 1, dtype, 2, features)
+    bias = shift if shifted else None
+    for wide, got, op in (
+        (x, layer_norm(x, weight, bias, 1e-5), "layer_norm"),
+        (x + residual, add_layer_norm(x, residual, weight, bias, 1e-5)[0], "add_layer_norm"),
+    ):
+        centred = wide.double().numpy() - wide.double().numpy().mean(-1, keepdims=True)
+        expected = normalised(centred, weight.double().numpy(), 1e-5)
+        assert_close(got, expected + (shift.double().numpy() if shifted else 0), dtype, op)
+
+
+@settings(max_examples=30, deadline=None)
+@given(tokens=SIZES, features=SIZES, dtype=DTYPES, seed=SEEDS)
+def test_activations_without_a_gate(
+    tokens: int, features: int, dtype: torch.dtype, seed: int
+) -> None:
+    x = normal(seed, dtype, tokens, features)
+    wide = x.double().numpy()
+    erf = np.vectorize(math.erf)
+    tanh = np.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3))
+    assert_close(silu(x), wide / (1 + np.exp(-wide)), dtype, "silu")
+    assert_close(gelu(x), wide * (1 + erf(wide / math.sqrt(2))) / 2, dtype, "gelu")
+    assert_close(gelu_tanh(x), wide * (1 + tanh) / 2, dtype, "gelu_tanh")
+    assert_close(relu(x), np.maximum(wide, 0), dtype, "relu")
+    assert_close(relu_squared(x), np.maximum(wide, 0) ** 2, dtype, "relu_squared")
+    learned = normal(seed + 1, dtype, 2, 1)
+    above, below = np.log1p(np.exp(learned.double().numpy())) + np.array([[0.0], [0.5]])
+    curve = np.where(wide > 0, above * wide**2, below * (np.exp(wide) - 1 - wide))
+    assert_close(xielu(x, *learned), curve + wide / 2, dtype, "xielu")
+
+
 @settings(max_examples=30, deadline=None)
 @given(tokens=SIZES, features=SIZES, dtype=DTYPES, seed=SEEDS)
 def test_gated_activations_take_the_gate_from_the_first_half(
@@ -78,6 +133,8 @@ def test_gated_activations_take_the_gate_from_the_first_half(
     assert_close(silu_mul(x), gate / (1 + np.exp(-gate)) * up, dtype, "silu_mul")
     inner = math.sqrt(2 / math.pi) * (gate + 0.044715 * gate**3)
     assert_close(gelu_mul(x), 0.5 * gate * (1 + np.tanh(inner)) * up, dtype, "gelu_mul")
+    exact = gate * (1 + np.vectorize(math.erf)(gate / math.sqrt(2))) / 2
+    assert_close(gelu_exact_mul(x), exact * up, dtype, "gelu_exact_mul")
 
 
 def rotated(

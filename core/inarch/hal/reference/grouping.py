@@ -72,7 +72,9 @@ def group_sequences(
     q_lens = np.diff(batch.q_indptr).astype(np.int64)
     kv_lens = batch.kv_lens.astype(np.int64)
     prefixes = kv_lens - q_lens
-    first_page = np.maximum(prefixes - window + 1, 0) // page_tokens if window else 0 * kv_lens
+    # Chunks are counted from the first token, so that spans start there.
+    skips = window if window and not chunk else kv_lens.max(initial=0) + 1
+    first_page = np.maximum(prefixes - skips + 1, 0) // page_tokens
     spans = kv_lens - first_page * page_tokens
     fresh = (prefixes == 0) & reuse
     parents = batch.tree_parent if batch.tree_parent is not None else _chain(batch, q_lens)

@@ -18,7 +18,13 @@ from inarch_server.answering.response_format import hold_grammar
 from inarch_server.answering.sampling import sampling_params
 from inarch_server.http.body import read_body
 from inarch_server.http.encoding import encode, json_response
-from inarch_server.openai.responses.items import Messages, output_to_messages, to_messages
+from inarch_server.openai.responses.items import (
+    Item,
+    Messages,
+    given_items,
+    output_to_messages,
+    to_messages,
+)
 from inarch_server.openai.responses.output import Event, Output
 from inarch_server.openai.responses.protocol import ResponsesRequest
 from inarch_server.openai.responses.store import RESPONSES, ResponseStore
@@ -42,7 +48,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     service.check_model(body.model)
     messages = to_messages(body.input)
     if body.previous_response_id is not None:
-        _check_one_worker(service)
+        check_one_worker(service)
         before = store.get(body.previous_response_id, "previous_response_id")
         messages = [*before.messages, *messages]
     turn = await prepare(service, _conversation(body, messages), _params(service, body))
@@ -53,7 +59,12 @@ async def create(request: web.Request) -> web.StreamResponse:
     with service.answer(request, [name], [turn.prompt], [turn.params], terms) as answers:
         skeleton = _skeleton(name, service.model, body, turn.params)
         response = Response(
-            skeleton, messages, turn.reader(answers), service.engine.tokenizer, kept
+            skeleton,
+            messages,
+            given_items(body.input),
+            turn.reader(answers),
+            service.engine.tokenizer,
+            kept,
         )
         if body.stream:
             return await sse.stream(request, answers, ResponseEvents(response))
@@ -64,12 +75,12 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 
 async def retrieve(request: web.Request) -> web.Response:
-    _check_one_worker(request.app[SERVICE])
+    check_one_worker(request.app[SERVICE])
     return json_response(request.app[RESPONSES].get(request.match_info["id"]).response)
 
 
 async def delete(request: web.Request) -> web.Response:
-    _check_one_worker(request.app[SERVICE])
+    check_one_worker(request.app[SERVICE])
     name = request.match_info["id"]
     request.app[RESPONSES].delete(name)
     return json_response({"id": name, "object": "response.deleted", "deleted": True})
@@ -83,7 +94,8 @@ async def cancel(request: web.Request) -> web.Response:
     )
 
 
-def _check_one_worker(service: Service) -> None:
+def check_one_worker(service: Service) -> None:
+    """Raise InvalidRequestError where a request may not reach who keeps the response."""
     workers = service.config.api_workers
     if workers > 1:
         raise InvalidRequestError(
@@ -176,13 +188,14 @@ class Response:
         self,
         skeleton: dict[str, Any],
         messages: Messages,
+        given: list[Item],
         reader: Reader,
         tokenizer: Tokenizer,
         store: ResponseStore | None,
     ) -> None:
         self.shown = skeleton
-        self._messages, self._reader, self._tokenizer = messages, reader, tokenizer
-        self._store = store
+        self._messages, self._given, self._store = messages, given, store
+        self._reader, self._tokenizer = reader, tokenizer
         self._output = Output()
         self._finish: str | None = None
 
@@ -204,7 +217,7 @@ class Response:
             self.shown["completed_at"] = int(time.time())
         if self._store is not None:
             said = output_to_messages(self._output.items)
-            self._store.keep(self.shown, [*self._messages, *said])
+            self._store.keep(self.shown, [*self._messages, *said], self._given)
         return [*events, {"type": f"response.{status}", "response": self.shown}]
 
     def fail(self, error: dict[str, Any]) -> list[Event]:

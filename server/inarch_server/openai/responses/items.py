@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from inarch_server.openai.responses.protocol import (
     FunctionCall,
     FunctionCallOutput,
+    InputItem,
     InputMessage,
-    Item,
     ReasoningItem,
 )
 
 Messages = list[dict[str, Any]]
+Item = dict[str, Any]
+PREFIXES = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "function_call_output": "fc_output",
+}
 
 
-def to_messages(given: str | Sequence[Item]) -> Messages:
+def given_items(given: str | Sequence[InputItem]) -> list[Item]:
+    """The input of a request as it is told again: each item with an id."""
+    if isinstance(given, str):
+        given = [InputMessage(role="user", content=given)]
+    return [_given(item) for item in given]
+
+
+def _given(item: InputItem) -> Item:
+    shown = item.model_dump(mode="json", exclude_none=True) | {"status": "completed"}
+    shown["id"] = f"{PREFIXES[item.type]}_{uuid.uuid4().hex}"
+    match item:
+        case InputMessage(role="assistant"):
+            part = {"type": "output_text", "text": item.content, "annotations": []}
+            shown["content"] = [part]
+        case InputMessage():
+            shown["content"] = [{"type": "input_text", "text": item.content}]
+        case ReasoningItem():
+            shown["summary"] = []
+    return shown
+
+
+def to_messages(given: str | Sequence[InputItem]) -> Messages:
     """What a model said in one turn is several items here, and one message there."""
     if isinstance(given, str):
         return [{"role": "user", "content": given}]
@@ -42,7 +71,7 @@ def to_messages(given: str | Sequence[Item]) -> Messages:
     return messages
 
 
-def output_to_messages(output: Sequence[dict[str, Any]]) -> Messages:
+def output_to_messages(output: Sequence[Item]) -> Messages:
     """The items of an answer, for the conversation that goes on from it."""
     items: list[Any] = []
     for item in output:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from inarch.parsing import Arguments, Call, Content, Delta, Reasoning
+from inarch_server.openai.responses.items import Item
 
 Event = dict[str, Any]
-Item = dict[str, Any]
 
 
 class Output:

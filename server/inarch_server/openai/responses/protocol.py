@@ -92,7 +92,7 @@ def _kind(value: Any) -> Any:
     return value.get("type", "message") if isinstance(value, dict) else getattr(value, "type", None)
 
 
-Item = Annotated[
+InputItem = Annotated[
     Annotated[InputMessage, Tag("message")]
     | Annotated[FunctionCall, Tag("function_call")]
     | Annotated[FunctionCallOutput, Tag("function_call_output")]
@@ -156,7 +156,7 @@ class Reasoning(Body):
 
 class ResponsesRequest(SamplingBody, TermsBody):
     input: Annotated[
-        Annotated[str, Tag("text")] | Annotated[list[Item], Tag("object")],
+        Annotated[str, Tag("text")] | Annotated[list[InputItem], Tag("object")],
         Discriminator(text_or_object),
     ]
     model: str | None = None

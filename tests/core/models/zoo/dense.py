@@ -92,6 +92,7 @@ MODELS = {
     ),
     "nemotron": Example("NemotronForCausalLM"),
     "olmo": Example("OlmoForCausalLM", {"clip_qkv": 0.7}),
+    "opt": Example("OPTForCausalLM", {"ffn_dim": 96, "word_embed_proj_dim": 64}),
     "phi": Example("PhiForCausalLM"),
     "phi-qk-norm": Example("PhiForCausalLM", {"qk_layernorm": True, "hidden_act": "gelu"}),
     "seed-oss": Example("SeedOssForCausalLM", {"head_dim": 24}),
