@@ -54,6 +54,15 @@ class EngineConfig:
     load_format: Literal["auto", "safetensors", "dummy"] = option(
         "auto", "Where weights come from; dummy: random ones from the config alone.", "Model"
     )
+    model_impl: Literal["auto", "inarch", "transformers"] = option(
+        "auto",
+        "Whose code runs the model; auto: ours where a model family describes it, else that of "
+        "transformers, over our pages.",
+        "Model",
+    )
+    trust_remote_code: bool = option(
+        False, "Run Python code that comes with the model, with all your rights.", "Model"
+    )
     context_length: int | None = option(
         None,
         "Most tokens of prompt and answer together; the model's own by default.",

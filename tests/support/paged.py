@@ -13,14 +13,14 @@ from inarch.hal.attention import AttentionBatch
 from inarch.hal.device import Device
 from inarch.hal.executor import StepInputs
 from inarch.hal.kv import KVStore
-from inarch.models.decoder import Decoder
+from inarch.models.model import Model
 
 
 class Paged:
     """Sequences in rows of a page table, with pages given out in shuffled order."""
 
     def __init__(
-        self, decoder: Decoder, store: KVStore, device: Device, *, rows: int = 8, tokens: int = 512
+        self, decoder: Model, store: KVStore, device: Device, *, rows: int = 8, tokens: int = 512
     ) -> None:
         """rows: sequences at once; tokens: the most that each may have."""
         self._decoder, self._device = decoder, device

@@ -57,7 +57,8 @@ def write_kernel(
     token = tl.program_id(0).to(tl.int64)
     slot = tl.load(slots + token).to(tl.int64)
     copy_token(k + token * k_token, k_pages, slot, k_head, HEADS, KEY_DIM, KEY_BLOCK)
-    copy_token(v + token * v_token, v_pages, slot, v_head, HEADS, VALUE_DIM, VALUE_BLOCK)
+    if VALUE_DIM > 0:  # latent attention keeps no V
+        copy_token(v + token * v_token, v_pages, slot, v_head, HEADS, VALUE_DIM, VALUE_BLOCK)
 
 
 def write_constants(heads: int, key_dim: int, value_dim: int) -> dict[str, int]:

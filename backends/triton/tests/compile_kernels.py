@@ -227,6 +227,7 @@ def writing_sources(kept: torch.dtype) -> Iterator[Source]:
     types |= dict.fromkeys(("k_pages", "v_pages"), f"*{NAMES[kept]}")
     types |= dict.fromkeys(("k_token", "k_head", "v_token", "v_head"), "i32")
     yield Source(f"write{name}", kv.write_kernel, types, kv.write_constants(8, 128, 128), four)
+    yield Source(f"write row{name}", kv.write_kernel, types, kv.write_constants(1, 576, 0), four)
     constants = rotary_write.rope_write_constants(32, 8, 128, 128, 128)
     constants |= {"INTERLEAVED": False, "NORM": True}
     kernel = rotary_write.rope_write_kernel

@@ -164,18 +164,24 @@ def test_the_kv_write_rounds_to_fp8_saturates_and_keeps_nan(
     check_write(tokens, fp8, device)
 
 
-def check_write(tokens: Tensor, stored: torch.dtype, device) -> None:
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_kv_write_takes_rows_without_values(dtype: torch.dtype, device) -> None:
+    """As latent attention's."""
+    check_write(normal(8, 5, 9, 24, dtype=dtype), dtype, device, value_dim=0)
+
+
+def check_write(tokens: Tensor, stored: torch.dtype, device, value_dim: int = 12) -> None:
     """tokens [5, 9, 24], of which K and V are parts."""
-    spec = KVSpec((KVHeads(3, 24, 12),), stored)
+    spec = KVSpec((KVHeads(3, 24, value_dim),), stored)
     ours = PagedKVStore(spec, 16, device.torch_device)
     theirs = ReferenceKVStore(spec, 16, torch.device("cpu"))
     assert ours.layout == theirs.layout, "so they may exchange raw pages"
-    k, v = tokens[:, 2:5], tokens[:, 5:8, :12]
+    k, v = tokens[:, 2:5], tokens[:, 5:8, :value_dim]
     slots = torch.tensor([17, 40, 18, 79, 64])
     expected = theirs.write(zeros(theirs), 0, slots, k, v)
     there = tokens.to(device.torch_device)
     got = ours.write(
-        zeros(ours), 0, slots.to(device.torch_device), there[:, 2:5], there[:, 5:8, :12]
+        zeros(ours), 0, slots.to(device.torch_device), there[:, 2:5], there[:, 5:8, :value_dim]
     )
     for mine, wanted in zip(got[0], expected[0], strict=True):
         assert torch.equal(bits(without_signs_of_nan(mine)), bits(without_signs_of_nan(wanted)))

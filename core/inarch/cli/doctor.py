@@ -32,13 +32,14 @@ GIB = 1 << 30
 
 @click.command("doctor", cls=GroupedCommand)
 @engine_options("Model", "Hardware", "Memory and scheduling")
+@click.option("--measure", is_flag=True, help="Load MODEL as for serving, and say what that took.")
 @click.pass_context
-def doctor(ctx: click.Context, config: EngineConfig) -> None:
+def doctor(ctx: click.Context, config: EngineConfig, measure: bool) -> None:
     """Say what this machine can run, and why not.
 
-    Looks at the machine, the plugins, the backends and the device that would serve. MODEL is loaded
-    as for serving, to show the kernel of each op and what the memory is used for. Exit status 1 if
-    there is any trouble.
+    Looks at the machine, the plugins, the backends and the device that would serve. Of MODEL, a
+    folder, a hub id or a config.json alone, it says what would run it, with which kernels and in how
+    much memory, without loading the weights. Exit status 1 if there is any trouble.
     """
     plugins = load_plugins()
     _show_machine()
@@ -49,9 +50,7 @@ def doctor(ctx: click.Context, config: EngineConfig) -> None:
         set_environment(backend)
         _show_device(plugins, backend, config.device)
         if config.model is not None:
-            from inarch.cli.doctor_model import report  # brings torch along
-
-            report(config, plugins)
+            troubles += _model_troubles(config, plugins, measure)
     except InarchError as error:
         troubles.append(str(error))
     troubles = [*_plugin_troubles(plugins), *troubles]  # last, when all hooks have been called
@@ -113,6 +112,17 @@ def _backend_troubles(plugins: Plugins) -> Iterator[str]:
             yield f"backend {status.name}: {status.state.value}: {status.reason}"
         if status.slow_probe:
             yield f"backend {status.name}: its probe took {status.probe_seconds:.1f} s"
+
+
+def _model_troubles(config: EngineConfig, plugins: Plugins, measured: bool) -> Iterator[str]:
+    if measured:
+        from inarch.cli.doctor_measure import measure  # brings torch along
+
+        measure(config, plugins)
+    else:
+        from inarch.cli.doctor_model import look_at  # brings torch along
+
+        yield from look_at(config, plugins)
 
 
 def _show_device(plugins: Plugins, backend: Backend, index: int) -> None:

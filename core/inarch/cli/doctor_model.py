@@ -2,63 +2,191 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
 from inarch.cli.tables import print_table
 from inarch.config import EngineConfig
-from inarch.engine.build import Built, build
+from inarch.engine.choices import dtype_name
+from inarch.engine.outlook import Outlook, foresee
+from inarch.engine.recognition import recognise_formats
 from inarch.engine.resolve import resolve
+from inarch.engine.tokenizer import Tokenizer
+from inarch.errors import InarchError
+from inarch.hal.backend import Backend
+from inarch.models.model import Blueprint
 from inarch.plugins import Plugins
 
-MIB = 1 << 20
+GIB, KIB = 1 << 30, 1 << 10
+Row = tuple[str, str, str]
 
 
-def report(config: EngineConfig, plugins: Plugins) -> None:
-    """Build the engine as `serve` would, and print its choices. Raises InarchError."""
-    resolved, backend = resolve(config, plugins)
-    built = build(resolved, backend, plugins)
-    try:
-        print_table(("model", built.info.name, "why"), _model_rows(built))
-        print_table(("memory", "MiB", "where from"), _memory_rows(built))
-        rows = [(row.op, row.kernel, str(row.bindings), row.why) for row in built.info.ops]
-        print_table(("op", "kernel", "bindings", "why"), rows)
-    finally:
-        built.device.close()
+def look_at(config: EngineConfig, plugins: Plugins) -> Iterator[str]:
+    """Say how the model would be served without loading it; yield what stands in the way.
+
+    Raises InarchError if it cannot be served at all.
+    """
+    alone = Path(config.model or "").is_file()
+    with _folder_of(config) as looked_at:
+        resolved, backend = _resolve(looked_at, plugins)
+        outlook = foresee(resolved, backend, plugins)
+        try:
+            print_table(("model", str(resolved.served_model_name), "why"), _model_rows(outlook))
+            if not alone:
+                print_table(("text", "", "why"), _text_rows(resolved))
+            print_table(("memory", "GiB", "where from"), _memory_rows(outlook))
+            rows = [(op, kernel, str(count), why) for op, kernel, count, why in outlook.ops]
+            print_table(("op", "kernel", "bindings", "why"), rows)
+            yield from _troubles(outlook)
+        finally:
+            outlook.prepared.device.close()
 
 
-def _model_rows(built: Built) -> list[tuple[str, str, str]]:
-    info, why = built.info, built.reasons
+@contextmanager
+def _folder_of(config: EngineConfig) -> Iterator[EngineConfig]:
+    """A configuration whose model may also be a config.json alone, which is then put in a folder."""
+    path = Path(config.model or "")
+    if path.suffix != ".json" or not path.is_file():
+        yield config
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(path, Path(folder, "config.json"))
+        name = config.served_model_name or str(path)
+        yield dataclasses.replace(config, model=folder, served_model_name=name)
+
+
+def _resolve(config: EngineConfig, plugins: Plugins) -> tuple[EngineConfig, Backend]:
+    """As for serving, but for the weights: without any, or on the hub, the model is looked at alone."""
+    found, backend = resolve(dataclasses.replace(config, load_format="dummy"), plugins)
+    folder = Path(str(found.model))
+    if config.load_format == "dummy" or not _has_weights(folder):
+        return found, backend
+    return dataclasses.replace(found, load_format=config.load_format), backend
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(next(folder.glob(pattern), None) for pattern in ("*.safetensors*", "*.bin*"))
+
+
+def _model_rows(outlook: Outlook) -> list[Row]:
+    ready, survey = outlook.prepared, outlook.survey
+    checkpoint, chosen = ready.checkpoint, ready.chosen
+    why, layout = chosen.reasons, ready.store.layout
+    dtype, kv_dtype = dtype_name(chosen.dtype), dtype_name(chosen.kv_dtype)
     return [
-        ("folder", info.path, ""),
-        ("architecture", info.architecture, "config.json"),
-        ("dtype", info.dtype, why["dtype"]),
-        ("gives", _given(built), "the architecture, and modules.json if there is one"),
-        ("context length", f"{info.context_length} tokens", why["context length"]),
-        ("page", f"{info.page_tokens} tokens", why["page size"]),
-        ("KV cache", f"{info.kv_tokens} tokens", why["KV pages"]),
-        ("KV dtype", info.kv_dtype, why["KV dtype"]),
-        ("longest request", f"{info.max_request_tokens} tokens", "context length, or KV cache"),
+        ("architecture", ", ".join(checkpoint.config.get("architectures", ())), "config.json"),
+        ("gives", _given(ready.blueprint), "the architecture, and modules.json if there is one"),
+        ("run by", survey.implementation, "--model-impl"),
+        ("weights", f"{_count(survey.parameters)} in {dtype}", why["dtype"]),
+        ("stored", *_stored(outlook)),
+        ("quantization", _quantization(checkpoint.config), "config.json"),
+        *_layer_rows(survey.layers),
+        *(("positions", rotation, "") for rotation in survey.positions),
+        ("context length", f"{chosen.context:,} tokens", why["context length"]),
+        (
+            "KV cache",
+            f"{outlook.token_bytes / KIB:,.1f} KiB a token in {kv_dtype}",
+            why["KV dtype"],
+        ),
+        ("page", f"{layout.page_tokens} tokens", why["page size"]),
+        *(("note", note, "") for note in outlook.notes),
     ]
 
 
-def _given(built: Built) -> str:
-    head = built.info.head
-    each = ", of each token" if head.each_token else ""
-    if head.generates:
+def _given(blueprint: Blueprint) -> str:
+    head = blueprint.pooled
+    if head is None:
         return "text"
+    each = ", of each token" if head.pooling.kind == "each" else ""
     if head.labels:
         return f"scores of {len(head.labels)} labels{each}"
-    return f"vectors of {head.outputs}{each}" + (", of length 1" if head.normalized else "")
+    length = ", of length 1" if head.normalize else ""
+    return f"vectors of {head.outputs(blueprint.hidden)}{each}{length}"
 
 
-def _memory_rows(built: Built) -> list[tuple[str, str, str]]:
-    memory = built.memory
-    usable = int(memory.total * memory.share)
-    rows = [
-        ("device", memory.total, f"measured, {built.info.device}"),
-        ("usable", usable, f"{memory.share:g} of it: --memory-share, or the device's own"),
-        ("weights", memory.weights, "measured, after loading"),
-        ("a step", memory.activations, "measured, the peak of the largest step"),
-        ("kept", memory.kept, "by captured steps: measured; by attention: computed"),
-        ("sampling", memory.sampling, "counts for penalties, per request that can run"),
-        ("KV cache", memory.kv, f"{memory.pages} pages of {memory.page_bytes} bytes"),
+def _stored(outlook: Outlook) -> tuple[str, str]:
+    """What the headers of the weight files say."""
+    checkpoint = outlook.prepared.checkpoint
+    if not _has_weights(checkpoint.folder):
+        return "no weights here", "the config alone was looked at"
+    return f"{len(checkpoint.names()):,} tensors", outlook.survey.stored
+
+
+def _quantization(config: Mapping[str, Any]) -> str:
+    section = config.get("quantization_config")
+    return str(section.get("quant_method")) if isinstance(section, Mapping) else "none"
+
+
+def _layer_rows(layers: tuple[str, ...]) -> Iterator[Row]:
+    """Equal layers in one row, however they alternate."""
+    for kind in dict.fromkeys(layers):
+        places = [i for i, layer in enumerate(layers) if layer == kind]
+        yield "layers", f"{len(places)} x {kind}", f"layers {_ranges(places)}"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """0-3, 5, 7-8; the first few where there are many."""
+    runs = [
+        [number for _, number in run]
+        for _, run in itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])
     ]
-    return [(name, f"{size / MIB:.1f}", source) for name, size, source in rows]
+    told = [str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs]
+    return ", ".join(told[:4]) + (" ..." if len(told) > 4 else "")
+
+
+def _text_rows(config: EngineConfig) -> list[Row]:
+    """The tokenizer, and what the chat template tells of calls and reasoning."""
+    try:
+        tokenizer = Tokenizer.load(Path(str(config.model)), chat_template=config.chat_template)
+    except InarchError as error:
+        return [("tokenizer", "none: prompts must be token ids", str(error))]
+    rows = [("tokenizer", f"{tokenizer.vocab_size:,} tokens", "")]
+    if not tokenizer.has_chat_template:
+        return [*rows, ("chat template", "none: completions only", "--chat-template gives one")]
+    formats, by = recognise_formats(config, tokenizer), "told by the chat template"
+    variables = tokenizer.chat_template.variables
+    return [
+        *rows,
+        ("chat template", "knows tools" if "tools" in variables else "knows no tools", ""),
+        ("calls of tools", formats.tools.name if formats.tools else "none", by),
+        ("reasoning", formats.reasoning.name if formats.reasoning else "none", by),
+    ]
+
+
+def _memory_rows(outlook: Outlook) -> list[Row]:
+    context = outlook.prepared.chosen.context
+    rows = [
+        ("device", outlook.total, f"measured, {outlook.prepared.device.info.name}"),
+        ("usable", outlook.usable, f"--memory-share {outlook.share:g}, less what is in use"),
+        ("weights", outlook.survey.weight_bytes, "parameters times the size of the dtype"),
+        ("sampling", outlook.sampling, "counts for penalties, per request that can run"),
+        ("one context", int(context * outlook.token_bytes), f"KV of {context:,} tokens"),
+    ]
+    told = [(name, f"{size / GIB:.3f}", source) for name, size, source in rows]
+    room = f"room for {outlook.kv_tokens:,} tokens, less what a step takes (see --measure)"
+    left = outlook.usable - outlook.survey.weight_bytes - outlook.sampling
+    return [*told, ("left for KV", f"{max(left, 0) / GIB:.3f}", room)]
+
+
+def _troubles(outlook: Outlook) -> Iterator[str]:
+    if outlook.kv_tokens >= outlook.prepared.store.layout.page_tokens:
+        return
+    needed = outlook.survey.weight_bytes + outlook.sampling
+    yield (
+        f"weights and sampling need {needed / GIB:.2f} GiB, more than the "
+        f"{outlook.usable / GIB:.2f} GiB that may be used of {outlook.prepared.device.info.name}: "
+        "free memory, raise --memory-share, or take a smaller model or --dtype"
+    )
+
+
+def _count(parameters: int) -> str:
+    for size, name in ((1e9, "billion"), (1e6, "million")):
+        if parameters >= size:
+            return f"{parameters / size:.2f} {name} parameters"
+    return f"{parameters:,} parameters"

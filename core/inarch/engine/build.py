@@ -11,12 +11,13 @@ import torch
 
 from inarch.config import EngineConfig
 from inarch.engine.batch import build_batch, nothing
-from inarch.engine.choices import Choices, choose, dtype_name
+from inarch.engine.choices import Choices, dtype_name
 from inarch.engine.core import MAX_IN_FLIGHT, EngineCore
 from inarch.engine.grammars import Grammars, choose_engines
 from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
 from inarch.engine.messages import HeadInfo, ModelInfo, OpChoice
 from inarch.engine.pooling import Pooler
+from inarch.engine.preparation import prepare
 from inarch.engine.runner import Runner
 from inarch.engine.sampler import Sampler
 from inarch.engine.scheduler import Scheduler
@@ -31,14 +32,9 @@ from inarch.hal.executor import Executor, StepInputs, StepShape
 from inarch.hal.kv import KVStore
 from inarch.hal.packing import upload
 from inarch.hal.reference.executor import EagerExecutor
-from inarch.hal.reference.kv import ReferenceKVStore
 from inarch.models.checkpoint import Checkpoint
-from inarch.models.decoder import Decoder, kv_spec
-from inarch.models.described import describe_folder
-from inarch.models.description import Description
 from inarch.models.description.pooling import LAST_TOKEN
-from inarch.models.family import Family
-from inarch.models.loading import load_decoder
+from inarch.models.model import Blueprint, Model
 from inarch.models.sentence_modules import read_prompts
 from inarch.plugins import Plugins
 
@@ -61,45 +57,34 @@ class Built:
 
 def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     """Open the device, load the model and size the KV cache. Raises InarchError."""
-    assert config.model is not None
-    checkpoint = Checkpoint(config.model)
-    described = describe_folder(checkpoint, plugins.families(Family))
-    description = described.description
-    device = backend.open(config.device)
-    chosen = choose(config, checkpoint, description, device)
-    kernels = [*device.kernels(), *plugins.kernels(backend.name)]
-    dispatcher = Dispatcher(kernels, overrides=config.kernels, strict=config.strict)
-    spec = kv_spec(description, chosen.kv_dtype)
-    store = device.kv_store(spec, chosen.page_tokens)
-    if store is None:
-        store = ReferenceKVStore(spec, chosen.page_tokens, device.torch_device)
+    ready = prepare(config, backend, plugins)
+    checkpoint, blueprint, chosen = ready.checkpoint, ready.blueprint, ready.chosen
+    device, dispatcher, store = ready.device, ready.dispatcher, ready.store
     before = device.memory().used
-    weights = None if config.load_format == "dummy" else checkpoint
-    decoder = load_decoder(
-        description, described.names, weights, dispatcher, store, device, chosen.dtype
-    )
+    model = blueprint.load(dispatcher, store, device, chosen.dtype)
     loaded = max(device.memory().used - before, 0)
     running = config.max_running_requests or device.running_requests
-    sampler = Sampler(running, description.vocab_size, device, dispatcher)
-    scorer = Scorer(device, dispatcher, decoder.logits, running)
-    pooler = Pooler(device, decoder.pooled, running, description.hidden)
+    sampler = Sampler(running, blueprint.vocab_size, device, dispatcher)
+    scorer = Scorer(device, dispatcher, model.logits, running)
+    pooler = Pooler(device, model.pooled, running, blueprint.hidden)
     dispatcher.freeze()
-    captured = device.executor() if decoder.generates and decoder.capturable else None
+    captured = device.executor() if model.generates and model.capturable else None
     executor = captured or EagerExecutor(device)
-    step_tokens = _step_tokens(config, device, description, chosen.context, running)
+    step_tokens = _step_tokens(config, device, chosen.context, running, causal=blueprint.causal)
     most = StepShape(step_tokens, running, step_tokens)
     memory = _size_memory(
         config,
         device,
         store,
-        decoder,
+        model,
         executor,
-        sampler if decoder.generates else None,
+        sampler if model.generates else None,
         pooler,
         most,
         weights=loaded,
         context=chosen.context,
-        vocab_size=description.vocab_size,
+        vocab_size=blueprint.vocab_size,
+        causal=blueprint.causal,
     )
     scheduler = Scheduler(
         pages=memory.pages,
@@ -107,27 +92,37 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         max_running=running,
         max_step_tokens=step_tokens,
         context_length=chosen.context,
-        prefix_cache=config.prefix_cache and description.causal,
-        whole_prompts=not description.causal,
+        prefix_cache=config.prefix_cache and blueprint.causal,
+        whole_prompts=not blueprint.causal,
     )
     kv = store.allocate(memory.pages)
-    runner = Runner(decoder, executor, sampler, scorer, pooler, scheduler.pool.table, kv, most)
-    grammars = _grammars(config, plugins, description.vocab_size, _eos_token_ids(checkpoint))
+    runner = Runner(
+        model,
+        executor,
+        sampler,
+        scorer,
+        pooler,
+        scheduler.pool.table,
+        kv,
+        most,
+        tells_types=blueprint.token_types > 1,
+    )
+    grammars = _grammars(config, plugins, blueprint.vocab_size, _eos_token_ids(checkpoint))
     core = EngineCore(scheduler, runner, grammars, max_waiting=config.max_queued_requests)
     info = _model_info(
-        config, checkpoint, description, device, scheduler, memory, chosen, dispatcher, grammars
+        config, checkpoint, blueprint, device, scheduler, memory, chosen, dispatcher, grammars
     )
     reasons = {**chosen.reasons, "KV pages": f"limited by {memory.limited_by}"}
     return Built(core, info, device, dispatcher, memory, reasons)
 
 
 def _step_tokens(
-    config: EngineConfig, device: Device, description: Description, context: int, running: int
+    config: EngineConfig, device: Device, context: int, running: int, *, causal: bool
 ) -> int:
     """The budget of a step. Attention to both sides needs a prompt whole: the longest should fit."""
     if config.max_step_tokens is not None:
         return max(config.max_step_tokens, running)
-    longest = 0 if description.causal else min(context, LONGEST_WHOLE)
+    longest = 0 if causal else min(context, LONGEST_WHOLE)
     return max(device.step_tokens, running, longest)
 
 
@@ -147,7 +142,7 @@ def _size_memory(
     config: EngineConfig,
     device: Device,
     store: KVStore,
-    decoder: Decoder,
+    model: Model,
     executor: Executor,
     sampler: Sampler | None,
     pooler: Pooler,
@@ -156,13 +151,15 @@ def _size_memory(
     weights: int,
     context: int,
     vocab_size: int,
+    causal: bool,
 ) -> MemoryPlan:
-    sampled = _rehearsal(device, store, decoder, sampler or pooler, context)
+    behind = context if causal else 0
+    sampled = _rehearsal(device, store, model, sampler or pooler, behind)
     activations = measure_activations(device, sampled, most.tokens, most.seqs)
-    kept = sum(attention.kept_bytes(most) for attention in decoder.attentions)
+    kept = model.kept_bytes(most)
     captured = executor.kept(most)
     if captured is not None:
-        shape, unsampled = captured.shape, _rehearsal(device, store, decoder, None, context)
+        shape, unsampled = captured.shape, _rehearsal(device, store, model, None, behind)
         kept += captured.more + measure_activations(device, unsampled, shape.tokens, shape.seqs)
     return plan_memory(
         device,
@@ -175,14 +172,14 @@ def _size_memory(
         kv_tokens=config.kv_tokens,
         most_tokens=(
             context * most.seqs * USEFUL_CONTEXTS
-            if decoder.description.causal
+            if causal  # else nothing is kept behind a step
             else MAX_IN_FLIGHT * (most.tokens + most.seqs * store.layout.page_tokens)
         ),
     )
 
 
 def _rehearsal(
-    device: Device, store: KVStore, decoder: Decoder, after: Sampler | Pooler | None, context: int
+    device: Device, store: KVStore, model: Model, after: Sampler | Pooler | None, context: int
 ) -> RunStep:
     """A step of padding; with `prefix` its last sequence's tokens end a whole context.
 
@@ -195,12 +192,12 @@ def _rehearsal(
         shape = StepShape(tokens, seqs, tokens)
         batch = build_batch(nothing(), RequestTable(0, pages), shape)
         kv_lens = batch.attention.kv_lens
-        kv_lens[-1] = max(kv_lens[-1], context if prefix and decoder.description.causal else 0)
-        plans = decoder.plan(batch.attention).on(device)
+        kv_lens[-1] = max(kv_lens[-1], context if prefix else 0)
+        plans = model.plan(batch.attention).on(device)
         inputs = StepInputs(**upload(device, batch.inputs), plans=plans)
-        if not decoder.generates:
+        if not model.generates:
             inputs = replace(inputs, last_token=torch.arange(tokens, device=device.torch_device))
-        run = decoder.forward if decoder.generates else decoder.hidden
+        run = model.forward if model.generates else model.hidden
         result, _ = run(inputs, store.allocate(2))
         if after is not None:
             after.rehearse(result)
@@ -211,7 +208,7 @@ def _rehearsal(
 def _model_info(
     config: EngineConfig,
     checkpoint: Checkpoint,
-    description: Description,
+    blueprint: Blueprint,
     device: Device,
     scheduler: Scheduler,
     memory: MemoryPlan,
@@ -229,8 +226,8 @@ def _model_info(
         architecture=str(checkpoint.config["architectures"][0]),
         context_length=chosen.context,
         max_request_tokens=scheduler.longest(chosen.context),
-        head=_head_info(checkpoint, description),
-        vocab_size=description.vocab_size,
+        head=_head_info(checkpoint, blueprint),
+        vocab_size=blueprint.vocab_size,
         dtype=dtype_name(chosen.dtype),
         backend=config.backend,
         device=device.info.name,
@@ -247,18 +244,18 @@ def _model_info(
     )
 
 
-def _head_info(checkpoint: Checkpoint, description: Description) -> HeadInfo:
-    head = description.pooled or LAST_TOKEN
+def _head_info(checkpoint: Checkpoint, blueprint: Blueprint) -> HeadInfo:
+    head = blueprint.pooled or LAST_TOKEN
     prompts, default = read_prompts(checkpoint.folder)
     return HeadInfo(
-        generates=description.pooled is None,
-        outputs=head.outputs(description.hidden),
+        generates=blueprint.pooled is None,
+        outputs=head.outputs(blueprint.hidden),
         each_token=head.pooling.kind == "each",
         normalized=head.normalize,
         labels=head.labels,
         scores=head.scores,
-        tells_texts_apart=description.token_types > 1,
-        whole_prompts=not description.causal,
+        tells_texts_apart=blueprint.token_types > 1,
+        whole_prompts=not blueprint.causal,
         prompts=prompts,
         default_prompt=default,
     )

@@ -12,7 +12,7 @@ from inarch.errors import ConfigError
 from inarch.hal.device import Device
 from inarch.hal.support import no
 from inarch.models.checkpoint import Checkpoint
-from inarch.models.description import Description
+from inarch.models.model import Blueprint
 
 DEFAULT_PAGE_TOKENS = 16
 KV_DTYPES = {"fp8": torch.float8_e4m3fn}  # what --kv-dtype calls them
@@ -30,10 +30,10 @@ class Choices:
 
 
 def choose(
-    config: EngineConfig, checkpoint: Checkpoint, description: Description, device: Device
+    config: EngineConfig, checkpoint: Checkpoint, blueprint: Blueprint, device: Device
 ) -> Choices:
     dtype, dtype_reason = _choose_dtype(config, checkpoint, device)
-    context, context_reason = _choose_context(config, description)
+    context, context_reason = _choose_context(config, blueprint)
     page_tokens, page_reason = _choose_page(config, device)
     kv_dtype, kv_dtype_reason = _choose_kv_dtype(config, dtype, device)
     reasons = {
@@ -80,8 +80,8 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _choose_context(config: EngineConfig, description: Description) -> tuple[int, str]:
-    own = description.context_length
+def _choose_context(config: EngineConfig, blueprint: Blueprint) -> tuple[int, str]:
+    own = blueprint.context_length
     if config.context_length is None:
         return own, "the model's own"
     if config.context_length > own:

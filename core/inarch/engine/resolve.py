@@ -24,7 +24,11 @@ def resolve(config: EngineConfig, plugins: Plugins) -> tuple[EngineConfig, Backe
             "no MODEL was given and no plugin brings one: inarch serve FOLDER_OR_HUB_ID"
         )
     folder = resolve_model(
-        model, bundled, revision=config.revision, weights=config.load_format != "dummy"
+        model,
+        bundled,
+        revision=config.revision,
+        weights=config.load_format != "dummy",
+        code=config.trust_remote_code,
     )
     name = config.served_model_name or (Path(model).name if Path(model).is_dir() else model)
     resolved = dataclasses.replace(

@@ -21,7 +21,7 @@ from inarch.engine.scoring import Scorer, Scores
 from inarch.engine.table import RequestTable
 from inarch.hal.executor import Executor, Step, StepInputs, StepShape
 from inarch.hal.kv import KVState
-from inarch.models.decoder import Decoder
+from inarch.models.model import Model
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Runner:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Model,
         executor: Executor,
         sampler: Sampler,
         scorer: Scorer,
@@ -99,9 +99,12 @@ class Runner:
         table: RequestTable,
         kv: KVState,
         most: StepShape,
+        *,
+        tells_types: bool = False,
     ) -> None:
-        """most: no step is larger in any respect."""
-        self._decoder = decoder
+        """most: no step is larger in any respect. tells_types: the model tells the texts of a pair
+        apart."""
+        self._model = decoder
         self._executor = executor
         self._sampler = sampler
         self._scorer = scorer
@@ -111,8 +114,7 @@ class Runner:
         self._most = most
         self._step = self._forward  # one object, by which an executor knows what it captured
         self._hidden_step = self._hidden
-        self._generates = decoder.generates
-        self._tells_types = decoder.description.token_types > 1
+        self._tells_types = tells_types
 
     def wanted(self, tokens: int) -> range:
         """Positions of a prompt to encode whose hidden states are needed."""
@@ -121,7 +123,7 @@ class Runner:
     @torch.inference_mode()
     def forward(self, plan: StepPlan) -> Forwarded:
         """Give a step to the device. Steps run in the order in which they are launched."""
-        if plan.scored or plan.pooled or not self._generates:
+        if plan.scored or plan.pooled or not self._model.generates:
             return self._forward_further(plan)
         shape = self._executor.bucket(step_shape(plan))
         batch = build_batch(plan, self._table, shape)
@@ -155,7 +157,7 @@ class Runner:
         return Forwarded(
             plan,
             sample_inputs,
-            self._decoder.logits(hidden[:sampled]) if plan.samples.any() else None,
+            self._model.logits(hidden[:sampled]) if plan.samples.any() else None,
             there,
             self._scorer.score(plan.scored, hidden[sampled:scored], there) if plan.scored else None,
             self._pooler.pool(plan.pooled, hidden[scored:], there) if plan.pooled else None,
@@ -179,7 +181,7 @@ class Runner:
         self, batch: HostBatch, sampling: Mapping[str, np.ndarray], step: Step
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """What a step yields, and its arrays on the device: all that it needs goes up in one copy."""
-        attention = self._decoder.plan(batch.attention)
+        attention = self._model.plan(batch.attention)
         arrays = {**batch.inputs, **attention.arrays}
         there = self._executor.upload(batch.shape, arrays, {**sampling, **attention.passing})
         named = {name: there[name] for name in batch.inputs}
@@ -190,8 +192,8 @@ class Runner:
     def _forward(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         """The step that is run, and captured: the ids that the device alone knows, then the model."""
         known = replace(inputs, token_ids=self._sampler.resolve(inputs.token_ids))
-        return self._decoder.forward(known, kv)
+        return self._model.forward(known, kv)
 
     def _hidden(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         known = replace(inputs, token_ids=self._sampler.resolve(inputs.token_ids))
-        return self._decoder.hidden(known, kv)
+        return self._model.hidden(known, kv)

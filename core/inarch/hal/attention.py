@@ -143,8 +143,8 @@ class HostPlan:
         return self.bind(upload(device, {**self.arrays, **self.passing}))
 
 
-class Attention(Protocol):
-    """A running attention implementation, for all layers that share a spec.
+class AttentionPlanner(Protocol):
+    """What every kind of attention over pages gives to a step, whatever its `run` takes.
 
     capturable: whether `run` may be recorded once for a bucket and replayed for another batch of
     it, whose arrays were brought to the same addresses and bound.
@@ -159,6 +159,10 @@ class Attention(Protocol):
     def kept_bytes(self, most: StepShape) -> int:
         """What it will keep of the device's memory for steps up to `most`, beyond what it has now."""
         ...
+
+
+class Attention(AttentionPlanner, Protocol):
+    """A running attention implementation, for all layers that share a spec."""
 
     def run(
         self,
@@ -186,6 +190,11 @@ class AttentionFactory(Protocol):
 def attention_facts(spec: AttentionSpec, store: KVStore) -> Mapping[str, Any]:
     """The static facts on which an attention kernel is chosen."""
     facts = {name: getattr(spec, name) for name in AttentionSpec.__dataclass_fields__}
+    return facts | page_facts(store)
+
+
+def page_facts(store: KVStore) -> dict[str, Any]:
+    """What any attention kernel may ask of the pages that it is to read and write."""
     layout = store.layout
     pages = {"page_tokens": layout.page_tokens, "layout": layout.fingerprint}
-    return facts | pages | {"kv_dtype": store.spec.dtype}
+    return pages | {"kv_dtype": store.spec.dtype}

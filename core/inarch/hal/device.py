@@ -122,14 +122,14 @@ class Device(ABC):
         return [(compute, yes("the dtype computed in"))]
 
     def kernels(self) -> Sequence[Kernel]:
-        """Implementations of ops (inarch.hal.ops) and of the facets "attention" and "linear"."""
+        """Implementations of ops and of facets: all that `inarch.hal.ops` names."""
         return ()
 
     def kv_store(self, spec: KVSpec, page_tokens: int) -> KVStore | None:
         return None
 
     def executor(self) -> Executor | None:
-        """How steps are run. Not asked for if an attention of the model is not capturable."""
+        """How steps are run. Not asked for if a part of the model is not capturable."""
         return None
 
     def communicator(self, rank: int, size: int, address: str) -> Communicator | None:

@@ -98,12 +98,18 @@ class Dispatcher:
         return result
 
     def select(
-        self, name: str, reference: F, *, parts: tuple[Op[..., Any], ...] = (), **facts: Any
+        self,
+        name: str,
+        reference: F,
+        *,
+        parts: tuple[Op[..., Any], ...] = (),
+        composite: bool = False,
+        **facts: Any,
     ) -> F:
         """Choose among the kernels for `name`, falling back to `reference`.
 
         For facets that are classes rather than ops (attention, linear) the chosen class is
-        returned, to be started by the caller.
+        returned, to be started by the caller. composite: the reference binds its own parts.
         """
         key = (name, tuple(sorted(facts.items())))
         if key in self._bound:
@@ -111,7 +117,7 @@ class Dispatcher:
             return found
         if self._frozen:
             raise PluginError(f"op {name} with {facts} was first asked for after start-up")
-        choice, kernel = self._choose(name, key[1], facts, composite=bool(parts))
+        choice, kernel = self._choose(name, key[1], facts, composite=composite or bool(parts))
         if kernel is not None:
             implementation = kernel.load()
         elif parts:

@@ -26,7 +26,7 @@ class KVHeads:
 
     kv_heads: int  # on this rank
     key_dim: int
-    value_dim: int
+    value_dim: int  # 0: V follows from K, as in latent attention; nothing is stored for it
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from inarch.hal.attention import Attention, AttentionSpec, attention_facts
+from inarch.hal.attention import Attention, AttentionSpec
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
+from inarch.hal.experts import Experts, ExpertsSpec
+from inarch.hal.grouped_linear import GroupedLinear, GroupedLinearSpec
 from inarch.hal.kv import KVStore
+from inarch.hal.latent import LatentAttention, LatentSpec
 from inarch.hal.linear import Linear, LinearSpec, PackedWeight
 from inarch.hal.op import Op
-from inarch.hal.reference.attention import ReferenceAttention
+from inarch.hal.reference.grouped_linear import ReferenceGroupedLinear
 from inarch.hal.reference.linear import ReferenceLinear
+from inarch.models.attentions import Attentions
 from inarch.models.description import Description, Rotary
 from inarch.models.rotary import rotary_table
 from inarch.models.weights import Weights
@@ -47,15 +51,15 @@ class Builder:
         self.weights = weights
         self.dtype = weights.dtype
         self._dispatcher = dispatcher
-        self._store = store
         self._device = device
-        self._attentions: dict[AttentionSpec, Attention] = {}
+        self.attentions = Attentions(dispatcher, store, device)
+        self._experts: list[Experts] = []
         self._tables: dict[Hashable, Tensor] = {}
 
     @property
-    def attentions(self) -> tuple[Attention, ...]:
-        """One for each distinct spec so far, in the order of the indices that were given out."""
-        return tuple(self._attentions.values())
+    def capturable(self) -> bool:
+        """Whether a step of all that was built so far may be recorded and replayed."""
+        return self.attentions.capturable and all(e.capturable for e in self._experts)
 
     def bind(self, op: Op[..., Any], **facts: Any) -> Callable[..., Any]:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
@@ -70,18 +74,28 @@ class Builder:
     def pack(self, weight: Tensor, bias: Tensor | None = None) -> Projection:
         """Weight [N, K] and bias [N] on the device, in the form that the chosen kernel wants."""
         outputs, inputs = weight.shape
-        spec = LinearSpec(outputs, inputs, self.dtype, bias is not None)
-        facts = {field.name: getattr(spec, field.name) for field in fields(spec)}
-        kernel: Linear = self._dispatcher.select("linear", ReferenceLinear, **facts)()
+        spec = LinearSpec(outputs, inputs, weight.dtype, bias is not None)
+        kernel: Linear = self._dispatcher.select("linear", ReferenceLinear, **vars(spec))()
         return Projection(kernel, kernel.prepack(spec, weight, bias))
 
     def attention(self, spec: AttentionSpec) -> tuple[Attention, int]:
         """The runtime for a spec, and the index of its plan among those of a step."""
-        if spec not in self._attentions:
-            facts = attention_facts(spec, self._store)
-            factory = self._dispatcher.select("attention", ReferenceAttention, **facts)
-            self._attentions[spec] = factory(spec, self._store, self._device)
-        return self._attentions[spec], list(self._attentions).index(spec)
+        return self.attentions.bind(spec)
+
+    def latent_attention(self, spec: LatentSpec) -> tuple[LatentAttention, int]:
+        """As `attention`."""
+        return self.attentions.bind_latent(spec)
+
+    def experts(self, spec: ExpertsSpec, composed: Callable[[], Experts]) -> Experts:
+        """A kernel for a layer's experts as a whole, or else what `composed` makes of parts."""
+        found = self._dispatcher.select("experts", composed, composite=True, **vars(spec))()
+        self._experts.append(found)
+        return found
+
+    def grouped_linear(self, spec: GroupedLinearSpec) -> GroupedLinear:
+        chosen = self._dispatcher.select("grouped_linear", ReferenceGroupedLinear, **vars(spec))
+        found: GroupedLinear = chosen()
+        return found
 
     def rotary_table(self, rotary: Rotary) -> Tensor:
         """Cosines and sines on the device; layers that rotate alike share a table."""

@@ -54,10 +54,13 @@ class Checkpoint:
     def shape(self, name: str) -> tuple[int, ...]:
         return self._find(name).shape
 
-    def dtype(self, name: str) -> torch.dtype:
-        """The dtype of one tensor; ModelError if it is not a plain floating-point one."""
+    def dtype(self, name: str, wanted: str | None = None) -> torch.dtype:
+        """The dtype of one tensor; ModelError if it is not the wanted one.
+
+        wanted: torch's name of it; None: any plain floating-point one.
+        """
         stored = self._find(name).dtype
-        if stored not in FLOATS:
+        if stored != wanted if wanted else stored not in FLOATS:
             raise ModelError(
                 f"tensor {name} in {self.folder} is stored as {stored}, which cannot be loaded: "
                 "take the model's unquantized version (bfloat16, float16 or float32)"

@@ -7,15 +7,15 @@ in the layers that the decoder was built of, what differs between devices is beh
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from inarch.hal.attention import Attention, AttentionBatch, AttentionPlan, HostPlan
-from inarch.hal.executor import StepInputs
+from inarch.hal.attention import AttentionBatch, HostPlan
+from inarch.hal.executor import StepInputs, StepShape
 from inarch.hal.kv import KVSpec, KVState
+from inarch.models.attentions import Attentions
 from inarch.models.builder import Builder, Projection
 from inarch.models.description import Description
 from inarch.models.description.pooling import LAST_TOKEN
@@ -28,7 +28,7 @@ from inarch.models.layers.pooling import RunHead, build_pooled_head
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
-    """A loaded model on one device. Letters in shapes: T tokens, S sequences, V vocabulary."""
+    """The `Model` that a description makes. Letters in shapes: S sequences, V vocabulary."""
 
     description: Description
     embedding: Embedding
@@ -36,32 +36,18 @@ class Decoder:
     norm: AddNorm
     head: Projection | None  # None: it makes no logits
     pooled: RunHead
-    attentions: tuple[Attention, ...]  # one for each distinct attention spec
+    attentions: Attentions
+    capturable: bool  # see Attention and Experts
 
     @property
     def generates(self) -> bool:
         return self.head is not None
 
-    @property
-    def capturable(self) -> bool:
-        """Whether `forward` may be recorded and replayed: see Attention."""
-        return all(attention.capturable for attention in self.attentions)
+    def kept_bytes(self, most: StepShape) -> int:
+        return self.attentions.kept_bytes(most)
 
     def plan(self, batch: AttentionBatch) -> HostPlan:
-        """The attention plans of one step as one, which is bound to a tuple: `StepInputs.plans`."""
-        plans = [attention.plan(batch) for attention in self.attentions]
-
-        def bind(there: Mapping[str, Tensor]) -> tuple[AttentionPlan, ...]:
-            return tuple(
-                plan.bind({name: there[f"{i}.{name}"] for name in (*plan.arrays, *plan.passing)})
-                for i, plan in enumerate(plans)
-            )
-
-        arrays, passing = (
-            {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.items()}
-            for parts in ([p.arrays for p in plans], [p.passing for p in plans])
-        )
-        return HostPlan(arrays, passing, bind)
+        return self.attentions.plan(batch)
 
     def forward(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         """Logits [S, V] float32 after each sequence's last token, and the new KV state."""
@@ -111,6 +97,7 @@ def build_decoder(description: Description, builder: Builder) -> Decoder:
         head=_build_head(description, builder, embedding.weight),
         pooled=build_pooled_head(description.pooled or LAST_TOKEN, builder, "pooled"),
         attentions=builder.attentions,
+        capturable=builder.capturable,
     )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.description import Description
 from inarch.models.endings import both_sides, with_head
-from inarch.models.family import Family, find_family
+from inarch.models.family import Family
 from inarch.models.sentence_modules import dense_tensors, read_limit, read_modules
 from inarch.models.sources import Names
 
@@ -20,9 +19,8 @@ class Described:
     names: Names
 
 
-def describe_folder(checkpoint: Checkpoint, plugin_families: Iterable[Family] = ()) -> Described:
+def describe_folder(checkpoint: Checkpoint, family: Family) -> Described:
     """What config.json says, and the modules of sentence-transformers beside it. Raises ModelError."""
-    family = find_family(checkpoint.config, plugin_families)
     config = {k: v for k, v in checkpoint.config.items() if k != "use_bidirectional_attention"}
     description = both_sides(checkpoint.config, family.describe(config))
     names = family.names(description)

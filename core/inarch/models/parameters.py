@@ -19,7 +19,8 @@ class Parameter:
     scale: the weight of a norm; random weights of a norm are one, others lie around zero. offset: is
     added to what a checkpoint stores. default: what every element is where a checkpoint lacks the
     tensor, or one of its parts; None: it must be there. dtype: torch's name of what the tensor is
-    kept in, if not that of the computation: "float32" for what half a precision would spoil.
+    kept in, if not that of the computation: "float32" for what half a precision would spoil. stack:
+    the rows are those of so many equal matrices, one after the other, which are the first dimension.
     """
 
     rows: tuple[int, ...]
@@ -28,10 +29,14 @@ class Parameter:
     offset: float = 0.0
     default: float | None = None
     dtype: str | None = None
+    stack: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.shape_of(sum(self.rows))
+        rows = sum(self.rows)
+        if self.stack is None:
+            return self.shape_of(rows)
+        return (self.stack, *self.shape_of(rows // self.stack))
 
     @property
     def elements(self) -> int:
@@ -48,6 +53,17 @@ def linear(inputs: int, *outputs: int, bias: bool = False) -> Parameters:
     """The tensors of a linear layer whose outputs are those of several, one after the other."""
     weight = {"weight": Parameter(outputs, inputs)}
     return weight | {"bias": Parameter(outputs, default=0.0)} if bias else weight
+
+
+def stacked_linear(stack: int, inputs: int, *outputs: int, bias: bool = False) -> Parameters:
+    """As `linear`, for experts: weight [stack, sum(outputs), inputs] and bias [stack, sum(outputs)].
+
+    The parts are those of the first expert, then those of the second.
+    """
+    weight = {"weight": Parameter(outputs * stack, inputs, stack=stack)}
+    return (
+        weight | {"bias": Parameter(outputs * stack, default=0.0, stack=stack)} if bias else weight
+    )
 
 
 def nested(**modules: Parameters) -> Parameters:

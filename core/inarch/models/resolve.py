@@ -10,19 +10,25 @@ from inarch.errors import ModelError
 
 CONFIGURATION = ("*.json", "*.txt", "*.jinja", "*.model")  # .model: SentencePiece vocabularies
 WEIGHTS = ("*.safetensors",)
+CODE = ("*.py",)
 # Copies of the same weights; but sentence-transformers has modules in folders such as 1_Pooling.
 OTHER_FORMATS = ("consolidated*", "[!0-9]*/*")
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 
 def resolve_model(
-    model: str, bundled: Mapping[str, Path], *, revision: str | None = None, weights: bool = True
+    model: str,
+    bundled: Mapping[str, Path],
+    *,
+    revision: str | None = None,
+    weights: bool = True,
+    code: bool = False,
 ) -> Path:
     """The local folder of `model`, downloaded from the hub first if need be.
 
     A folder that exists wins over a bundled name, and both over the hub. revision: a branch, tag or
-    commit on the hub. weights=False leaves the weights there, for `--load-format dummy`. Raises
-    ModelError.
+    commit on the hub. weights=False leaves the weights there, for `--load-format dummy`. code: take
+    Python files too. Raises ModelError.
     """
     folder = Path(model).expanduser()
     if model and folder.is_dir():
@@ -35,16 +41,16 @@ def resolve_model(
     if not HUB_ID.fullmatch(model):
         raise ModelError(f"there is no model folder {model!r}. {names}")
     try:
-        return _download(model, revision, weights)
+        return _download(model, revision, weights, code)
     except (OSError, ValueError) as error:
         why = _why_not(model, error)
         raise ModelError(f"there is no folder {model}, and {why}. {names}") from error
 
 
-def _download(model: str, revision: str | None, weights: bool) -> Path:
+def _download(model: str, revision: str | None, weights: bool, code: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    wanted = [*CONFIGURATION, *(WEIGHTS if weights else ())]
+    wanted = [*CONFIGURATION, *(WEIGHTS if weights else ()), *(CODE if code else ())]
     ignored = list(OTHER_FORMATS)
     found = snapshot_download(
         model, revision=revision, allow_patterns=wanted, ignore_patterns=ignored

@@ -7,10 +7,12 @@ memory-mapped file, so that the one copy of it is made where it belongs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
+
+from inarch.models.mxfp4 import dequantize_mxfp4
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,21 @@ class Rows:
         return blocks[:, self.start : self.stop]
 
 
+@dataclass(frozen=True)
+class Alternating:
+    """Every other row, then the rows between: the ups behind the gates where the two alternate.
+
+    columns: how many dimensions there are behind the rows: one, or none for a bias.
+    """
+
+    columns: int = 1
+
+    def __call__(self, stored: Tensor) -> Tensor:
+        rows = stored.dim() - 1 - self.columns
+        shape = stored.shape
+        return stored.view(*shape[:rows], -1, 2, *shape[rows + 1 :]).transpose(rows, rows + 1)
+
+
 View = Callable[[Tensor], Tensor]  # of a stored tensor; any shape whose elements are in order
 
 
@@ -57,10 +74,44 @@ class Source:
     name: str
     views: tuple[View, ...] = ()
 
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """What of the checkpoint it is made of."""
+        return (self.name,)
+
+    @property
+    def dtype(self) -> str | None:
+        """What the tensors must be stored in; None: any floating-point one."""
+        return None
+
     def of(self, stored: Tensor) -> Tensor:
         for view in self.views:
             stored = view(stored)
         return stored
+
+    def pieces(self, *stored: Tensor) -> Iterator[Tensor]:
+        """What the tensors hold, a piece after the other, each of any shape."""
+        yield from map(self.of, stored)
+
+
+@dataclass(frozen=True)
+class Mxfp4(Source):
+    """A stack of matrices in 4 bits, as NAME_blocks and NAME_scales: see `dequantize_mxfp4`.
+
+    Unpacked matrix by matrix, each seen through the views.
+    """
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        return f"{self.name}_blocks", f"{self.name}_scales"
+
+    @property
+    def dtype(self) -> str | None:
+        return "uint8"
+
+    def pieces(self, *stored: Tensor) -> Iterator[Tensor]:
+        for blocks, scales in zip(*stored, strict=True):
+            yield self.of(dequantize_mxfp4(blocks, scales))
 
 
 Sources = tuple[str | Source, ...]  # concatenated along dim 0; a string is a tensor as it is
@@ -90,9 +141,13 @@ def choose_sources(names: Names, present: Collection[str]) -> dict[str, tuple[So
     for parameter, sources in names.items():
         kinds = sources.alternatives if isinstance(sources, FirstOf) else (sources,)
         spelled = [tuple(_renamed(source, rename) for source in kind) for kind in kinds]
-        complete = [kind for kind in spelled if all(source.name in present for source in kind)]
+        complete = [kind for kind in spelled if all(_complete(source, present) for source in kind)]
         chosen[parameter] = (complete or spelled)[0]
     return chosen
+
+
+def _complete(source: Source, present: Collection[str]) -> bool:
+    return all(name in present for name in source.tensors)
 
 
 def _renamed(source: str | Source, rename: Callable[[str], str]) -> Source:

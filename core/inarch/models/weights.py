@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,15 +66,24 @@ def from_checkpoint(checkpoint: Checkpoint, chosen: Chosen) -> Fill:
         for source, shape in _parts(name, parameter, chosen):
             part = flat[start : start + math.prod(shape)]
             start += len(part)
-            if source.name not in present:
+            if present.issuperset(source.tensors):
+                _copy(source, checkpoint, part)
+            else:
                 part.fill_(parameter.default or 0.0)
-                continue
-            stored = source.of(checkpoint.get(source.name))
-            part.view(stored.shape).copy_(stored)
         if parameter.offset:
             target += parameter.offset
 
     return fill
+
+
+def _copy(source: Source, checkpoint: Checkpoint, flat: Tensor) -> None:
+    stored = (checkpoint.get(name) for name in source.tensors)
+    if source.dtype is not None:  # to be unpacked where there is more than one core for it
+        stored = (tensor.to(flat.device) for tensor in stored)
+    start = 0
+    for piece in source.pieces(*stored):
+        flat[start : start + piece.numel()].view(piece.shape).copy_(piece)
+        start += piece.numel()
 
 
 def random_weights(seed: int = 0) -> Fill:
@@ -109,10 +118,11 @@ def check_tensors(checkpoint: Checkpoint, chosen: Chosen, parameters: Parameters
     defaulted: list[str] = []
     for name, parameter in parameters.items():
         for source, shape in _parts(name, parameter, chosen):
-            if source.name in present:
+            lacking = [tensor for tensor in source.tensors if tensor not in present]
+            if not lacking:
                 _check_tensor(checkpoint, source, shape)
             else:
-                (missing if parameter.default is None else defaulted).append(source.name)
+                (missing if parameter.default is None else defaulted).extend(lacking)
     if missing:
         raise ModelError(
             f"{checkpoint.folder} lacks {len(missing)} of the tensors that config.json implies: "
@@ -141,31 +151,33 @@ def _parts(name: str, parameter: Parameter, chosen: Chosen) -> list[tuple[Source
 
 
 def _check_tensor(checkpoint: Checkpoint, source: Source, expected: tuple[int, ...]) -> None:
-    checkpoint.dtype(source.name)  # raises if it is no plain one
-    stored = checkpoint.shape(source.name)
-    if not _fits(source, stored, expected):
+    for name in source.tensors:
+        checkpoint.dtype(name, source.dtype)  # raises if it is no plain one
+    shapes = [checkpoint.shape(name) for name in source.tensors]
+    if not _fits(source, shapes, expected):
+        found = ", ".join(str(list(shape)) for shape in shapes)
         seen = f", as {' of '.join(map(repr, reversed(source.views)))}" if source.views else ""
         raise ModelError(
-            f"tensor {source.name} in {checkpoint.folder} has the shape {list(stored)}, but "
+            f"tensor {', '.join(source.tensors)} in {checkpoint.folder} has the shape {found}, but "
             f"config.json implies {list(expected)}{seen}: config and weights do not belong together"
         )
 
 
-def _fits(source: Source, stored: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Whether what is seen of a stored tensor has as many rows, of as many columns."""
-    try:
-        seen = source.of(torch.empty(stored, device="meta"))
-    except (RuntimeError, IndexError):
-        return False
+def _fits(source: Source, stored: Sequence[tuple[int, ...]], expected: tuple[int, ...]) -> bool:
+    """Whether what is seen of stored tensors has as many rows, of as many columns."""
+    dtype = getattr(torch, source.dtype or "float32")
+    empty = (torch.empty(shape, dtype=dtype, device="meta") for shape in stored)
     columns = expected[-1:] if len(expected) > 1 else ()
-    return (
-        seen.numel() == math.prod(expected)
-        and seen.shape[len(seen.shape) - len(columns) :] == columns
-    )
+    try:
+        shapes = [piece.shape for piece in source.pieces(*empty)]
+    except (RuntimeError, IndexError, ValueError):
+        return False
+    right = all(shape[len(shape) - len(columns) :] == columns for shape in shapes)
+    return right and sum(map(math.prod, shapes)) == math.prod(expected)
 
 
 def _warn_of_unused(checkpoint: Checkpoint, chosen: Chosen) -> None:
-    used = {source.name for sources in chosen.values() for source in sources}
+    used = {name for sources in chosen.values() for source in sources for name in source.tensors}
     unused = sorted(n for n in checkpoint.names() - used if not n.endswith(HARMLESS))
     if unused:
         log.warning(

@@ -249,13 +249,13 @@ TINY = {
 }
 
 
-def test_doctor_of_a_model_shows_kernels_and_memory_with_their_reasons(
+def test_doctor_that_loads_a_model_shows_kernels_and_memory_with_their_reasons(
     packages, capsys, monkeypatch, tmp_path
 ):
     packages.add("quick", KERNELS)
     disable_all_but(packages, monkeypatch, "quick")
     (tmp_path / "config.json").write_text(json.dumps(TINY))
-    options = ["--load-format", "dummy", "--kv-tokens", "640", "--page-size", "32"]
+    options = ["--measure", "--load-format", "dummy", "--kv-tokens", "640", "--page-size", "32"]
     options += ["--max-running-requests", "4", "--max-step-tokens", "64"]
     code, out, _ = run(capsys, "doctor", str(tmp_path), *options)
     lines = [" ".join(line.split()) for line in out.splitlines()]

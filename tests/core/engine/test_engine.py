@@ -21,7 +21,7 @@ from ..models.oracle import Saved
 from ..models.zoo.example import SMALL
 
 GREEDY = SamplingParams(temperature=0, max_tokens=64, ignore_eos=True)
-FAMILIES = ["llama", "mistral-window", "qwen2-windows", "qwen3"]
+FAMILIES = ["llama", "mistral-window", "qwen2-windows", "qwen3", "youtu"]
 
 Start = Callable[..., Engine]
 Served = Callable[[str], Saved]

@@ -12,7 +12,7 @@ from torch import Tensor
 from inarch.hal.kv import KVHeads, KVSpec, KVState
 from inarch.hal.reference.kv import ReferenceKVStore
 
-SPEC = KVSpec((KVHeads(2, 4, 4), KVHeads(1, 8, 6)), torch.float32)
+SPEC = KVSpec((KVHeads(2, 4, 4), KVHeads(1, 8, 6), KVHeads(1, 9, 0)), torch.float32)
 POOL = 9
 
 
@@ -56,7 +56,7 @@ def test_pages_are_read_in_the_order_asked_for(page_tokens: int, pages: list[int
     written = fill(store, kv, pages)
     assert_same(content(store, kv, pages), written)
     backwards = [
-        tuple(x.view(len(pages), page_tokens, *x.shape[1:]).flip(0).flatten(0, 1) for x in layer)
+        tuple(x.unflatten(0, (len(pages), page_tokens)).flip(0).flatten(0, 1) for x in layer)
         for layer in written
     ]
     assert_same(content(store, kv, pages[::-1]), backwards)  # type: ignore[arg-type]

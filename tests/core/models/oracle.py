@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,8 @@ def make(name: str, folder: Path, **changes: Any) -> Saved:
 @torch.no_grad()
 def randomize(model: PreTrainedModel) -> None:
     """Every weight, norms and biases included."""
-    for key, parameter in model.named_parameters():
+    corrections = ((k, b) for k, b in model.named_buffers() if "correction" in k)
+    for key, parameter in itertools.chain(model.named_parameters(), corrections):
         parameter.normal_(mean=float("norm" in key.lower()), std=0.15)
 
 

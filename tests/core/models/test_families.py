@@ -84,8 +84,9 @@ QWEN3_8B = {
 
 # transformers' model types whose config class has a default for every key that its family reads
 families = {family.name: family for family in built_in_families()}
+WITHOUT = ("dots1", "glm4_moe")  # no number of experts; heads that do not divide the hidden size
 WRAPPERS = ("gemma3", "mistral3")  # their text has a family of its own
-MODEL_TYPES = [name for name in families if name in CONFIG_MAPPING and name not in WRAPPERS]
+MODEL_TYPES = [name for name in families if name in {*CONFIG_MAPPING} - {*WITHOUT, *WRAPPERS}]
 
 
 def describe(config: dict[str, Any]) -> Description:

@@ -20,10 +20,12 @@ from inarch.hal.attention import (
 )
 from inarch.hal.device import Device
 from inarch.hal.kv import KVState, KVStore
+from inarch.hal.latent import LatentSpec, UpProjection
 from inarch.hal.op import Kernel
 from inarch.hal.ops.norm import add_rms_norm
 from inarch.hal.ops.rotary import qk_norm_rope, rope
 from inarch.hal.reference.attention import ReferenceAttention
+from inarch.hal.reference.latent import ReferenceLatentAttention
 
 from .oracle import Saved, load
 
@@ -52,6 +54,8 @@ POISONING = [
 class FunctionalAttention:
     """Returns a new state from every run; the state it was given may not be used again."""
 
+    capturable = False
+
     def __init__(self, spec: AttentionSpec, store: KVStore, device: Device) -> None:
         self._inner = ReferenceAttention(spec, store, device)
 
@@ -71,20 +75,54 @@ class FunctionalAttention:
         sinks: Tensor | None = None,
         lse: bool = False,
     ) -> AttentionResult:
-        copies = [(k_pages.clone(), v_pages.clone()) for k_pages, v_pages in kv]
-        for pages in kv:
-            for tensor in pages:
-                tensor.fill_(torch.nan)
+        copies = moved(kv)
         return self._inner.run(
             layer, q, k, v, copies, plan, rotation=rotation, sinks=sinks, lse=lse
         )
 
 
-FUNCTIONAL = [Kernel("attention", "functional", FunctionalAttention)]
+class FunctionalLatentAttention:
+    """The same for rows of latents."""
+
+    capturable = False
+
+    def __init__(self, spec: LatentSpec, store: KVStore, device: Device) -> None:
+        self._inner = ReferenceLatentAttention(spec, store, device)
+
+    def plan(self, batch: AttentionBatch) -> HostPlan:
+        return self._inner.plan(batch)
+
+    def run(
+        self,
+        layer: int,
+        q_nope: Tensor,
+        q_rope: Tensor,
+        latent: Tensor,
+        k_rope: Tensor,
+        kv: KVState,
+        plan: AttentionPlan,
+        up: UpProjection,
+    ) -> tuple[Tensor, KVState]:
+        return self._inner.run(layer, q_nope, q_rope, latent, k_rope, moved(kv), plan, up)
+
+
+def moved(kv: KVState) -> KVState:
+    """A copy of the state, which itself holds nothing but NaN then."""
+    copies = [(k_pages.clone(), v_pages.clone()) for k_pages, v_pages in kv]
+    for pages in kv:
+        for tensor in pages:
+            tensor.fill_(torch.nan)
+    return copies
+
+
+FUNCTIONAL = [
+    Kernel("attention", "functional", FunctionalAttention),
+    Kernel("latent_attention", "functional", FunctionalLatentAttention),
+]
 
 
 @pytest.mark.parametrize("kernels", [POISONING, FUNCTIONAL], ids=["poisoning", "functional"])
-@pytest.mark.parametrize("name", ["llama", "qwen2-windows", "qwen3"])
+@pytest.mark.parametrize("name", ["llama", "qwen2-windows", "qwen3", "deepseek-v3"])
 def test_dead_inputs_and_old_states_are_not_used_again(
     saved: Callable[[str], Saved], name: str, kernels: Sequence[Kernel]
 ) -> None:

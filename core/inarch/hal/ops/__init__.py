@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from inarch.hal.op import Op
-from inarch.hal.ops import activation, norm, rotary, sampling
+from inarch.hal.ops import activation, norm, rotary, routing, sampling
 
 OPS: dict[str, Op[..., Any]] = {
     value.name: value
-    for module in (activation, norm, rotary, sampling)
+    for module in (activation, norm, rotary, routing, sampling)
     for value in vars(module).values()
     if isinstance(value, Op)
 }
 
-# Facets that are chosen like ops but are classes: see hal/attention.py and hal/linear.py.
-FACETS = ("attention", "linear")
+# Facets that are chosen like ops but are classes: see the modules of hal/ that are called so.
+FACETS = ("attention", "experts", "grouped_linear", "linear")

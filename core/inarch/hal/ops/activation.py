@@ -75,3 +75,14 @@ def xielu(x: Tensor, alpha_p: Tensor, alpha_n: Tensor) -> Tensor:
     linear = XIELU_BETA * wide
     curve = below * (torch.expm1(wide.clamp(max=XIELU_EPS)) - wide)
     return (linear + torch.where(wide > 0, above * wide.square(), curve)).to(x.dtype)
+
+
+@op()
+def clamped_swiglu(x: Tensor, *, alpha: float, limit: float) -> Tensor:
+    """gate * sigmoid(alpha * gate) * (up + 1), x [T, 2N] as in `silu_mul`: [T, N].
+
+    Before that, gate is cut off above limit, and up above limit and below -limit (gpt-oss).
+    """
+    gate, up = x.chunk(2, dim=-1)
+    gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    return gate * torch.sigmoid(alpha * gate) * (up + 1)

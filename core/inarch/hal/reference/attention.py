@@ -104,9 +104,9 @@ class ReferenceAttention:
         out = q.new_empty((*q.shape[:2], self._spec.value_dim), dtype=self._spec.dtype)
         sums = q.new_empty(q.shape[:2], dtype=torch.float32) if lse else None
         for group in plan.groups:
-            keys, values = self._keys(group, layer, k, v, kv)
+            keys, values = self.gather(group, layer, k, v, kv)
             queries = q[group.tokens].reshape(group.size, group.queries, *q.shape[1:])
-            attended, group_sums = self._attend(group, queries, keys, values, sinks, lse)
+            attended, group_sums = self.attend(group, queries, keys, values, sinks, lse)
             out[group.tokens] = attended.flatten(0, 1).to(out.dtype)
             if sums is not None and group_sums is not None:
                 sums[group.tokens] = group_sums.flatten(0, 1)
@@ -164,7 +164,7 @@ class ReferenceAttention:
             visible &= key >= own // self._spec.chunk * self._spec.chunk
         return visible
 
-    def _keys(
+    def gather(
         self, group: Group, layer: int, k: Tensor, v: Tensor, kv: KVState
     ) -> tuple[Tensor, Tensor]:
         """K, V [n, L, G, D]: finite wherever they are masked, whatever the pages hold there."""
@@ -176,10 +176,10 @@ class ReferenceAttention:
         if group.unwritten is not None:
             keys.index_fill_(0, group.unwritten, 0)
             values.index_fill_(0, group.unwritten, 0)
-        dense = [x.reshape(group.size, -1, *x.shape[1:])[:, : group.span] for x in (keys, values)]
+        dense = [torch.unflatten(x, 0, (group.size, -1))[:, : group.span] for x in (keys, values)]
         return dense[0], dense[1]
 
-    def _attend(
+    def attend(
         self, group: Group, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, lse: bool
     ) -> tuple[Tensor, Tensor | None]:
         """out [n, Q, H, value_dim] and, if asked for, lse [n, Q, H]."""
@@ -188,7 +188,7 @@ class ReferenceAttention:
         if fused and group.masking == "causal":
             return causal_attention(q, k, v, spec.scale), None
         outs, sums = [], []
-        for rows, mask in self._blocks(group):
+        for rows, mask in self._blocks(group, q.shape[2]):
             keys = slice(None if mask is None else mask.shape[-1])
             block = (q[:, rows], k[:, keys], v[:, keys], mask, spec.scale)
             if fused:
@@ -199,12 +199,12 @@ class ReferenceAttention:
                 sums.append(total)
         return torch.cat(outs, 1), torch.cat(sums, 1) if lse else None
 
-    def _blocks(self, group: Group) -> Iterator[tuple[slice, Tensor | None]]:
+    def _blocks(self, group: Group, heads: int) -> Iterator[tuple[slice, Tensor | None]]:
         """Rows of queries, each with its mask [n, rows, keys], so that BLOCK is kept."""
         if group.masking == "none" or group.mask is not None:
             yield slice(None), group.mask
             return
-        size = max(1, BLOCK // (group.size * group.span * self._spec.q_heads))
+        size = max(1, BLOCK // (group.size * group.span * heads))
         for start in range(0, group.queries, size):
             stop = min(start + size, group.queries)
             # No query of the block sees further.

@@ -8,12 +8,19 @@ it is. No torch here: a description can be compared, hashed and printed before a
 
 from inarch.models.description.attention import GroupedQueryAttention, QueryScaling
 from inarch.models.description.feed_forward import MLP, GatedMLP
+from inarch.models.description.latent import LatentAttention
 from inarch.models.description.model import (
     Description,
     FeedForward,
     Layer,
     LearnedPositions,
     Mixer,
+)
+from inarch.models.description.moe import (
+    ClampedSwiglu,
+    MixtureOfExperts,
+    Router,
+    SparseMixer,
 )
 from inarch.models.description.norm import LayerNorm, Norm, RMSNorm
 from inarch.models.description.rotary import (
@@ -26,20 +33,25 @@ from inarch.models.description.rotary import (
 
 __all__ = [
     "MLP",
+    "ClampedSwiglu",
     "Description",
     "FeedForward",
     "GatedMLP",
     "GroupedQueryAttention",
+    "LatentAttention",
     "Layer",
     "LayerNorm",
     "LearnedPositions",
     "LinearScaling",
     "Llama3Scaling",
     "Mixer",
+    "MixtureOfExperts",
     "Norm",
     "QueryScaling",
     "RMSNorm",
     "Rotary",
     "RotaryScaling",
+    "Router",
+    "SparseMixer",
     "YarnScaling",
 ]

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from inarch.models.description.attention import GroupedQueryAttention
 from inarch.models.description.feed_forward import MLP, GatedMLP
+from inarch.models.description.latent import LatentAttention
+from inarch.models.description.moe import MixtureOfExperts
 from inarch.models.description.norm import Norm
 from inarch.models.description.pooling import PooledHead
 from inarch.models.parameters import Parameters, linear, nested
 
-Mixer = GroupedQueryAttention
-FeedForward = GatedMLP | MLP
+Mixer = GroupedQueryAttention | LatentAttention
+FeedForward = GatedMLP | MLP | MixtureOfExperts
 
 
 @dataclass(frozen=True)

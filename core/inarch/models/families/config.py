@@ -18,11 +18,11 @@ class Config:
     def get(self, key: str, default: Any = None) -> Any:
         return self._values.get(key, default)
 
-    def integer(self, key: str, default: int | None = None) -> int:
-        """A whole number of at least one."""
+    def integer(self, key: str, default: int | None = None, least: int = 1) -> int:
+        """A whole number of at least `least`."""
         value = self._values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise self.error(key, "a whole number of at least 1")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self.error(key, f"a whole number of at least {least}")
         return value
 
     def optional_integer(self, key: str, default: int | None = None) -> int | None:

@@ -47,8 +47,9 @@ def every(interval: int, layers: int) -> list[str]:
 def qwen_windows(config: Config) -> list[int | None]:
     """Qwen's way to say which layers slide: `layer_types`, or all from `max_window_layers` on."""
     layers = layer_count(config)
-    window = config.optional_integer("sliding_window", 4096)
-    if not config.flag("use_sliding_window", False) or window is None:
+    slides = config.flag("use_sliding_window", False)
+    window = config.optional_integer("sliding_window", 4096) if slides else None
+    if window is None:
         return [None] * layers
     full = config.get("max_window_layers", 28)
     if not isinstance(full, int):

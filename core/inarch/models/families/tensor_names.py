@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from inarch.models.description import Description
 from inarch.models.sources import FirstOf, Names, Source, Sources
@@ -59,13 +59,13 @@ class Naming:
         if inner in table:
             return _spelled(table[inner], prefix, "")
         module, _, kind = inner.rpartition(".")
-        return _spelled(table[module], prefix, f".{kind}")
+        return _spelled(table.get(module, ()), prefix, f".{kind}")
 
 
 def _spelled(sources: Sources | FirstOf, before: str, behind: str) -> Sources | FirstOf:
     def spell(kind: Sources) -> Sources:
         return tuple(
-            Source(f"{before}{source.name}{behind}", source.views)
+            replace(source, name=f"{before}{source.name}{behind}")
             if isinstance(source, Source)
             else f"{before}{source}{behind}"
             for source in kind

@@ -14,10 +14,14 @@ from inarch.models.description import (
     FeedForward,
     GatedMLP,
     GroupedQueryAttention,
+    LatentAttention,
     Mixer,
+    MixtureOfExperts,
 )
 from inarch.models.layers.attention import attention_kv, build_attention
+from inarch.models.layers.latent import build_latent, latent_kv
 from inarch.models.layers.mlp import build_gated_mlp, build_mlp
+from inarch.models.layers.moe import build_moe
 
 RunMixer = Callable[[Tensor, StepInputs, KVState], tuple[Tensor, KVState]]  # x [T, hidden]
 RunFeedForward = Callable[[Tensor], Tensor]  # x [T, hidden] -> [T, hidden]
@@ -28,6 +32,8 @@ def build_mixer(spec: Mixer, builder: Builder, name: str, layer: int) -> RunMixe
     match spec:
         case GroupedQueryAttention():
             return build_attention(spec, builder, name, layer)
+        case LatentAttention():
+            return build_latent(spec, builder, name, layer)
 
 
 def mixer_kv(spec: Mixer) -> KVHeads:
@@ -35,6 +41,8 @@ def mixer_kv(spec: Mixer) -> KVHeads:
     match spec:
         case GroupedQueryAttention():
             return attention_kv(spec)
+        case LatentAttention():
+            return latent_kv(spec)
 
 
 def build_feed_forward(spec: FeedForward, builder: Builder, name: str) -> RunFeedForward:
@@ -43,3 +51,5 @@ def build_feed_forward(spec: FeedForward, builder: Builder, name: str) -> RunFee
             return build_gated_mlp(spec, builder, name)
         case MLP():
             return build_mlp(spec, builder, name)
+        case MixtureOfExperts():
+            return build_moe(spec, builder, name)

@@ -1,0 +1,64 @@
+"""OLMoE: many small experts, and norms over all heads of q and of k, which may be clipped then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from inarch.models.description import Description, Layer, MixtureOfExperts, Router
+from inarch.models.families import llama_like
+from inarch.models.families.activations import gate
+from inarch.models.families.config import Config
+from inarch.models.families.experts import (
+    ExpertNames,
+    chosen_experts,
+    expert_count,
+    expert_names,
+)
+from inarch.models.family import Family
+from inarch.models.sources import Names
+
+DEFAULTS = llama_like.Defaults(
+    vocab_size=50304,
+    intermediate_size=2048,
+    max_position_embeddings=4096,
+    hidden_size=2048,
+    layers=16,
+    heads=16,
+    eps=1e-5,
+)
+
+
+def describe(values: Mapping[str, Any]) -> Description:
+    config = Config(values)
+    bias = config.flag("attention_bias", False)
+    norm, count = llama_like.norm(config, DEFAULTS), expert_count(config, 64)
+    attention = replace(
+        llama_like.attention(config, DEFAULTS),
+        qkv_bias=bias,
+        out_bias=bias,
+        qk_norm=norm,
+        norm_over="all_heads",
+        clip=None if config.get("clip_qkv") is None else config.number("clip_qkv"),
+    )
+    experts = MixtureOfExperts(
+        experts=count,
+        intermediate=config.integer("intermediate_size", DEFAULTS.intermediate_size),
+        router=Router(
+            chosen_experts(config, count, 8),
+            renormalise=config.flag("norm_topk_prob", False),
+        ),
+        activation=gate(config),
+    )
+    layers = [Layer(attention, experts, norm, norm)] * llama_like.layer_count(
+        config, DEFAULTS.layers
+    )
+    return llama_like.model(config, DEFAULTS, layers, norm)
+
+
+def names(description: Description) -> Names:
+    return {**llama_like.names(description), **expert_names(description, ExpertNames())}
+
+
+FAMILY = Family("olmoe", ("OlmoeForCausalLM",), describe, names)

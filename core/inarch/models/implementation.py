@@ -1,0 +1,54 @@
+"""Which code runs a model: our decoder, if a family describes it, or transformers' own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Literal
+
+from inarch.errors import ModelError
+from inarch.models.checkpoint import Checkpoint
+from inarch.models.decoder_blueprint import DecoderBlueprint
+from inarch.models.described import describe_folder
+from inarch.models.family import Family, family_of, find_family, no_family, refuse_quantized
+from inarch.models.model import Blueprint
+
+log = logging.getLogger(__name__)
+
+
+def find_blueprint(
+    checkpoint: Checkpoint,
+    plugin_families: Iterable[Family],
+    *,
+    model_impl: Literal["auto", "inarch", "transformers"] = "auto",
+    dummy: bool = False,
+    trust_code: bool = False,
+) -> Blueprint:
+    """The blueprint of a checkpoint. auto: by our family where there is one.
+
+    dummy: with random weights. trust_code: code in the checkpoint's folder may be run. Raises
+    ModelError with the reasons of both if neither can run it.
+    """
+    families = list(plugin_families)
+    family = family_of(checkpoint.config, families)
+    if model_impl == "inarch" or (model_impl == "auto" and family is not None):
+        family = find_family(checkpoint.config, families)
+        described = describe_folder(checkpoint, family)
+        weights = None if dummy else checkpoint
+        return DecoderBlueprint(family.name, described.description, described.names, weights)
+    if model_impl == "transformers":
+        return _by_transformers(checkpoint, dummy, trust_code)
+    lacking = no_family(checkpoint.config)
+    try:
+        blueprint = _by_transformers(checkpoint, dummy, trust_code)
+    except ModelError as error:
+        raise ModelError(f"{lacking}, and transformers' code cannot stand in: {error}") from error
+    log.warning("%s: transformers' own code runs it, with paged attention", lacking)
+    return blueprint
+
+
+def _by_transformers(checkpoint: Checkpoint, dummy: bool, trust_code: bool) -> Blueprint:
+    from inarch.models.fallback.blueprint import transformers_blueprint  # imports take seconds
+
+    refuse_quantized(checkpoint.config)
+    return transformers_blueprint(checkpoint, dummy=dummy, trust_code=trust_code)
