@@ -26,7 +26,11 @@ LEAST = 0.9999
 SUBJECTS = ["A man", "The old teacher", "My neighbour's cat", "Nobody", "The European Parliament"]
 VERBS = ["eats", "is reading", "has never understood", "will vote on", "photographed"]
 OBJECTS = ["an apple", "the second law of thermodynamics", "Zürich at night", "42 emails"]
-TAILS = [".", ", although it rained", " because of the news, which were bad; then again, were they?"]
+TAILS = [
+    ".",
+    ", although it rained",
+    " because of the news, which were bad; then again, were they?",
+]
 # By how alike they are, most first.
 ALIKE = [
     ("A man is playing a guitar.", "Someone plays the guitar."),
@@ -62,7 +66,9 @@ def main() -> None:
     lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
     cosines = (found * expected).sum(1) / lengths
     print(f"{len(texts)} sentences of {folder}")
-    print(f"least cosine {cosines.min():.8f}, greatest difference {abs(found - expected).max():.2e}")
+    print(
+        f"least cosine {cosines.min():.8f}, greatest difference {abs(found - expected).max():.2e}"
+    )
     print("pairs, most alike first:", ", ".join(f"{score:.3f}" for score in scores))
     if cosines.min() < LEAST or scores != sorted(scores, reverse=True):
         sys.exit("not the same vectors")

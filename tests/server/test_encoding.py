@@ -17,7 +17,7 @@ from .standin import GENERATES, StandIn
 from .test_metrics import scrape
 
 EMBEDS = msgspec.structs.replace(
-    GENERATES, generates=False, prompts={"query": "find: ", "document": ""}
+    GENERATES, generates=False, prompts={"query": "find: ", "document": "of: "}
 )
 RERANKS = msgspec.structs.replace(
     GENERATES, generates=False, outputs=1, normalized=False, labels=("fit",), scores="sigmoid"
@@ -145,7 +145,11 @@ def test_the_best_documents_without_their_texts(reranker: Server, path: str) -> 
 
 def test_a_search_by_embeddings_has_a_prompt_for_each_side(embedder: Server) -> None:
     embedder.post(RERANK, {"query": "a", "documents": ["a", "find: a"]})
-    assert {bytes(prompt) for prompt, _ in embedder.engine.asked} == {b"find: a", b"a"}
+    assert {bytes(prompt) for prompt, _ in embedder.engine.asked} == {
+        b"find: a",
+        b"of: a",
+        b"of: find: a",
+    }
 
 
 def test_scores_of_pairs(reranker: Server) -> None:

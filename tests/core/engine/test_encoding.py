@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable
@@ -116,6 +117,17 @@ def test_every_pooling_over_several_steps(name: str, mode: str, tmp_path: Path) 
     with engine(tmp_path, max_step_tokens=16 if name == "qwen3" else 80) as served:
         for ids, found in zip(prompts(), served.encode(prompts()), strict=True):
             assert_close(found.vector, POOLINGS[mode](hidden(model, ids)))
+
+
+def test_the_budget_of_a_step_is_an_encoders_context_at_least(tmp_path: Path) -> None:
+    example = EMBEDDERS["modernbert"]
+    longer = dataclasses.replace(
+        example, changes={**example.changes, "max_position_embeddings": 800}
+    )
+    save(longer.model(), tmp_path)
+    with engine(tmp_path, backend="reference") as served:
+        assert served.info.max_request_tokens == 800
+        assert served.encode([[3] * 800])[0].prompt_tokens == 800
 
 
 def test_a_prompt_that_must_be_whole_is_refused_if_it_is_too_long(tmp_path: Path) -> None:
