@@ -35,7 +35,7 @@ from inarch.hal.reference.executor import EagerExecutor
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.description.pooling import LAST_TOKEN
 from inarch.models.model import Blueprint, Model
-from inarch.models.sentence_modules import read_prompts
+from inarch.models.sentence_modules import read_prompts, read_words
 from inarch.plugins import Plugins
 
 # More KV than this many full contexts per running request could only be idle cache.
@@ -258,6 +258,7 @@ def _head_info(checkpoint: Checkpoint, blueprint: Blueprint) -> HeadInfo:
         whole_prompts=not blueprint.causal,
         prompts=prompts,
         default_prompt=default,
+        words=read_words(checkpoint.folder),
     )
 
 

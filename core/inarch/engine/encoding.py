@@ -1,4 +1,4 @@
-"""From texts to what must be computed of them, and from the results to vectors and scores.
+"""From texts to what must be computed of them to have their vectors, their classes or their scores.
 
 Both engines and the server use this: it makes prompts and reads results, and runs nothing. A pair of
 texts is scored as the model can: by a classifier that reads both, by how alike the vectors of both are,
@@ -9,13 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from inarch.engine.messages import HeadInfo, ModelInfo
-from inarch.engine.outputs import TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.vectors import (
+    Result,
+    check_classifier,
+    check_dimensions,
+    cut,
+    probabilities,
+    prompt_text,
+    vector,
+)
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams, check_token_ids, encoding
 
@@ -33,19 +41,6 @@ YES, NO = "yes", "no"
 # How makers of embedding models call the prompts of a search.
 QUERY = ("query",)
 DOCUMENT = ("document", "passage", "corpus")
-
-
-class Result(Protocol):
-    """What is read of a finished prompt."""
-
-    @property
-    def vectors(self) -> np.ndarray | None: ...
-    @property
-    def logprobs(self) -> Sequence[TokenLogprob]: ...
-    @property
-    def prompt_tokens(self) -> int: ...
-    @property
-    def cached_tokens(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -146,7 +141,7 @@ class Asking:
         """
         info, head = self.info, self.info.head
         if head.generates:
-            return self._asked_for_yes(pairs, instruction or INSTRUCTION, most)
+            return self._asked_for_yes(pairs, instruction, most)
         if instruction is not None:
             raise InvalidRequestError(
                 f"{info.name} takes no instruction: only language models do", param="instruct"
@@ -203,7 +198,7 @@ class Asking:
         return Asked(asked.prompts, asked.params, judge)
 
     def _asked_for_yes(
-        self, pairs: Sequence[Pair], instruction: str, most: int | None
+        self, pairs: Sequence[Pair], instruction: str | None, most: int | None
     ) -> Asked[float]:
         if not self.tokenizer.has_chat_template:
             raise InvalidRequestError(
@@ -211,7 +206,7 @@ class Asking:
                 " with --chat-template, or take a reranker",
                 param="model",
             )
-        words = [self._token(word) for word in (YES, NO)]
+        words = self.info.head.words or [self._token(word) for word in (YES, NO)]
         prompts = [self._question(instruction, *pair, most) for pair in pairs]
         asked = _likely(prompts, words, softmax=True)
         return Asked(
@@ -219,10 +214,9 @@ class Asking:
         )
 
     def _question(
-        self, instruction: str, query: str, document: str, most: int | None
+        self, instruction: str | None, query: str, document: str, most: int | None
     ) -> Sequence[int]:
-        content = f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
-        messages = [{"role": "system", "content": JUDGE}, {"role": "user", "content": content}]
+        messages = self._messages(instruction, query, document)
         text = self.tokenizer.apply_chat_template(messages, enable_thinking=False)
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         if most is None or len(ids) < most:
@@ -230,6 +224,18 @@ class Asking:
         kept = self.tokenizer.encode(document, add_special_tokens=False)
         kept = kept[: max(len(kept) - (len(ids) - most + 1), 0)]  # one more for the answer
         return self._question(instruction, query, self.tokenizer.decode(kept), None)
+
+    def _messages(self, instruction: str | None, query: str, document: str) -> list[dict[str, str]]:
+        """A reranker's template knows the two sides of a pair; any other one is asked in words."""
+        source = self.tokenizer.chat_template.source
+        if all(f'"{role}"' in source or f"'{role}'" in source for role in ("query", "document")):
+            stated = instruction or prompt_text(self.info.head, None)
+            told = {"system": stated, "query": query, "document": document}
+            return [{"role": role, "content": text} for role, text in told.items() if text]
+        content = (
+            f"<Instruct>: {instruction or INSTRUCTION}\n<Query>: {query}\n<Document>: {document}"
+        )
+        return [{"role": "system", "content": JUDGE}, {"role": "user", "content": content}]
 
     def _token(self, word: str) -> int:
         ids = self.tokenizer.encode(word, add_special_tokens=False)
@@ -248,84 +254,6 @@ class Asking:
         return cut(self.tokenizer, text, most)
 
 
-def vector(result: Result, head: HeadInfo, dimensions: int | None = None) -> np.ndarray:
-    """float32 [outputs], or [tokens, outputs] of a model that makes one for each token.
-
-    dimensions: how many to keep, of length 1 again if the model's are. After Kusupati et al., 2022,
-    "Matryoshka Representation Learning", arXiv:2205.13147.
-    """
-    assert result.vectors is not None
-    found = result.vectors if head.each_token else result.vectors[0]
-    if dimensions is None:
-        return found
-    found = found[..., :dimensions]
-    if not head.normalized:
-        return found
-    length = np.linalg.norm(found, axis=-1, keepdims=True)
-    shortened: np.ndarray = found / np.maximum(length, 1e-12)
-    return shortened
-
-
-def prompt_text(head: HeadInfo, name: str | None) -> str:
-    """What comes before a text: the prompt of that name, or the model's default one, if it has one.
-
-    Raises InvalidRequestError for a name that is not the model's.
-    """
-    name = head.default_prompt if name is None else name
-    if name is None:
-        return ""
-    if name not in head.prompts:
-        known = ", ".join(map(repr, head.prompts)) or "none"
-        raise InvalidRequestError(
-            f"the model has no prompt {name!r}; it has {known}", param="prompt_name"
-        )
-    return head.prompts[name]
-
-
-def check_generates(info: ModelInfo) -> None:
-    if not info.head.generates:
-        made = "scores of labels" if info.head.labels else "vectors"
-        raise InvalidRequestError(
-            f"{info.name} generates no text: it gives {made} of what it is sent, by /v1/embeddings,"
-            " /v1/rerank, /v1/score or /v1/classify",
-            param="model",
-        )
-
-
-def check_classifier(info: ModelInfo) -> None:
-    if not info.head.labels:
-        raise InvalidRequestError(f"{info.name} is no classifier: it has no labels", param="model")
-
-
-def check_dimensions(dimensions: int | None, head: HeadInfo) -> None:
-    """Raise InvalidRequestError unless the model's vectors can be cut to so many."""
-    if dimensions is None:
-        return
-    if head.labels:
-        raise InvalidRequestError(
-            "dimensions cuts embeddings, but this model gives scores of labels", param="dimensions"
-        )
-    if not 1 <= dimensions <= head.outputs:
-        raise InvalidRequestError(
-            f"dimensions must be between 1 and {head.outputs}, those of the model's vectors, got"
-            f" {dimensions}",
-            param="dimensions",
-        )
-
-
-def probabilities(scores: np.ndarray, head: HeadInfo) -> np.ndarray:
-    """Of a classifier's scores [..., labels], as its makers say."""
-    match head.scores:
-        case "softmax":
-            shifted = np.exp(scores - scores.max(-1, keepdims=True))
-            found: np.ndarray = shifted / shifted.sum(-1, keepdims=True)
-        case "sigmoid":
-            found = 1 / (1 + np.exp(-np.clip(scores, -80, None)))
-        case "raw":
-            found = scores
-    return found
-
-
 def paired(first: str | Sequence[str], second: str | Sequence[str]) -> list[Pair]:
     """One text of `first` with each of `second`, or as many of both, one with one."""
     ones = [first] if isinstance(first, str) else list(first)
@@ -336,14 +264,6 @@ def paired(first: str | Sequence[str], second: str | Sequence[str]) -> list[Pair
             param="text_1",
         )
     return list(zip(ones * len(others) if len(ones) == 1 else ones, others, strict=True))
-
-
-def cut(tokenizer: Tokenizer, ids: Sequence[int], most: int | None) -> Sequence[int]:
-    """A prompt's tokens, of too many the first ones; a special token that ends the text stays."""
-    if most is None or len(ids) <= most:
-        return ids
-    end = [ids[-1]] if ids[-1] in tokenizer.special_ids else []
-    return [*ids[: most - len(end)], *end]
 
 
 def _search_prompt(head: HeadInfo, names: Sequence[str]) -> str:

@@ -119,6 +119,7 @@ class HeadInfo(msgspec.Struct, frozen=True, kw_only=True):
     whole_prompts: bool  # each is computed in one step
     prompts: dict[str, str] = {}  # what comes before a text, by what the text is for
     default_prompt: str | None = None  # one of their names
+    words: tuple[int, ...] = ()  # tokens by which a reranker says yes and no; (): by these words
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):

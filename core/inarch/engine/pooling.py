@@ -80,7 +80,7 @@ class Pooler:
 
     def rehearse(self, hidden: Tensor) -> None:
         """As if hidden states [P, hidden] were a prompt's: what that takes in memory shows."""
-        self._head((hidden.float() * 1.0) if self._kind == "each" else hidden.float())
+        self._head(hidden.float())
 
     def _is_first(self, part: Pooled) -> bool:
         assert part.request.wanted is not None

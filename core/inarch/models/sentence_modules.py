@@ -45,7 +45,7 @@ ACTIVATIONS = {
     "SiLU": "silu",
     "Sigmoid": "sigmoid",
 }
-HARMLESS = ("Transformer", "Dropout")
+HARMLESS = ("Transformer", "Dropout", "LogitScore")
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,28 @@ def read_modules(folder: Path) -> SentenceModules | None:
             folders.append(place)
         elif kind == "Normalize":
             normalize = True
-        elif kind not in HARMLESS and pooling is not None:
+        elif kind not in HARMLESS:
             raise ModelError(
                 f"{folder / MODULES} asks for the module {kind}, which is not supported: Pooling, "
-                "Dense and Normalize are"
+                "Dense, Normalize and LogitScore are"
             )
     if pooling is None:
         return None
     return SentenceModules(PooledHead(pooling, tuple(layers), normalize), tuple(folders))
+
+
+def read_words(folder: Path) -> tuple[int, ...]:
+    """The tokens by which a reranker says yes and no, if it is a language model that is asked so."""
+    for kind, place in _modules(folder):
+        if kind == "LogitScore":
+            values = read_json(place / "config.json")
+            words = tuple(values.get(key) for key in ("true_token_id", "false_token_id"))
+            if not all(isinstance(word, int) for word in words):
+                raise ModelError(
+                    f"{place / 'config.json'}: both a true and a false token are needed"
+                )
+            return words  # type: ignore[return-value]  # both are numbers
+    return ()
 
 
 def read_limit(folder: Path) -> int | None:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from inarch.engine.encoding import check_generates
+from inarch.engine.vectors import check_generates
 from inarch.errors import InvalidRequestError
 from inarch.grammar import Grammar
 from inarch.parsing import Choice, Tool

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inarch.engine.encoding import cut
+from inarch.engine.vectors import cut
 from inarch.errors import InvalidRequestError
 from inarch.sampling import check_token_ids
 from inarch_server.http.body import shown

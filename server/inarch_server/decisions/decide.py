@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from inarch.engine.encoding import check_generates
+from inarch.engine.vectors import check_generates
 from inarch.errors import InvalidRequestError
 from inarch.sampling import Terms
 from inarch_server.answering.conversation import Conversation

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from inarch.engine.encoding import check_dimensions, prompt_text, vector
+from inarch.engine.vectors import check_dimensions, prompt_text, vector
 from inarch_server.encoding.protocol import EmbeddingRequest
 from inarch_server.encoding.running import new_id, run_texts
 from inarch_server.http.body import read_body

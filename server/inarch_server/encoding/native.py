@@ -6,8 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from inarch.engine.encoding import check_classifier, check_dimensions, vector
 from inarch.engine.messages import HeadInfo
+from inarch.engine.vectors import check_classifier, check_dimensions, vector
 from inarch_server.encoding.protocol import EncodeRequest
 from inarch_server.encoding.running import new_id, run_texts
 from inarch_server.http.body import read_body

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from . import test_encoding
+from . import small_encoders
 from .test_encoding import (
-    test_a_cross_encoder_reads_both_texts,
     test_a_language_model_answers_and_encodes_in_one_batch,
     test_a_prompt_that_was_set_back_is_pooled_anew,
     test_embeddings_in_batches_and_chunks,
@@ -15,6 +14,7 @@ from .test_encoding import (
     test_scores_of_labels,
 )
 from .test_engine_on_fake_accelerator import FAKE
+from .test_scoring_pairs import test_a_cross_encoder_reads_both_texts
 
 __all__ = [
     "test_a_cross_encoder_reads_both_texts",
@@ -31,4 +31,4 @@ __all__ = [
 def _on_the_fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(FAKE)
     monkeypatch.syspath_prepend(FAKE / "installed")  # its metadata
-    monkeypatch.setattr(test_encoding, "BACKEND", "fake")
+    monkeypatch.setattr(small_encoders, "BACKEND", "fake")
