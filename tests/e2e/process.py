@@ -140,10 +140,16 @@ class ServerProcess:
         return answer
 
     def metric(self, name: str) -> float:
-        _, text = self.ask("GET", "/metrics")
-        found = re.search(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
-        assert found, text
-        return float(found[1])
+        """Those of an engine are there as soon as it answers in time."""
+        found: list[str] = []
+
+        def is_there() -> bool:
+            _, text = self.ask("GET", "/metrics")
+            found[:] = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+            return bool(found)
+
+        eventually(is_there)
+        return float(found[0])
 
 
 def _runs(pid: int, module: str) -> bool:

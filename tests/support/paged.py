@@ -54,6 +54,11 @@ class Paged:
         logits, self._kv = self._decoder.forward(inputs, self._kv)
         return dict(zip(chunks, logits, strict=True))
 
+    def fork(self, source: int, row: int) -> None:
+        """Let an empty row go on from all tokens of another, which fill whole pages: both share them."""
+        assert self._lengths[source] % self._page_tokens == 0 == self._lengths[row]
+        self._table[row], self._lengths[row] = self._table[source], self._lengths[source]
+
     def greedy(self, row: int, prompt: Sequence[int], new_tokens: int) -> list[int]:
         """Prefill the prompt at once, then decode token by token: the new tokens."""
         found = [int(self.step({row: prompt})[row].argmax())]

@@ -15,6 +15,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MOST_FEATURES = 16384  # of a normalised row: it stays in registers
 MOST_HEAD_DIM = 256
 MOST_GROUP = 64  # query heads that share a KV head: they fill a tile together
+MOST_EXPERTS = 1024
 ACTIVATIONS = (
     *("silu_mul", "gelu_mul", "gelu_exact_mul"),
     *("silu", "gelu", "gelu_tanh", "relu", "relu_squared"),
@@ -67,6 +68,12 @@ def kernels(arch: str) -> list[Kernel]:
             functools.partial(_linear, arch),
             functools.partial(_on, arch, supports_linear),
         ),
+        Kernel(
+            "grouped_linear",
+            "triton",
+            functools.partial(_grouped_linear, arch),
+            functools.partial(_on, arch, supports_grouped_linear),
+        ),
     ]
 
 
@@ -84,6 +91,12 @@ def _linear(arch: str) -> Any:
     from inarch_triton.linear import TritonLinear  # imports triton
 
     return TritonLinear(arch)
+
+
+def _grouped_linear(arch: str) -> Any:
+    from inarch_triton.grouped_linear import TritonGroupedLinear  # imports triton
+
+    return TritonGroupedLinear(arch)
 
 
 def _dtype(facts: Facts) -> Support:
@@ -184,6 +197,17 @@ def _narrow_pages(arch: str, sizes: tuple[int, int]) -> Support:
         return no(
             f"head sizes {sizes[0]} of K and {sizes[1]} of V over {NARROW}: multiples of "
             f"{FP8_HEAD_MULTIPLE} are needed"
+        )
+    return yes(cost=COST)
+
+
+def supports_grouped_linear(facts: Facts) -> Support:
+    """Facts are the fields of GroupedLinearSpec."""
+    if facts["dtype"] not in (torch.float16, torch.bfloat16):
+        return no(f"products of {facts['dtype']} are left to torch")
+    if facts["experts"] > MOST_EXPERTS:
+        return no(
+            f"{facts['experts']} experts exceed the {MOST_EXPERTS} that a program looks through"
         )
     return yes(cost=COST)
 

@@ -25,6 +25,7 @@ from inarch.hal.attention import AttentionSpec
 from inarch_triton import (
     activation,
     attention_launch,
+    grouped_linear,
     hopper,
     kv,
     layer_norm,
@@ -42,6 +43,7 @@ from inarch_triton import (
     token_mask,
 )
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
+from inarch_triton.grouped_linear_kernel import grouped_linear_kernel
 from inarch_triton.hopper_kernel import SWIZZLED, hopper_attention_kernel
 from inarch_triton.kernels import keeps_fp8
 from inarch_triton.linear_kernel import linear_kernel
@@ -172,6 +174,21 @@ def linear_sources(arch: str) -> Iterator[Source]:
             yield Source(name, linear_kernel, types, constants, options)
 
 
+def grouped_sources(arch: str) -> Iterator[Source]:
+    """The experts of a 30B model, with few rows for each or many, and of a model with biases."""
+    types: dict[str, str | None] = dict.fromkeys(("x", "weight", "out"), "*bf16")
+    types |= {"ends": "*i32"} | dict.fromkeys(("rows", "experts", "outputs", "inputs"), "i32")
+    for rows in grouped_linear.SIZES:
+        options = grouped_linear.options(rows, arch)
+        constants = grouped_linear.constants(rows, 128, 2048)
+        name = f"grouped linear {rows}"
+        yield Source(name, grouped_linear_kernel, types | {"bias": None}, constants, options)
+    constants = grouped_linear.constants(16, 32, 2880)
+    yield Source(
+        "grouped bias", grouped_linear_kernel, types | {"bias": "*bf16"}, constants, options
+    )
+
+
 TABLES = {  # the arguments of the sampling kernels
     "*fp32": "logits temperature uniform top_p min_p total least masses facts mass_above chosen values"
     " repetition frequency presence table",
@@ -252,6 +269,7 @@ def sources(arch: str) -> Iterator[Source]:
         yield attention_source(arch, LLAMA, 64, long=False, crowd=crowd)
     yield from small_sources(arch)
     yield from linear_sources(arch)
+    yield from grouped_sources(arch)
     yield from sampling_sources()
     if keeps_fp8(arch):
         for crowd in (1, *(row[0] for row in tiles.NARROW_DECODES.get(arch, ())[1:])):

@@ -46,6 +46,8 @@ def build_batch(plan: StepPlan, table: RequestTable, shape: StepShape) -> HostBa
     np.cumsum(lengths, out=q_indptr[1:])
     positions = np.arange(shape.tokens, dtype=np.int64)
     positions += np.repeat(starts - q_indptr[:-1], lengths)
+    if table.shifts is not None:
+        positions += np.repeat(table.shifts[rows], lengths)
     positions[plan.num_tokens :] = 0  # padding may be longer than a context
     token_ids = np.zeros(shape.tokens, dtype=np.int64)
     token_ids[: plan.decodes] = ~plan.rows[: plan.decodes]

@@ -94,6 +94,8 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         context_length=chosen.context,
         prefix_cache=config.prefix_cache and blueprint.causal,
         whole_prompts=not blueprint.causal,
+        long_from=blueprint.long_from,
+        long_shift=blueprint.context_length,
     )
     kv = store.allocate(memory.pages)
     runner = Runner(

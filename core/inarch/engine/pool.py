@@ -19,14 +19,26 @@ class Pool:
     """Rows, pages and the prefix tree, which change together."""
 
     def __init__(
-        self, *, pages: int, page_tokens: int, rows: int, row_tokens: int, prefix_cache: bool
+        self,
+        *,
+        pages: int,
+        page_tokens: int,
+        rows: int,
+        row_tokens: int,
+        prefix_cache: bool,
+        long_from: int | None = None,
+        long_shift: int = 0,
     ) -> None:
-        """rows: most requests at once. row_tokens: most tokens of one."""
+        """rows: most requests at once. row_tokens: most tokens of one. long_from: `Description`'s;
+        the positions of requests with more tokens are shifted."""
         self.page_tokens = page_tokens
         self.table = RequestTable(rows, self.pages_of(row_tokens) + 1)
         self.allocator = PageAllocator(pages)
         self.cache = RadixCache(page_tokens)
         self._prefix_cache = prefix_cache
+        self.long_from, self._long_shift = long_from, long_shift
+        if long_from is not None:
+            self.table.shifts = np.zeros(rows + 1, dtype=np.int64)
 
     @property
     def capacity(self) -> int:
@@ -77,11 +89,12 @@ class Pool:
 
     def open(self, request: Request, match: Match, node: Node) -> None:
         """Give a request a row that begins with its match, of which it has locked `node`."""
-        row = self.table.open(
-            request,
-            computed=match.tokens(self.page_tokens),
-            limit=len(request.prompt) + request.max_tokens - 1,
-        )
+        limit = len(request.prompt) + request.max_tokens - 1
+        if self.long_from is not None and not request.is_long:
+            limit = min(limit, self.long_from)
+        row = self.table.open(request, computed=match.tokens(self.page_tokens), limit=limit)
+        if self.table.shifts is not None:
+            self.table.shifts[row] = self._long_shift if request.is_long else 0
         self.table.append_pages(row, match.pages)
         request.node, request.tree_pages = node, len(match.pages)
 

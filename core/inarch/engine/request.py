@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NO_ROW = -1
 NOWHERE = sys.maxsize
+LONG = "\0long"  # ends the cache namespace of what is rotated as a long sequence
 
 
 class Status(enum.Enum):
@@ -40,6 +41,7 @@ class Request:
         "constraint",
         "handle",
         "in_flight",
+        "is_long",
         "max_tokens",
         "namespace",
         "node",
@@ -84,6 +86,7 @@ class Request:
         self.stop_ids = stop_ids  # eos unless ignored, and the caller's own
         self.seed = seed
         self.namespace = namespace
+        self.is_long = False  # rotated as LongRoPE rotates sequences beyond the original context
         self.output: list[int] = []
         self.status = Status.WAITING
         self.in_flight = 0  # sampled tokens that the host has not seen yet
@@ -107,6 +110,11 @@ class Request:
         if params.prompt_logprobs is not None:
             self.unscored = max(params.logprob_start - 1, 0)
             self._skip_scored()
+
+    def lengthen(self) -> None:
+        """Be rotated as a long sequence from now on: its keys are of no use to shorter ones."""
+        self.is_long = True
+        self.namespace += LONG
 
     @property
     def known(self) -> int:

@@ -53,8 +53,14 @@ class Scheduler:
         context_length: int,
         prefix_cache: bool = True,
         whole_prompts: bool = False,
+        long_from: int | None = None,
+        long_shift: int = 0,
     ) -> None:
-        """whole_prompts: every prompt is computed in one step, as attention to both sides needs."""
+        """whole_prompts: every prompt is computed in one step, as attention to both sides needs.
+        long_from: `Description.long_from`; long_shift is added to the positions of what is longer.
+
+        A request that grows beyond `long_from` tokens is set back, and computed anew as a long one.
+        """
         if max_step_tokens < max_running:
             raise ValueError("a step must have room for a decode of every running request")
         self.max_running = max_running
@@ -65,6 +71,8 @@ class Scheduler:
             # The null row must hold all the padding of a step, which a short context would not.
             row_tokens=max(context_length, max_step_tokens),
             prefix_cache=prefix_cache,
+            long_from=long_from,
+            long_shift=long_shift,
         )
         self.waiting = WaitingLine()
         self._prefilling: list[Request] = []
@@ -101,6 +109,8 @@ class Scheduler:
         """Queue a request whose prompt and answer fit the pool and the context length."""
         assert len(request.prompt) + request.max_tokens - 1 <= self.pool.capacity
         self._full_for = 0
+        if self._outgrows(request):
+            request.lengthen()
         self.waiting.join(request)
 
     def abort(self, request: Request) -> None:
@@ -170,6 +180,8 @@ class Scheduler:
             if request.status is Status.FINISHED:
                 continue
             produced.append(self._append(request, tokens[sequence], sequence))
+            if self._outgrows(request):
+                self._compute_as_long(request)
         for part in plan.pooled:
             if part.last:
                 self.abort(part.request)
@@ -187,6 +199,9 @@ class Scheduler:
             produced.append(self._append(request, token, sequence))
             if produced[-1].finish:
                 return produced
+        if self._outgrows(request):
+            self._compute_as_long(request)
+            return produced
         del self._decoding[request]
         self._decodes_changed = True
         self._prefilling.insert(0, request)  # a stream that runs: before prompts that begin
@@ -351,6 +366,18 @@ class Scheduler:
         request.retractions += 1
         self.waiting.return_first(request)
         self._retractions += 1
+
+    def _outgrows(self, request: Request) -> bool:
+        """Whether a request is longer than what its rotations are for."""
+        original = self.pool.long_from
+        if original is None or request.is_long or request.status is Status.FINISHED:
+            return False
+        return request.known > original
+
+    def _compute_as_long(self, request: Request) -> None:
+        if request.status is Status.RUNNING:
+            self._retract(request)
+        request.lengthen()
 
     def _leave(self, request: Request) -> None:
         if request in self._decoding:

@@ -26,6 +26,8 @@ class RequestTable:
         self.num_pages = np.zeros(rows, dtype=np.int32)
         self.computed = np.zeros(rows, dtype=np.int32)  # tokens whose KV has been launched
         self.limit = np.zeros(rows, dtype=np.int32)  # most tokens whose KV will be needed
+        # What is added to the positions of each row; None where none ever is.
+        self.shifts: np.ndarray | None = None
         # Client and handle of each row in turn: the engine process puts its journal here.
         self.holders: MutableSequence[int] | memoryview = [0] * (2 * rows)
         self._free = list(range(rows - 1, -1, -1))

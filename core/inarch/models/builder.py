@@ -99,7 +99,13 @@ class Builder:
 
     def rotary_table(self, rotary: Rotary) -> Tensor:
         """Cosines and sines on the device; layers that rotate alike share a table."""
-        return self.table(rotary, lambda: rotary_table(rotary, self.description.context_length))
+        positions, two = self.description.context_length, self.description.long_from is not None
+
+        def make() -> Tensor:
+            table = rotary_table(rotary, positions)
+            return table.repeat(2, 1) if two and len(table) == positions else table
+
+        return self.table(rotary, make)
 
     def table(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """A tensor that nobody writes to, on the device: made once for all who give the key."""

@@ -56,6 +56,10 @@ class DecoderBlueprint:
     def pooled(self) -> PooledHead | None:
         return self.description.pooled
 
+    @property
+    def long_from(self) -> int | None:
+        return self.description.long_from
+
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
         return kv_spec(self.description, dtype)
 

@@ -5,6 +5,8 @@ Built-in families and those of plugins are found by the architecture that config
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,119 +34,19 @@ class Family:
 
 
 def built_in_families() -> tuple[Family, ...]:
-    """The families that come with the core."""
-    from inarch.models.families import (
-        apertus,
-        arcee,
-        bert,
-        cohere,
-        deepseek,
-        deepseek_v2,
-        ernie,
-        ernie4_5_moe,
-        exaone,
-        exaone4,
-        falcon,
-        gemma,
-        gemma2,
-        gemma3,
-        glm,
-        glm4_moe,
-        glm4_moe_lite,
-        gpt2,
-        gpt_neox,
-        gpt_oss,
-        granite,
-        granite_moe,
-        hunyuan,
-        internlm,
-        llama,
-        llama4,
-        minicpm3,
-        minimax_m2,
-        ministral,
-        mistral,
-        mixtral,
-        modernbert,
-        nemotron,
-        olmo,
-        olmo2,
-        olmoe,
-        opt,
-        phi,
-        phi3,
-        phimoe,
-        qwen2,
-        qwen2_moe,
-        qwen3,
-        qwen3_moe,
-        seed_oss,
-        smollm3,
-        stablelm,
-        starcoder2,
-        youtu,
-    )
+    """The families that come with the core: all that modules of `families` hold, alone or in tuples.
 
-    return (
-        apertus.FAMILY,
-        arcee.FAMILY,
-        *bert.FAMILIES,
-        cohere.FAMILY,
-        cohere.FAMILY_2,
-        deepseek.FAMILY,
-        deepseek_v2.FAMILY,
-        ernie.FAMILY,
-        ernie.FAMILY_HELIUM,
-        ernie4_5_moe.FAMILY,
-        exaone.FAMILY,
-        exaone4.FAMILY,
-        falcon.FAMILY,
-        gemma.FAMILY,
-        gemma2.FAMILY,
-        gemma3.FAMILY,
-        gemma3.FAMILY_WITH_IMAGES,
-        glm.FAMILY,
-        glm.FAMILY_0414,
-        glm4_moe.FAMILY,
-        glm4_moe.FAMILY_DOTS,
-        glm4_moe_lite.FAMILY,
-        gpt2.FAMILY,
-        gpt_neox.FAMILY,
-        gpt_oss.FAMILY,
-        granite.FAMILY,
-        granite_moe.FAMILY,
-        hunyuan.FAMILY,
-        internlm.FAMILY_2,
-        internlm.FAMILY_3,
-        llama.FAMILY,
-        llama4.FAMILY,
-        minicpm3.FAMILY,
-        minimax_m2.FAMILY,
-        ministral.FAMILY,
-        ministral.FAMILY_3,
-        ministral.FAMILY_WITH_IMAGES,
-        mistral.FAMILY,
-        mixtral.FAMILY,
-        *modernbert.FAMILIES,
-        nemotron.FAMILY,
-        olmo.FAMILY,
-        olmo2.FAMILY,
-        olmo2.FAMILY_3,
-        olmoe.FAMILY,
-        opt.FAMILY,
-        phi.FAMILY,
-        phi3.FAMILY,
-        phimoe.FAMILY,
-        qwen2.FAMILY,
-        qwen2_moe.FAMILY,
-        qwen3.FAMILY,
-        qwen3_moe.FAMILY,
-        seed_oss.FAMILY,
-        smollm3.FAMILY,
-        stablelm.FAMILY,
-        starcoder2.FAMILY,
-        youtu.FAMILY,
-    )
+    A new file there is all that a new family takes.
+    """
+    from inarch.models import families
+
+    found: dict[int, Family] = {}
+    for module in sorted(pkgutil.iter_modules(families.__path__), key=lambda info: info.name):
+        held = vars(importlib.import_module(f"{families.__name__}.{module.name}")).values()
+        for value in held:
+            members = value if isinstance(value, tuple) else (value,)
+            found |= {id(member): member for member in members if isinstance(member, Family)}
+    return tuple(found.values())
 
 
 def family_of(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family | None:

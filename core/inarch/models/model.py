@@ -77,6 +77,11 @@ class Blueprint(Protocol):
         ...
 
     @property
+    def long_from(self) -> int | None:
+        """See `Description.long_from`."""
+        ...
+
+    @property
     def hidden(self) -> int:
         """Features of a hidden state."""
         ...

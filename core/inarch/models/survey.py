@@ -15,6 +15,7 @@ T = TypeVar("T")
 TELLING = {
     "q_heads": "{} heads",
     "kv_heads": "{} KV heads",
+    "kv_rank": "latents of {} features",
     "experts": "{} experts",
     "window": "window {}",
     "softcap": "soft cap {:g}",

@@ -190,8 +190,11 @@ def test_qwen_slides_only_where_it_is_told_to() -> None:
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings must be true or false, found 'yes'"),
         ({"rope_scaling": "linear"}, "rope_scaling must be an object, found 'linear'"),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling of config.json: factor must be"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rotary scaling 'dynamic'"),
-        ({"rope_parameters": {"full_attention": {"rope_theta": 1}}}, "layers differently"),
+        ({"rope_scaling": {"type": "spiral", "factor": 2.0}}, "rotary scaling 'spiral'"),
+        (
+            {"rope_parameters": {"full_attention": {"a": 1}, "sliding_attention": {"a": 2}}},
+            "layers differently",
+        ),
         ({"use_sliding_window": True, "layer_types": ["x"]}, "layer_types must be a list of 36"),
         ({"use_sliding_window": True, "layer_types": [[]] * 36}, "layer_types must be a list"),
         ({"use_sliding_window": True, "max_window_layers": "x"}, "max_window_layers must be"),

@@ -91,7 +91,7 @@ def test_a_wrong_shape_is_told_with_the_right_one(fresh: Saved) -> None:
 def test_quantized_tensors_are_refused(fresh: Saved) -> None:
     name = "model.norm.weight"
     change(fresh.folder, lambda t: t.update({name: t[name].to(torch.float8_e4m3fn)}))
-    with pytest.raises(ModelError, match=rf"{name} .* stored as F8_E4M3"):
+    with pytest.raises(ModelError, match=rf"{name} .* stored as float8_e4m3fn"):
         load(fresh.folder)
 
 

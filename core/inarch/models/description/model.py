@@ -10,6 +10,7 @@ from inarch.models.description.latent import LatentAttention
 from inarch.models.description.moe import MixtureOfExperts
 from inarch.models.description.norm import Norm
 from inarch.models.description.pooling import PooledHead
+from inarch.models.description.rotary import LongRopeScaling
 from inarch.models.parameters import Parameters, linear, nested
 
 Mixer = GroupedQueryAttention | LatentAttention
@@ -90,6 +91,20 @@ class Description:
     def causal(self) -> bool:
         """Whether no token sees a later one, so that a prompt may come in chunks."""
         return all(getattr(layer.mixer, "causal", True) for layer in self.layers)
+
+    @property
+    def long_from(self) -> int | None:
+        """Tokens above which a sequence is rotated otherwise, by LongRoPE; None: it never is.
+
+        The rows of a rotary table for a longer sequence begin at `context_length`.
+        """
+        for layer in self.layers:
+            rotary = getattr(layer.mixer, "rotary", None)
+            scaling = None if rotary is None else rotary.scaling
+            if isinstance(scaling, LongRopeScaling):
+                original = scaling.original_context
+                return original if original < self.context_length else None
+        return None
 
     def parameters(self) -> Parameters:
         """Every canonical tensor of the model."""

@@ -41,7 +41,30 @@ class YarnScaling:
     truncate: bool = True
 
 
-RotaryScaling = LinearScaling | Llama3Scaling | YarnScaling
+@dataclass(frozen=True)
+class LongRopeScaling:
+    """A divisor for each rotation: `short_factors` for sequences that fit the original context,
+    `long_factors` for longer ones. Source: Ding et al., 2024, arXiv:2402.13753.
+
+    The magnitudes multiply cosines and sines.
+    """
+
+    short_factors: tuple[float, ...]
+    long_factors: tuple[float, ...]
+    original_context: int  # tokens
+    short_magnitude: float
+    long_magnitude: float
+
+
+@dataclass(frozen=True)
+class ProportionalScaling:
+    """The first `pairs` feature pairs of a head turn, by angles of all of it; the others stand."""
+
+    pairs: int
+    factor: float = 1.0
+
+
+RotaryScaling = LinearScaling | Llama3Scaling | YarnScaling | LongRopeScaling | ProportionalScaling
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class TransformersBlueprint:
     trust_code: bool
 
     on_kernels = False
+    long_from = None  # positions are rotated by transformers, alike in every sequence
     causal = True
     token_types = 0
     pooled: PooledHead | None = None

@@ -9,7 +9,7 @@ from inarch.errors import ModelError
 from inarch.models.description import Description, LatentAttention, Layer, RMSNorm
 from inarch.models.families import llama_like
 from inarch.models.families.config import Config
-from inarch.models.families.rotary import rotary
+from inarch.models.families.rotary import rotary, rotary_section
 from inarch.models.sources import Names
 
 LATENT_EPS = 1e-6  # of the latents' norms, whatever the config says of the others
@@ -93,7 +93,7 @@ def attention(
 
 def _sharpening(config: Config) -> float:
     """A stretched context also sharpens the softmax: by the square of YaRN's magnitude."""
-    section = config.section("rope_scaling") or config.section("rope_parameters")
+    section = rotary_section(config)
     kind = section.get("rope_type", section.get("type", "default"))
     if kind == "default" or not section.get("mscale_all_dim"):
         return 1.0

@@ -29,7 +29,7 @@ from inarch.models.families.layer_patterns import (
     qwen_windows,
     windows,
 )
-from inarch.models.families.rotary import context_length, rotary
+from inarch.models.families.rotary import context_length, rotary, rotated
 from inarch.models.families.tensor_names import (
     LAYER_NAMES,
     MODEL_NAMES,
@@ -113,7 +113,7 @@ def attention(
     """Of all tokens, with rotated positions; without biases or norms."""
     q_heads, kv_heads = _heads(config, defaults)
     size = _head_dim(config, defaults, q_heads)
-    turn = rotary(config, _rotated(config, defaults, size), defaults.theta)
+    turn = rotary(config, rotated(config, size, defaults.rotated), defaults.theta)
     return GroupedQueryAttention(
         q_heads=q_heads,
         kv_heads=kv_heads,
@@ -173,16 +173,6 @@ def model(
         tie_embeddings=config.flag("tie_word_embeddings", defaults.tied),
         **more,
     )
-
-
-def _rotated(config: Config, defaults: Defaults, head_dim: int) -> int:
-    key = "partial_rotary_factor"
-    section = config.section("rope_parameters")
-    owner = config if section.get(key) is None else section
-    size = int(head_dim * owner.number(key, defaults.rotated))
-    if size % 2 or not 0 < size <= head_dim:
-        raise owner.error(key, f"a share of head_dim ({head_dim}) that is a whole, even number")
-    return size
 
 
 def _heads(config: Config, defaults: Defaults) -> tuple[int, int]:

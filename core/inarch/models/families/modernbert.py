@@ -106,9 +106,15 @@ def _classify(values: Mapping[str, Any], body: Description) -> PooledHead:
 
 
 NAMES = llama_like.Naming(LAYER_NAMES, MODEL_NAMES)
-BODY = Family("modernbert", (), _describe, NAMES)
 CLASSIFIER = {"0": "head.dense", "0.norm": "head.norm", "1": "classifier"}
+
+
+def _family(ending: str, head: Ending) -> Family:
+    body = Family("modernbert", (), _describe, NAMES)
+    return with_ending(f"ModernBert{ending}", body, head)
+
+
 FAMILIES = (
-    with_ending("ModernBertModel", BODY, Ending(_first_token)),
-    with_ending("ModernBertForSequenceClassification", BODY, Ending(_classify, CLASSIFIER)),
+    _family("Model", Ending(_first_token)),
+    _family("ForSequenceClassification", Ending(_classify, CLASSIFIER)),
 )

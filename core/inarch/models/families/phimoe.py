@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from inarch.errors import ModelError
 from inarch.models.description import (
     Description,
     Layer,
@@ -40,11 +39,6 @@ def describe(values: Mapping[str, Any]) -> Description:
         out_bias=bias,
         window=config.optional_integer("sliding_window"),
     )
-    if attention.rotary is not None and attention.rotary.scaling is not None:
-        raise ModelError(
-            "config.json scales the rotations of Phi-MoE by a factor that differs between short and "
-            "long contexts (short_mscale, long_mscale), which is not supported"
-        )
     if config.integer("num_experts_per_tok", 2) != 2:
         raise config.error("num_experts_per_tok", "2, which is what the sparse mixer chooses")
     experts = MixtureOfExperts(

@@ -94,7 +94,9 @@ MODELS = {
     "olmo": Example("OlmoForCausalLM", {"clip_qkv": 0.7}),
     "opt": Example("OPTForCausalLM", {"ffn_dim": 96, "word_embed_proj_dim": 64}),
     "phi": Example("PhiForCausalLM"),
-    "phi-qk-norm": Example("PhiForCausalLM", {"qk_layernorm": True, "hidden_act": "gelu"}),
+    "phi-qk-norm": Example(
+        "PhiForCausalLM", {"qk_layernorm": True, "hidden_act": "gelu", "tie_word_embeddings": True}
+    ),
     "seed-oss": Example("SeedOssForCausalLM", {"head_dim": 24}),
     "stablelm": Example("StableLmForCausalLM", {"use_qkv_bias": True}),
     "stablelm-parallel": Example("StableLmForCausalLM", {"use_parallel_residual": True}),

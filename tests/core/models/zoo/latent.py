@@ -23,6 +23,13 @@ YARN = {
     "beta_fast": 32,
     "beta_slow": 1,
 }
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.5, 2.0, 3.0],
+    "long_factor": [2.0, 3.0, 5.0, 9.0],
+    "original_max_position_embeddings": 512,
+}
 DENSE = {**DIMS, "first_k_dense_replace": 3}
 EXPERTS = {
     **DIMS,
@@ -70,5 +77,8 @@ MODELS = {
         {**EXPERTS, "n_group": 2, "mlp_layer_types": ["sparse", "dense", "sparse"]},
     ),
     "youtu": Example("YoutuForCausalLM", DIMS),
-    "minicpm3": Example("MiniCPM3ForCausalLM", {**DIMS, "rms_norm_eps": 1e-3, "mlp_bias": True}),
+    "minicpm3": Example(
+        "MiniCPM3ForCausalLM",
+        {**DIMS, "rms_norm_eps": 1e-3, "mlp_bias": True, "rope_parameters": LONGROPE},
+    ),
 }

@@ -31,6 +31,15 @@ GPT_OSS_YARN = {
     "truncate": False,
     "original_max_position_embeddings": 64,
 }
+PHI_LONGROPE = {  # its short half: transformers goes on to rotate by it where the context is longer
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.3, 1.5, 1.6, 1.8, 2.0, 2.5],
+    "long_factor": [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0],
+    "short_mscale": 1.24,
+    "long_mscale": 1.3,
+    "original_max_position_embeddings": 256,
+}
 GLM = {
     "n_routed_experts": 6,
     "num_experts_per_tok": 3,
@@ -128,6 +137,10 @@ MODELS = {
             "router_jitter_noise": 0.3,
             "num_hidden_layers": 2,
         },
+    ),
+    "phimoe-longrope": Example(
+        "PhimoeForCausalLM",
+        {"num_local_experts": 5, "rope_parameters": PHI_LONGROPE, "num_hidden_layers": 2},
     ),
     "ernie4_5-moe": Example(
         "Ernie4_5_MoeForCausalLM", {"moe_num_experts": 6, "moe_k": 3, "moe_intermediate_size": 32}
