@@ -13,7 +13,8 @@ WEIGHTS = ("*.safetensors",)
 TORCH_WEIGHTS = ("pytorch_model*.bin",)  # where there are no safetensors
 TEMPLATES = ("additional_chat_templates/*.jinja",)
 CODE = ("*.py",)
-OTHER_FORMATS = ("consolidated*", "original/*", "*/*")  # copies of the same weights
+# Copies of the same weights; but sentence-transformers has modules in folders such as 1_Pooling.
+OTHER_FORMATS = ("consolidated*", "[!0-9]*/*")
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 
