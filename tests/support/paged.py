@@ -1,4 +1,4 @@
-"""Drives a model by hand: the caller says which tokens each sequence gets in which step."""
+"""Drives a decoder by hand: the caller says which tokens each sequence gets in which step."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Paged:
     """Sequences in rows of a page table, with pages given out in shuffled order."""
 
     def __init__(
-        self, model: Model, store: KVStore, device: Device, *, rows: int = 8, tokens: int = 512
+        self, decoder: Model, store: KVStore, device: Device, *, rows: int = 8, tokens: int = 512
     ) -> None:
         """rows: sequences at once; tokens: the most that each may have."""
-        self._model, self._device = model, device
+        self._decoder, self._device = decoder, device
         self._page_tokens = store.layout.page_tokens
         columns = -(-tokens // self._page_tokens)
         pages = store.allocate(1 + rows * columns)
-        self._kv = allocate_states(pages, model.states, 1 + 3 * rows, device.torch_device)
+        self._kv = allocate_states(pages, decoder.states, 1 + 3 * rows, device.torch_device)
         self._slots = np.arange(1, 1 + rows)  # where each row's state is
         self._spare = list(range(1 + rows, 1 + 3 * rows))
         self._free = list(range(1, 1 + rows * columns))
@@ -48,16 +48,22 @@ class Paged:
         )
         for row, size in zip(rows, sizes, strict=True):
             self._grow(row, size)
-        runs = self._runs(rows, starts, q_indptr) if self._model.states else None
+        runs = self._runs(rows, starts, q_indptr) if self._decoder.states else None
         batch = AttentionBatch(q_indptr, self._lengths[rows], rows, self._table, states=runs)
         inputs = StepInputs(
             token_ids=self._upload([token for tokens in chunks.values() for token in tokens]),
             positions=self._upload(positions),
             last_token=self._upload(q_indptr[1:] - 1),
-            plans=self._model.plan(batch).on(self._device),
+            plans=self._decoder.plan(batch).on(self._device),
         )
-        logits, self._kv = self._model.forward(inputs, self._kv)
+        logits, self._kv = self._decoder.forward(inputs, self._kv)
         return dict(zip(chunks, logits, strict=True))
+
+    def fork(self, source: int, row: int) -> None:
+        """Let an empty row go on from all tokens of another, which fill whole pages: both share them."""
+        assert self._lengths[source] % self._page_tokens == 0 == self._lengths[row]
+        self._table[row], self._lengths[row] = self._table[source], self._lengths[source]
+        self._slots[row] = self._slots[source]
 
     def greedy(self, row: int, prompt: Sequence[int], new_tokens: int) -> list[int]:
         """Prefill the prompt at once, then decode token by token: the new tokens."""
@@ -86,10 +92,9 @@ class Paged:
                 place = self._spare.pop(0)
                 write.append(place)
                 wave.append(i)
-                if read[-1] != NULL_SLOT:
-                    left.append(read[-1])
+                left.append(read[-1])
             self._slots[row] = place
-        self._spare += left
+        self._spare += [slot for slot in left if slot not in (NULL_SLOT, *self._slots)]
         return StateBatch(*(np.array(part, np.int32) for part in (borders, read, write, wave)))
 
     def _upload(self, values: Sequence[int] | np.ndarray) -> Tensor:

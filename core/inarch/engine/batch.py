@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from inarch.engine.plan import StepPlan
+from inarch.engine.plan import Pooled, Scored, StepPlan
 from inarch.engine.states import StateRuns
 from inarch.engine.table import RequestTable
 from inarch.hal.attention import AttentionBatch
@@ -80,6 +80,13 @@ def _states(runs: StateRuns, plan: StepPlan, lengths: np.ndarray) -> StateBatch:
     np.cumsum(np.concatenate((runs.lengths, padding)), out=indptr[1:])
     parts = (np.concatenate((part, null)) for part in (runs.read, runs.write, runs.wave))
     return StateBatch(indptr, *parts)
+
+
+def places(spans: Iterable[Scored | Pooled], plan: StepPlan, batch: HostBatch) -> np.ndarray:
+    """Where in the batch the positions of spans are, int64."""
+    begins = batch.attention.q_indptr - np.append(plan.starts, 0)
+    found = [np.arange(span.start, span.end) + begins[span.sequence] for span in spans]
+    return np.concatenate([np.empty(0, dtype=np.int64), *found])
 
 
 def _padded(

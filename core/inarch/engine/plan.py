@@ -29,6 +29,7 @@ class StepPlan:
     decodes: int
     shared: SharedPrefixes | None = None  # among the decodes
     scored: Sequence[Scored] = ()
+    pooled: Sequence[Pooled] = ()
     states: StateRuns | None = None  # of a model with recurrent states
 
     @property
@@ -43,6 +44,16 @@ class Scored(NamedTuple):
     sequence: int  # its place in the step
     start: int
     end: int
+
+
+class Pooled(NamedTuple):
+    """Positions [start, end) of a prompt to encode, whose hidden states are pooled; may be none."""
+
+    request: Request
+    sequence: int  # its place in the step
+    start: int
+    end: int
+    last: bool  # with them the prompt is complete
 
 
 class PositionLogprobs(NamedTuple):

@@ -11,6 +11,13 @@ from inarch.models.parameters import Parameter, Parameters, linear, nested
 Gate = Literal["silu", "gelu", "gelu_tanh"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared", "xielu"]
 
+XIELU: Parameters = {
+    "alpha_p": Parameter((1,)),
+    "alpha_n": Parameter((1,)),
+    "beta": Parameter((1,), default=0.5, dtype="float32"),
+    "eps": Parameter((1,), default=-1e-6, dtype="float32"),
+}
+
 
 @dataclass(frozen=True)
 class GatedMLP:
@@ -31,7 +38,7 @@ class GatedMLP:
 
 @dataclass(frozen=True)
 class MLP:
-    """down(activation(up(x))). "xielu" has two learned numbers of its own."""
+    """down(activation(up(x))). "xielu" has numbers of its own."""
 
     intermediate: int
     activation: Activation
@@ -43,5 +50,5 @@ class MLP:
             down=linear(self.intermediate, hidden, bias=self.bias),
         )
         if self.activation == "xielu":
-            found |= nested(activation={"alpha_p": Parameter((1,)), "alpha_n": Parameter((1,))})
+            found |= nested(activation=XIELU)
         return found

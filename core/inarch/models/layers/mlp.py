@@ -22,6 +22,7 @@ from inarch.hal.ops.activation import (
 )
 from inarch.models.builder import Builder
 from inarch.models.description import MLP, GatedMLP
+from inarch.models.description.feed_forward import XIELU
 
 GATED = {"silu": silu_mul, "gelu": gelu_exact_mul, "gelu_tanh": gelu_mul}
 PLAIN = {
@@ -63,8 +64,7 @@ def _scaled(run: RunMLP, spec: GatedMLP, builder: Builder) -> RunMLP:
 def build_mlp(spec: MLP, builder: Builder, name: str) -> RunMLP:
     up, down = builder.linear(f"{name}.up"), builder.linear(f"{name}.down")
     if spec.activation == "xielu":
-        alphas = (builder.weights.take(f"{name}.activation.{a}") for a in ("alpha_p", "alpha_n"))
-        learned = dict(zip(("alpha_p", "alpha_n"), alphas, strict=True))
+        own = {number: builder.weights.take(f"{name}.activation.{number}") for number in XIELU}
         activate = builder.bind(xielu, intermediate=spec.intermediate)
-        return RunMLP(up, functools.partial(activate, **learned), down)
+        return RunMLP(up, functools.partial(activate, **own), down)
     return RunMLP(up, builder.bind(PLAIN[spec.activation], intermediate=spec.intermediate), down)
