@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from inarch.engine.plan import StepPlan
+from inarch.engine.plan import Pooled, Scored, StepPlan
 from inarch.engine.table import RequestTable
 from inarch.hal.attention import AttentionBatch
 from inarch.hal.executor import StepShape
@@ -67,6 +67,13 @@ def build_batch(plan: StepPlan, table: RequestTable, shape: StepShape) -> HostBa
     last_token = q_indptr[1:].astype(np.int64) - 1
     inputs = {"token_ids": token_ids, "positions": positions, "last_token": last_token}
     return HostBatch(shape, inputs, attention)
+
+
+def places(spans: Iterable[Scored | Pooled], plan: StepPlan, batch: HostBatch) -> np.ndarray:
+    """Where in the batch the positions of spans are, int64."""
+    begins = batch.attention.q_indptr - np.append(plan.starts, 0)
+    found = [np.arange(span.start, span.end) + begins[span.sequence] for span in spans]
+    return np.concatenate([np.empty(0, dtype=np.int64), *found])
 
 
 def _padded(

@@ -28,6 +28,7 @@ class StepPlan:
     decodes: int
     shared: SharedPrefixes | None = None  # among the decodes
     scored: Sequence[Scored] = ()
+    pooled: Sequence[Pooled] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -41,6 +42,16 @@ class Scored(NamedTuple):
     sequence: int  # its place in the step
     start: int
     end: int
+
+
+class Pooled(NamedTuple):
+    """Positions [start, end) of a prompt to encode, whose hidden states are pooled; may be none."""
+
+    request: Request
+    sequence: int  # its place in the step
+    start: int
+    end: int
+    last: bool  # with them the prompt is complete
 
 
 class PositionLogprobs(NamedTuple):

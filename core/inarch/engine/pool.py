@@ -148,5 +148,6 @@ class Pool:
 
 def _cacheable(request: Request) -> int:
     """Tokens that need not be computed: the last one's logits give the next token, and those of
-    others may be wanted too."""
-    return min(request.known - 1, request.unscored)
+    others, or their hidden states, may be wanted too."""
+    first = request.unscored if request.wanted is None else request.wanted.start
+    return min(request.known - 1, first)

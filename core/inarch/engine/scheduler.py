@@ -16,7 +16,7 @@ import numpy as np
 
 from inarch.cache.sharing import shared_prefixes
 from inarch.engine.growth import GrowthEstimate
-from inarch.engine.plan import Produced, Scored, StepPlan
+from inarch.engine.plan import Pooled, Produced, Scored, StepPlan
 from inarch.engine.pool import Pool
 from inarch.engine.request import Request, Status
 from inarch.engine.waiting import WaitingLine
@@ -52,10 +52,12 @@ class Scheduler:
         max_step_tokens: int,
         context_length: int,
         prefix_cache: bool = True,
+        whole_prompts: bool = False,
         long_from: int | None = None,
         long_shift: int = 0,
     ) -> None:
-        """long_from: `Description.long_from`; long_shift is added to the positions of what is longer.
+        """whole_prompts: every prompt is computed in one step, as attention to both sides needs.
+        long_from: `Description.long_from`; long_shift is added to the positions of what is longer.
 
         A request that grows beyond `long_from` tokens is set back, and computed anew as a long one.
         """
@@ -80,6 +82,7 @@ class Scheduler:
         self._shared: SharedPrefixes | None = None  # by the decodes in `_shared_rows`
         self._shared_rows = np.empty(0, dtype=np.int32)
         self._max_step_tokens = max_step_tokens
+        self._whole_prompts = whole_prompts
         self._growth = GrowthEstimate(page_tokens)
         self._admitted = 0
         self._full_at = self._full_for = 0  # the room that was too little, and for how many steps
@@ -88,6 +91,11 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         return bool(self.waiting or self._prefilling or self._decoding)
+
+    def longest(self, context: int) -> int:
+        """Tokens of the longest request that can be taken, of those that fit the context."""
+        most = min(context, self.pool.capacity)
+        return min(most, self._max_step_tokens) if self._whole_prompts else most
 
     def stats(self) -> SchedulerStats:
         cached, total = self.pool.cache.evictable, self.pool.allocator.total
@@ -136,19 +144,23 @@ class Scheduler:
         starts = table.computed[rows]
         lengths = np.ones(len(rows), dtype=np.int32)
         samples = np.ones(len(rows), dtype=bool)
-        scored = []
+        scored, pooled = [], []
         for s, (request, length) in enumerate(chunks, start=len(decodes)):
             lengths[s] = length
             start = int(starts[s])
-            samples[s] = start + length == request.known
+            samples[s] = start + length == request.known and request.wanted is None
             if span := request.score(start, start + length):
                 scored.append(Scored(request, s, *span))
+            if part := request.pool(start, start + length):
+                pooled.append(Pooled(request, s, *part))
         table.computed[rows] += lengths
         for request, sampled in zip(requests, samples.tolist(), strict=True):
             request.in_flight += sampled
         shared = self._shared_by(decodes, decode_rows)
         self._start_decoding([request for request, _ in chunks])
-        return StepPlan(requests, rows, starts, lengths, samples, len(decodes), shared, scored)
+        return StepPlan(
+            requests, rows, starts, lengths, samples, len(decodes), shared, scored, pooled
+        )
 
     def publish(self, plan: StepPlan) -> None:
         """After the plan was launched: let others share the prompt pages that it fills."""
@@ -170,6 +182,9 @@ class Scheduler:
             produced.append(self._append(request, tokens[sequence], sequence))
             if self._outgrows(request):
                 self._compute_as_long(request)
+        for part in plan.pooled:
+            if part.last:
+                self.abort(part.request)
         self._growth.step_done()
         return produced
 
@@ -288,6 +303,8 @@ class Scheduler:
         for request in self.waiting.candidates(lambda r: len(pool.match(r).pages)):
             if budget <= 0 or not pool.table.free_rows:
                 break
+            if self._whole_prompts and request.known > budget:
+                continue
             match = pool.match(request)
             if pool.soon_longer(request, match, self._prefilling):
                 continue

@@ -6,8 +6,9 @@ step. `run` happens once a layer, inside the graph.
 
 Conventions: the window counts the token itself; the soft-cap comes before the mask; a sink is a
 logit per head that is added to the denominator only; log-sum-exp, of that denominator, is natural
-and float32; a fully masked row gives 0 and -inf. Letters in shapes: T tokens, S sequences, H query
-heads, G KV heads, D head size.
+and float32; a fully masked row gives 0 and -inf. Where attention is not causal, a query sees the
+tokens after it too, and with a window of w those less than w places before or after it. Letters in
+shapes: T tokens, S sequences, H query heads, G KV heads, D head size.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class AttentionSpec:
     chunk: int | None = None  # a query sees only its own of the chunks of so many tokens
     softcap: float | None = None
     sinks: bool = False
+    causal: bool = True  # False: every sequence comes whole, without a cached prefix and no tree
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 TORCH_INDEX = "pytorch_model.bin.index.json"
 TORCH_SINGLE = "pytorch_model.bin"
+MODULES = "*_Dense/model.safetensors"
 # What was read of a mapped file stays resident until it is unmapped: after so many bytes it is.
 MOST_MAPPED = 1 << 28
 FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -49,7 +50,8 @@ class Checkpoint:
         self._read, self._last = 0, ""  # bytes since it was mapped, and the last tensor
 
     def names(self) -> frozenset[str]:
-        """All tensors of the weight files."""
+        """All tensors of the weight files. One of a module of sentence-transformers, which has a folder
+        of its own, goes by FOLDER/NAME."""
         return frozenset(self._stored)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -74,7 +76,7 @@ class Checkpoint:
         file = self._find(name).file
         if self._mapped is None or self._mapped[0] != file or self._read > MOST_MAPPED:
             self._mapped, self._read = (file, open_weights(file)), 0
-        tensor = self._mapped[1].get(name)
+        tensor = self._mapped[1].get(name.rpartition("/")[2])
         if self._mapped[1].mapped and name != self._last:
             self._read += tensor.nbytes
         self._last = name
@@ -118,6 +120,9 @@ class Checkpoint:
         found: dict[str, Stored] = {}
         for file in self._files():
             found |= open_weights(self.folder / file).stored()
+        for path in sorted(self.folder.glob(MODULES)):
+            inner = open_weights(path).stored().items()
+            found |= {f"{path.parent.name}/{name}": stored for name, stored in inner}
         return found
 
     def _files(self) -> list[str]:

@@ -18,10 +18,12 @@ from inarch.hal.kv import KVSpec, KVState
 from inarch.models.attentions import Attentions
 from inarch.models.builder import Builder, Projection
 from inarch.models.description import Description
+from inarch.models.description.pooling import LAST_TOKEN
 from inarch.models.layers import mixer_kv
 from inarch.models.layers.block import RunLayer, build_layer
 from inarch.models.layers.embedding import Embedding, build_embedding
 from inarch.models.layers.norm import AddNorm, build_norm
+from inarch.models.layers.pooling import RunHead, build_pooled_head
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,9 +34,14 @@ class Decoder:
     embedding: Embedding
     layers: tuple[RunLayer, ...]
     norm: AddNorm
-    head: Projection
+    head: Projection | None  # None: it makes no logits
+    pooled: RunHead
     attentions: Attentions
     capturable: bool  # see Attention and Experts
+
+    @property
+    def generates(self) -> bool:
+        return self.head is not None
 
     def kept_bytes(self, most: StepShape) -> int:
         return self.attentions.kept_bytes(most)
@@ -59,6 +66,7 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] float32 of hidden states [N, hidden]."""
+        assert self.head is not None
         logits = self.head(hidden).float()
         if self.description.logit_scale != 1.0:
             logits *= self.description.logit_scale
@@ -81,18 +89,23 @@ def build_decoder(description: Description, builder: Builder) -> Decoder:
         for index, layer in enumerate(description.layers)
     )
     norm = build_norm(description.norm, builder, "norm")
-    # A tied head is packed from the embedding itself: kernels may keep a weight, not write to it.
-    if description.tie_embeddings:
-        bias = builder.weights.take("head.bias") if description.head_bias else None
-        head = builder.pack(embedding.weight, bias)
-    else:
-        head = builder.linear("head")
     return Decoder(
         description=description,
         embedding=embedding,
         layers=layers,
         norm=norm,
-        head=head,
+        head=_build_head(description, builder, embedding.weight),
+        pooled=build_pooled_head(description.pooled or LAST_TOKEN, builder, "pooled"),
         attentions=builder.attentions,
         capturable=builder.capturable,
     )
+
+
+def _build_head(description: Description, builder: Builder, embedding: Tensor) -> Projection | None:
+    if description.pooled is not None:
+        return None
+    if not description.tie_embeddings:
+        return builder.linear("head")
+    # A tied head is packed from the embedding itself: kernels may keep a weight, not write to it.
+    bias = builder.weights.take("head.bias") if description.head_bias else None
+    return builder.pack(embedding, bias)

@@ -13,6 +13,7 @@ from inarch.models.builder import Builder
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.decoder import Decoder, build_decoder, kv_spec
 from inarch.models.description import Description
+from inarch.models.description.pooling import PooledHead
 from inarch.models.loading import load_decoder
 from inarch.models.parameters import Parameter
 from inarch.models.sources import Names, choose_sources
@@ -38,6 +39,22 @@ class DecoderBlueprint:
     @property
     def context_length(self) -> int:
         return self.description.context_length
+
+    @property
+    def hidden(self) -> int:
+        return self.description.hidden
+
+    @property
+    def causal(self) -> bool:
+        return self.description.causal
+
+    @property
+    def token_types(self) -> int:
+        return self.description.token_types
+
+    @property
+    def pooled(self) -> PooledHead | None:
+        return self.description.pooled
 
     @property
     def long_from(self) -> int | None:

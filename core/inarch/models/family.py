@@ -51,8 +51,11 @@ def built_in_families() -> tuple[Family, ...]:
 
 def family_of(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family | None:
     """The family of a model's config.json, or None. PluginError if two claim one architecture."""
+    from inarch.models.endings import derive
+
     known = _by_architecture([*built_in_families(), *plugin_families])
-    return next((known[name] for name in _architectures(config) if name in known), None)
+    found = (known.get(name) or derive(name, known) for name in _architectures(config))
+    return next((family for family in found if family is not None), None)
 
 
 def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family:

@@ -40,6 +40,7 @@ class GroupedQueryAttention:
     chunk: int | None = None  # a query sees only its own of the chunks of so many tokens
     qkv_bias: bool = False
     out_bias: bool = False
+    causal: bool = True  # False: a query sees both sides, and `window` counts on each
     qk_norm: Norm | None = None
     norm_over: Literal["head", "each_head", "all_heads"] = "head"
     norm_after_rotary: bool = False

@@ -77,6 +77,7 @@ def attention_spec(spec: GroupedQueryAttention, dtype: torch.dtype) -> Attention
         scale=spec.scale,
         dtype=dtype,
         window=spec.window,
+        causal=spec.causal,
         chunk=spec.chunk,
         softcap=spec.softcap,
         sinks=spec.sinks,
