@@ -114,7 +114,7 @@ class Runner:
         self._most = most
         self._step = self._forward  # one object, by which an executor knows what it captured
         self._hidden_step = self._hidden
-        self._tells_types = tells_types
+        self._generates, self._tells_types = model.generates, tells_types
 
     def wanted(self, tokens: int) -> range:
         """Positions of a prompt to encode whose hidden states are needed."""
@@ -123,7 +123,7 @@ class Runner:
     @torch.inference_mode()
     def forward(self, plan: StepPlan) -> Forwarded:
         """Give a step to the device. Steps run in the order in which they are launched."""
-        if plan.scored or plan.pooled or not self._model.generates:
+        if plan.scored or plan.pooled or not self._generates:
             return self._forward_further(plan)
         shape = self._executor.bucket(step_shape(plan))
         batch = build_batch(plan, self._table, shape)
