@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -158,6 +158,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--kind", choices=["safetensors", "bin"], default="safetensors")
     parser.add_argument("--dtype", default="bfloat16", help="of the computation")
+    parser.add_argument("--json", action="store_true", help="print bytes and seconds as JSON")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -167,6 +168,9 @@ def main() -> None:
         folder = Path(name)
         size = write_checkpoint(folder, int(arguments.gb * 1e9), arguments.shards, arguments.kind)
         found = measure(folder, size, arguments.dtype)
+    if arguments.json:
+        print(json.dumps(asdict(found)))
+        return
     print(f"{arguments.kind}, {arguments.shards} files, computed in {arguments.dtype}")
     print(f"{platform.machine()}, torch {torch.__version__}, {datetime.date.today()}")
     print(f"checkpoint     {size / 1e9:6.2f} GB, loaded in {found.seconds:.1f} s")
