@@ -91,7 +91,7 @@ class Runner:
 
     def __init__(
         self,
-        decoder: Model,
+        model: Model,
         executor: Executor,
         sampler: Sampler,
         scorer: Scorer,
@@ -104,7 +104,7 @@ class Runner:
     ) -> None:
         """most: no step is larger in any respect. tells_types: the model tells the texts of a pair
         apart."""
-        self._model = decoder
+        self._model = model
         self._executor = executor
         self._sampler = sampler
         self._scorer = scorer
