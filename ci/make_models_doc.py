@@ -55,6 +55,7 @@ FEATURES = {
     "qk_norm": "normed q and k",
     "parallel": "parallel halves",
     "mixer_post_norm": "post-norms",
+    "out_gate": "gated attention",
     "shared": "shared experts",
     "tie_embeddings": "tied head",
 }

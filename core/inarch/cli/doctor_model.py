@@ -168,6 +168,10 @@ def _memory_rows(outlook: Outlook) -> list[Row]:
         ("sampling", outlook.sampling, "counts for penalties, per request that can run"),
         ("one context", int(context * outlook.token_bytes), f"KV of {context:,} tokens"),
     ]
+    prepared = outlook.prepared
+    state = prepared.blueprint.state_spec(prepared.chosen.dtype).slot_bytes
+    if state:
+        rows.append(("one state", state, "recurrent: of each request, and of each checkpoint"))
     told = [(name, f"{size / GIB:.3f}", source) for name, size, source in rows]
     room = f"room for {outlook.kv_tokens:,} tokens, less what a step takes (see --measure)"
     left = outlook.usable - outlook.survey.weight_bytes - outlook.sampling

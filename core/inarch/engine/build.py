@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,11 +33,14 @@ from inarch.hal.executor import Executor, StepInputs, StepShape
 from inarch.hal.kv import KVStore
 from inarch.hal.packing import upload
 from inarch.hal.reference.executor import EagerExecutor
+from inarch.hal.state import allocate_states
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.description.pooling import LAST_TOKEN
 from inarch.models.model import Blueprint, Model
 from inarch.models.sentence_modules import read_prompts, read_words
 from inarch.plugins import Plugins
+
+log = logging.getLogger(__name__)
 
 # More KV than this many full contexts per running request could only be idle cache.
 USEFUL_CONTEXTS = 4
@@ -89,15 +93,17 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     scheduler = Scheduler(
         pages=memory.pages,
         page_tokens=chosen.page_tokens,
-        max_running=running,
+        max_running=_running(running, memory),
         max_step_tokens=step_tokens,
         context_length=chosen.context,
         prefix_cache=config.prefix_cache and blueprint.causal,
         whole_prompts=not blueprint.causal,
+        state_slots=memory.slots,
         long_from=blueprint.long_from,
         long_shift=blueprint.context_length,
     )
-    kv = store.allocate(memory.pages)
+    pages = store.allocate(memory.pages)
+    kv = allocate_states(pages, model.states, memory.slots, device.torch_device)
     runner = Runner(
         model,
         executor,
@@ -116,6 +122,19 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     )
     reasons = {**chosen.reasons, "KV pages": f"limited by {memory.limited_by}"}
     return Built(core, info, device, dispatcher, memory, reasons)
+
+
+def _running(wanted: int, memory: MemoryPlan) -> int:
+    """Requests at once: as many as recurrent states leave room for."""
+    if not memory.slots or memory.slots > wanted:
+        return wanted
+    log.warning(
+        "%d requests run at once, not %d: each has a recurrent state of %d MiB",
+        memory.slots - 1,
+        wanted,
+        memory.slot_bytes >> 20,
+    )
+    return memory.slots - 1
 
 
 def _step_tokens(
@@ -177,6 +196,9 @@ def _size_memory(
             if causal  # else nothing is kept behind a step
             else MAX_IN_FLIGHT * (most.tokens + most.seqs * store.layout.page_tokens)
         ),
+        slot_bytes=model.states.slot_bytes,
+        running=most.seqs,
+        fewer=config.max_running_requests is None,
     )
 
 
@@ -200,7 +222,8 @@ def _rehearsal(
         if not model.generates:
             inputs = replace(inputs, last_token=torch.arange(tokens, device=device.torch_device))
         run = model.forward if model.generates else model.hidden
-        result, _ = run(inputs, store.allocate(2))
+        kv = allocate_states(store.allocate(2), model.states, 2, device.torch_device)
+        result, _ = run(inputs, kv)
         if after is not None:
             after.rehearse(result)
 

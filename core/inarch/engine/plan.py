@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inarch.engine.request import Request
+from inarch.engine.states import StateRuns
 from inarch.hal.attention import SharedPrefixes
 
 
@@ -29,6 +30,7 @@ class StepPlan:
     shared: SharedPrefixes | None = None  # among the decodes
     scored: Sequence[Scored] = ()
     pooled: Sequence[Pooled] = ()
+    states: StateRuns | None = None  # of a model with recurrent states
 
     @property
     def num_tokens(self) -> int:

@@ -181,11 +181,11 @@ class Runner:
         self, batch: HostBatch, sampling: Mapping[str, np.ndarray], step: Step
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
         """What a step yields, and its arrays on the device: all that it needs goes up in one copy."""
-        attention = self._model.plan(batch.attention)
-        arrays = {**batch.inputs, **attention.arrays}
-        there = self._executor.upload(batch.shape, arrays, {**sampling, **attention.passing})
+        plans = self._model.plan(batch.attention)
+        arrays = {**batch.inputs, **plans.arrays}
+        there = self._executor.upload(batch.shape, arrays, {**sampling, **plans.passing})
         named = {name: there[name] for name in batch.inputs}
-        inputs = StepInputs(**named, plans=attention.bind(there))
+        inputs = StepInputs(**named, plans=plans.bind(there))
         result, self._kv = self._executor.run(step, batch.shape, inputs, self._kv)
         return result, there
 

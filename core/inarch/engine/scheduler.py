@@ -53,11 +53,13 @@ class Scheduler:
         context_length: int,
         prefix_cache: bool = True,
         whole_prompts: bool = False,
+        state_slots: int = 0,
         long_from: int | None = None,
         long_shift: int = 0,
     ) -> None:
         """whole_prompts: every prompt is computed in one step, as attention to both sides needs.
-        long_from: `Description.long_from`; long_shift is added to the positions of what is longer.
+        state_slots: of a model with recurrent states, the null slot included. long_from:
+        `Description.long_from`; long_shift is added to the positions of what is longer.
 
         A request that grows beyond `long_from` tokens is set back, and computed anew as a long one.
         """
@@ -71,6 +73,7 @@ class Scheduler:
             # The null row must hold all the padding of a step, which a short context would not.
             row_tokens=max(context_length, max_step_tokens),
             prefix_cache=prefix_cache,
+            state_slots=state_slots,
             long_from=long_from,
             long_shift=long_shift,
         )
@@ -153,13 +156,14 @@ class Scheduler:
                 scored.append(Scored(request, s, *span))
             if part := request.pool(start, start + length):
                 pooled.append(Pooled(request, s, *part))
+        states = self.pool.plan_states(decode_rows, chunks)
         table.computed[rows] += lengths
         for request, sampled in zip(requests, samples.tolist(), strict=True):
             request.in_flight += sampled
         shared = self._shared_by(decodes, decode_rows)
         self._start_decoding([request for request, _ in chunks])
         return StepPlan(
-            requests, rows, starts, lengths, samples, len(decodes), shared, scored, pooled
+            requests, rows, starts, lengths, samples, len(decodes), shared, scored, pooled, states
         )
 
     def publish(self, plan: StepPlan) -> None:
@@ -167,6 +171,7 @@ class Scheduler:
         for request in plan.requests[plan.decodes :]:
             if request.status is Status.RUNNING:
                 self.pool.share(request)
+        self.pool.launched()
 
     def commit(self, plan: StepPlan, tokens: Sequence[int]) -> list[Produced]:
         """Record the tokens of a finished step; `tokens` has one for every sequence of the plan.
@@ -300,14 +305,15 @@ class Scheduler:
         if budget <= 0 or not self.waiting or not pool.table.free_rows or self._still_full():
             return chunks
         reserved = self._reserved_pages()
-        for request in self.waiting.candidates(lambda r: len(pool.match(r).pages)):
+        for request in self.waiting.candidates(lambda r: len(pool.usable(pool.match(r)).pages)):
             if budget <= 0 or not pool.table.free_rows:
                 break
             if self._whole_prompts and request.known > budget:
                 continue
-            match = pool.match(request)
-            if pool.soon_longer(request, match, self._prefilling):
+            found = pool.match(request)
+            if pool.soon_longer(request, found, self._prefilling):
                 continue
+            match = pool.usable(found)
             node = pool.cache.lock(match)
             pages = pool.pages_of(request.known) - len(match.pages)
             growth = self._growth.pages(request.max_tokens - len(request.output))
@@ -316,8 +322,10 @@ class Scheduler:
                 pool.cache.unlock(node)
                 self._full_at, self._full_for = pool.room, RETRY_STEPS
                 break
+            if not pool.open(request, match, node, found):
+                pool.cache.unlock(node)
+                break
             self.waiting.admit(request)
-            pool.open(request, match, node)
             self._run(request, match.tokens(pool.page_tokens))
             length = pool.grow(request, budget)
             chunks.append((request, length))

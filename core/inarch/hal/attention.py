@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from inarch.hal.device import Device
 from inarch.hal.executor import StepShape
 from inarch.hal.kv import KVState, KVStore
 from inarch.hal.packing import upload
+
+if TYPE_CHECKING:
+    from inarch.hal.state import StateBatch
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class AttentionBatch:
     comes out for padding is anything, unless all sequences are padding.
 
     bucket: the captured shape that the batch was padded to; None: it runs as it comes.
+
+    states: which tokens advance which recurrent state, of a model that has any; None: all padding.
     """
 
     q_indptr: np.ndarray  # int32 [S + 1]
@@ -93,6 +98,7 @@ class AttentionBatch:
     tree_parent: np.ndarray | None = None  # int32 [T]
     shared: SharedPrefixes | None = None
     bucket: StepShape | None = None
+    states: StateBatch | None = None
 
 
 class AttentionResult(NamedTuple):

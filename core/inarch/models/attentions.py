@@ -57,9 +57,12 @@ class Attentions:
         """What they will keep of the device's memory for steps up to `most`."""
         return sum(attention.kept_bytes(most) for attention in self._by_spec.values())
 
-    def plan(self, batch: AttentionBatch) -> HostPlan:
-        """The plans of one step as one, in the order of their indices: `StepInputs.plans`."""
-        return joined([attention.plan(batch) for attention in self._by_spec.values()])
+    def plan(self, batch: AttentionBatch, *others: HostPlan) -> HostPlan:
+        """The plans of one step as one, in the order of their indices: `StepInputs.plans`.
+
+        others: of what is no attention; they come last.
+        """
+        return joined([*(attention.plan(batch) for attention in self._by_spec.values()), *others])
 
     def _shared(
         self, spec: AttentionSpec | LatentSpec, factory: Callable[..., Any]

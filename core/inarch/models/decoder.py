@@ -15,11 +15,12 @@ from torch import Tensor
 from inarch.hal.attention import AttentionBatch, HostPlan
 from inarch.hal.executor import StepInputs, StepShape
 from inarch.hal.kv import KVSpec, KVState
+from inarch.hal.state import StateSpec, plan_states
 from inarch.models.attentions import Attentions
 from inarch.models.builder import Builder, Projection
 from inarch.models.description import Description
 from inarch.models.description.pooling import LAST_TOKEN
-from inarch.models.layers import mixer_kv
+from inarch.models.layers import mixer_kv, mixer_states
 from inarch.models.layers.block import RunLayer, build_layer
 from inarch.models.layers.embedding import Embedding, build_embedding
 from inarch.models.layers.norm import AddNorm, build_norm
@@ -37,6 +38,7 @@ class Decoder:
     head: Projection | None  # None: it makes no logits
     pooled: RunHead
     attentions: Attentions
+    states: StateSpec  # of the mixers that have one
     capturable: bool  # see Attention and Experts
 
     @property
@@ -47,7 +49,9 @@ class Decoder:
         return self.attentions.kept_bytes(most)
 
     def plan(self, batch: AttentionBatch) -> HostPlan:
-        return self.attentions.plan(batch)
+        if not self.states:
+            return self.attentions.plan(batch)
+        return self.attentions.plan(batch, plan_states(batch))
 
     def forward(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         """Logits [S, V] float32 after each sequence's last token, and the new KV state."""
@@ -76,16 +80,21 @@ class Decoder:
 
 def kv_spec(description: Description, dtype: torch.dtype) -> KVSpec:
     """What the model keeps of a token, in `dtype`: known before a store or a weight exists."""
-    mixers = (layer.mixer for layer in description.layers if layer.mixer is not None)
-    return KVSpec(tuple(map(mixer_kv, mixers)), dtype)
+    kept = (mixer_kv(layer.mixer) for layer in description.layers if layer.mixer is not None)
+    return KVSpec(tuple(itertools.chain.from_iterable(kept)), dtype)
+
+
+def state_spec(description: Description, dtype: torch.dtype) -> StateSpec:
+    """What the model keeps of a sequence, computing in `dtype`: empty for most."""
+    kept = (mixer_states(layer.mixer, dtype) for layer in description.layers if layer.mixer)
+    return StateSpec(tuple(itertools.chain.from_iterable(kept)))
 
 
 def build_decoder(description: Description, builder: Builder) -> Decoder:
     """Take every weight once."""
     embedding = build_embedding(builder)
-    kept = itertools.count()  # indices in the KV state: only mixers keep anything
     layers = tuple(
-        build_layer(layer, builder, f"layers.{index}", next(kept) if layer.mixer else -1)
+        build_layer(layer, builder, f"layers.{index}")
         for index, layer in enumerate(description.layers)
     )
     norm = build_norm(description.norm, builder, "norm")
@@ -97,6 +106,7 @@ def build_decoder(description: Description, builder: Builder) -> Decoder:
         head=_build_head(description, builder, embedding.weight),
         pooled=build_pooled_head(description.pooled or LAST_TOKEN, builder, "pooled"),
         attentions=builder.attentions,
+        states=state_spec(description, builder.dtype),
         capturable=builder.capturable,
     )
 

@@ -9,9 +9,10 @@ import torch
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.kv import KVSpec, KVStore
+from inarch.hal.state import StateSpec
 from inarch.models.builder import Builder
 from inarch.models.checkpoint import Checkpoint
-from inarch.models.decoder import Decoder, build_decoder, kv_spec
+from inarch.models.decoder import Decoder, build_decoder, kv_spec, state_spec
 from inarch.models.description import Description
 from inarch.models.description.pooling import PooledHead
 from inarch.models.loading import load_decoder
@@ -62,6 +63,9 @@ class DecoderBlueprint:
 
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
         return kv_spec(self.description, dtype)
+
+    def state_spec(self, dtype: torch.dtype) -> StateSpec:
+        return state_spec(self.description, dtype)
 
     def survey(self, dtype: torch.dtype) -> Survey:
         parameters = self.description.parameters()

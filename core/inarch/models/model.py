@@ -16,6 +16,7 @@ from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.executor import StepInputs, StepShape
 from inarch.hal.kv import KVSpec, KVState, KVStore
+from inarch.hal.state import StateSpec
 from inarch.models.description.pooling import PooledHead
 from inarch.models.layers.pooling import RunHead
 from inarch.models.survey import Survey
@@ -37,6 +38,11 @@ class Model(Protocol):
     @property
     def capturable(self) -> bool:
         """Whether `forward` may be recorded and replayed: see Attention."""
+        ...
+
+    @property
+    def states(self) -> StateSpec:
+        """What it keeps of a sequence beside what it keeps of tokens: nothing, for most."""
         ...
 
     def kept_bytes(self, most: StepShape) -> int:
@@ -103,6 +109,10 @@ class Blueprint(Protocol):
 
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
         """What it keeps of a token, in `dtype`."""
+        ...
+
+    def state_spec(self, dtype: torch.dtype) -> StateSpec:
+        """What it keeps of a sequence, computing in `dtype`."""
         ...
 
     def survey(self, dtype: torch.dtype) -> Survey:

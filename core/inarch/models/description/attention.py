@@ -48,11 +48,15 @@ class GroupedQueryAttention:
     query_scaling: QueryScaling | None = None
     softcap: float | None = None  # scores are soft-capped to +-softcap
     sinks: bool = False  # a learned logit per query head joins each denominator
+    out_gate: bool = (
+        False  # what a head gives is multiplied by the sigmoid of a gate, feature by feature
+    )
 
     def parameters(self, hidden: int) -> Parameters:
         q, kv = self.q_heads * self.head_dim, self.kv_heads * self.head_dim
+        gate = (q,) if self.out_gate else ()
         found = nested(
-            qkv=linear(hidden, q, kv, kv, bias=self.qkv_bias),
+            qkv=linear(hidden, q, kv, kv, *gate, bias=self.qkv_bias),
             out=linear(q, hidden, bias=self.out_bias),
         )
         if self.qk_norm is not None:

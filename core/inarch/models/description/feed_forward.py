@@ -21,11 +21,13 @@ XIELU: Parameters = {
 
 @dataclass(frozen=True)
 class GatedMLP:
-    """down(activation(gate(x)) * up(x))."""
+    """down(activation(gate(x)) * up(x)). The scales multiply what the gate and what down gives."""
 
     intermediate: int
     activation: Gate = "silu"
     bias: bool = False
+    gate_scale: float = 1.0
+    out_scale: float = 1.0
 
     def parameters(self, hidden: int) -> Parameters:
         return nested(

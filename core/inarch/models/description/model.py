@@ -9,11 +9,14 @@ from inarch.models.description.feed_forward import MLP, GatedMLP
 from inarch.models.description.latent import LatentAttention
 from inarch.models.description.moe import MixtureOfExperts
 from inarch.models.description.norm import Norm
+from inarch.models.description.parallel import ParallelMixers
 from inarch.models.description.pooling import PooledHead
+from inarch.models.description.recurrent import GatedDeltaNet, KimiDeltaAttention, Mamba2
 from inarch.models.description.rotary import LongRopeScaling
 from inarch.models.parameters import Parameters, linear, nested
 
-Mixer = GroupedQueryAttention | LatentAttention
+Recurrent = GatedDeltaNet | KimiDeltaAttention | Mamba2
+Mixer = GroupedQueryAttention | LatentAttention | Recurrent | ParallelMixers
 FeedForward = GatedMLP | MLP | MixtureOfExperts
 
 
@@ -93,6 +96,11 @@ class Description:
         return all(getattr(layer.mixer, "causal", True) for layer in self.layers)
 
     @property
+    def has_states(self) -> bool:
+        """Whether a mixer keeps a recurrent state."""
+        return any(layer.mixer is not None and _has_state(layer.mixer) for layer in self.layers)
+
+    @property
     def long_from(self) -> int | None:
         """Tokens above which a sequence is rotated otherwise, by LongRoPE; None: it never is.
 
@@ -127,3 +135,9 @@ class Description:
         if self.tie_embeddings:
             del head["weight"]
         return found | nested(head=head)
+
+
+def _has_state(mixer: Mixer) -> bool:
+    if isinstance(mixer, ParallelMixers):
+        return any(_has_state(branch.mixer) for branch in mixer.branches)
+    return isinstance(mixer, Recurrent)

@@ -15,6 +15,7 @@ from inarch.hal.attention import Attention, AttentionSpec
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.kv import KVHeads, KVSpec, KVStore
+from inarch.hal.state import StateSpec
 from inarch.models.attentions import Attentions
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.description.pooling import PooledHead
@@ -64,6 +65,9 @@ class TransformersBlueprint:
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
         heads = (KVHeads(s.kv_heads, s.key_dim, s.value_dim) for s in self.trace.specs)
         return KVSpec(tuple(heads), dtype)
+
+    def state_spec(self, dtype: torch.dtype) -> StateSpec:
+        return StateSpec()  # a model with recurrent states is refused
 
     def survey(self, dtype: torch.dtype) -> Survey:
         import transformers

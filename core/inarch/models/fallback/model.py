@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from inarch.hal.attention import Attention, AttentionBatch, HostPlan
 from inarch.hal.executor import StepInputs, StepShape
 from inarch.hal.kv import KVState
+from inarch.hal.state import StateSpec
 from inarch.models.attentions import Attentions
 from inarch.models.description.pooling import LAST_TOKEN
 from inarch.models.fallback.interface import attach
@@ -76,6 +77,7 @@ class TransformersModel:
 
     # Nothing says that foreign code can be recorded: it may read values back, or choose by them.
     capturable = False
+    states = StateSpec()
     generates = True
     pooled = RunHead(LAST_TOKEN.pooling, (), LAST_TOKEN.normalize)
 
