@@ -2,7 +2,7 @@
 
     python ci/bench_loading.py [--gb 4] [--kind safetensors|bin] [--shards 8] [--dtype bfloat16]
 
-Writes a random checkpoint of about that size in bfloat16 to a temporary folder and loads it on the
+Writes a checkpoint of about that size in bfloat16 to a temporary folder and loads it on the
 reference device in a child process. A mapped file's pages count as resident while they are mapped,
 although the system takes them back whenever it needs room; so two peaks are printed: of memory that
 is the process's own (RssAnon and RssShmem of /proc/PID/status, read every 2 ms) and of all that was
@@ -84,7 +84,7 @@ def _write_shards(folder: Path, shapes: dict[str, tuple[int, ...]], shards: int,
     for shard in range(shards):
         file = f"{stem}-{shard + 1:05}-of-{shards:05}.{ending}"
         own = names[len(names) * shard // shards : len(names) * (shard + 1) // shards]
-        tensors = {name: torch.randn(shapes[name], dtype=torch.bfloat16) for name in own}
+        tensors = {name: torch.ones(shapes[name], dtype=torch.bfloat16) for name in own}
         total += sum(tensor.nbytes for tensor in tensors.values())
         weight_map |= dict.fromkeys(own, file)
         save_file(tensors, folder / file) if kind == "safetensors" else torch.save(

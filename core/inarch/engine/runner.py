@@ -91,7 +91,7 @@ class Runner:
 
     def __init__(
         self,
-        decoder: Model,
+        model: Model,
         executor: Executor,
         sampler: Sampler,
         scorer: Scorer,
@@ -104,7 +104,7 @@ class Runner:
     ) -> None:
         """most: no step is larger in any respect. tells_types: the model tells the texts of a pair
         apart."""
-        self._model = decoder
+        self._model = model
         self._executor = executor
         self._sampler = sampler
         self._scorer = scorer
@@ -114,7 +114,7 @@ class Runner:
         self._most = most
         self._step = self._forward  # one object, by which an executor knows what it captured
         self._hidden_step = self._hidden
-        self._tells_types = tells_types
+        self._generates, self._tells_types = model.generates, tells_types
 
     def wanted(self, tokens: int) -> range:
         """Positions of a prompt to encode whose hidden states are needed."""
@@ -123,7 +123,7 @@ class Runner:
     @torch.inference_mode()
     def forward(self, plan: StepPlan) -> Forwarded:
         """Give a step to the device. Steps run in the order in which they are launched."""
-        if plan.scored or plan.pooled or not self._model.generates:
+        if plan.scored or plan.pooled or not self._generates:
             return self._forward_further(plan)
         shape = self._executor.bucket(step_shape(plan))
         batch = build_batch(plan, self._table, shape)

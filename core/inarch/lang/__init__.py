@@ -24,6 +24,7 @@ from inarch.lang.api import (
     gen_string,
     image,
     select,
+    separate_reasoning,
     system,
     system_begin,
     system_end,
@@ -31,6 +32,7 @@ from inarch.lang.api import (
     user_begin,
     user_end,
 )
+from inarch.lang.backend import flush_cache, get_server_info, set_default_backend
 from inarch.lang.choices import (
     ChoicesMethod,
     greedy_token_selection,
@@ -38,12 +40,16 @@ from inarch.lang.choices import (
     unconditional_likelihood_normalized,
 )
 from inarch.lang.errors import ProgramError
+from inarch.lang.executors.anthropic import Anthropic
+from inarch.lang.executors.endpoint import RuntimeEndpoint
 from inarch.lang.executors.engine import Runtime
-from inarch.lang.executors.http import OpenAI, RuntimeEndpoint
-from inarch.lang.program import Program, function, set_default_backend
+from inarch.lang.executors.openai import OpenAI
+from inarch.lang.program import Program, function
 from inarch.lang.state import Forks, State
+from inarch.lang.tools import Tool
 
 __all__ = [
+    "Anthropic",
     "ChoicesMethod",
     "Forks",
     "InarchError",
@@ -53,16 +59,20 @@ __all__ = [
     "Runtime",
     "RuntimeEndpoint",
     "State",
+    "Tool",
     "assistant",
     "assistant_begin",
     "assistant_end",
+    "flush_cache",
     "function",
     "gen",
     "gen_int",
     "gen_string",
+    "get_server_info",
     "greedy_token_selection",
     "image",
     "select",
+    "separate_reasoning",
     "set_default_backend",
     "system",
     "system_begin",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from collections.abc import Sequence as Listed
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from inarch.errors import InvalidRequestError
-from inarch.grammar import Grammar
 from inarch.lang.choices import ChoicesMethod, token_length_normalized
 from inarch.lang.expressions import (
+    MODELS_OWN,
     Expression,
     Gen,
     Image,
@@ -20,14 +21,8 @@ from inarch.lang.expressions import (
     Sequence,
     parts_of,
 )
-
-# What each dtype allows. White space is bounded: a model may write it for ever.
-DTYPES = {
-    "int": r"[+-]?[0-9]{1,18}",
-    "float": r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?",
-    "bool": r"True|False",
-    "str": r'"[^"\\\n]*"',
-}
+from inarch.lang.tools import Tool, made_tools
+from inarch.lang.words import sampling_fields
 
 
 def gen(
@@ -35,63 +30,66 @@ def gen(
     max_tokens: int | None = None,
     *,
     choices: Listed[str] | None = None,
-    choices_method: ChoicesMethod = token_length_normalized,
-    stop: str | Listed[str] | None = None,
-    stop_token_ids: Listed[int] | None = None,
-    stop_regex: str | Listed[str] | None = None,
-    dtype: str | type | None = None,
-    regex: str | None = None,
+    choices_method: ChoicesMethod | None = None,
+    tools: Listed[Tool | Callable[..., Any]] | None = None,
+    tool_choice: Literal["auto", "required"] = "auto",
     json_schema: str | dict[str, Any] | type | None = None,
-    ebnf: str | None = None,
-    return_logprob: bool | None = None,
-    top_logprobs_num: int | None = None,
     **sampling: Any,
 ) -> Expression:
     """A part that the model writes, kept as the variable `name`.
 
-    sampling: more fields of SamplingParams: min_tokens, n, temperature, top_p, top_k, min_p, seed,
-    ignore_eos, penalties. json_schema: a schema, its text, or a pydantic class; with the class,
-    `state[name]` is an object of it. return_logprob: see `state.get_meta_info(name)`. Raises
-    InvalidRequestError for values that contradict each other.
+    max_tokens: 128 if neither `gen` nor `run` says. sampling: the words in words.py: min_tokens, n,
+    stop, stop_regex, temperature, top_p, top_k, min_p, seed, ignore_eos, penalties, dtype, regex,
+    ebnf, return_logprob (see `state.get_meta_info(name)`). json_schema: a schema, its text, or a
+    pydantic class; with the class, `state[name]` is an object of it. tools: functions that the
+    model may call: each call is run, its result told to the model, until it answers without one.
+    Raises InvalidRequestError for values that contradict each other.
     """
     if choices is not None:
-        return select(name, choices, choices_method=choices_method)
-    grammar = _grammar(dtype, regex, json_schema, ebnf)
-    logprobs = top_logprobs_num if top_logprobs_num is not None else 0 if return_logprob else None
-    stated = {
-        "max_tokens": max_tokens,
-        "stop": _several(stop),
-        "stop_regex": _several(stop_regex),
-        "stop_token_ids": None if stop_token_ids is None else tuple(stop_token_ids),
-        "grammar": grammar,
-        "logprobs": logprobs,
-        **sampling,
-    }
-    unknown = set(stated) - set(SAMPLING)
-    if unknown:
+        if others := [word for word, value in sampling.items() if value is not None]:
+            temperature = sampling.get("temperature")
+            if others != ["temperature"] or temperature:
+                raise InvalidRequestError(
+                    f"choices are compared, not drawn: {min(others)} does not go with them",
+                    param=min(others),
+                )
+        return select(name, choices, choices_method=choices_method or token_length_normalized)
+    if choices_method is not None:
+        raise InvalidRequestError("choices_method needs choices", param="choices")
+    fields = sampling_fields({"max_tokens": max_tokens, "json_schema": json_schema, **sampling})
+    if tools and "grammar" in fields:
         raise InvalidRequestError(
-            f"gen takes no {', '.join(sorted(unknown))}; it takes {', '.join(SAMPLING)}",
-            param=min(unknown),
+            "an answer with tools is held to how calls are written: leave the grammar out and parse"
+            " the answer in a gen of its own",
+            param="tools",
         )
-    given = {key: value for key, value in stated.items() if value is not None}
-    return Gen(name, given, json_schema if isinstance(json_schema, type) else None)
+    model = json_schema if isinstance(json_schema, type) else None
+    return Gen(name, fields, model, tools=made_tools(tools or ()), tool_choice=tool_choice)
 
 
-SAMPLING = (
-    "max_tokens", "min_tokens", "n", "temperature", "top_p", "top_k", "min_p", "seed",
-    "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "ignore_eos",
-    "stop", "stop_regex", "stop_token_ids", "grammar", "logprobs", "skip_special_tokens",
-)  # fmt: skip
-
-
-def gen_int(name: str | None = None, **sampling: Any) -> Expression:
+def gen_int(name: str | None = None, max_tokens: int | None = None, **sampling: Any) -> Expression:
     """A whole number, as text."""
-    return gen(name, dtype=int, **sampling)
+    return gen(name, max_tokens, dtype=int, **sampling)
 
 
-def gen_string(name: str | None = None, **sampling: Any) -> Expression:
+def gen_string(
+    name: str | None = None, max_tokens: int | None = None, **sampling: Any
+) -> Expression:
     """A text in double quotes."""
-    return gen(name, dtype=str, **sampling)
+    return gen(name, max_tokens, dtype=str, **sampling)
+
+
+def separate_reasoning(content: Expression, model_type: str | None = None) -> Expression:
+    """What the model writes in `content`, its reasoning apart: in NAME_reasoning_content.
+
+    model_type: the format, such as "qwen3" or "deepseek-r1"; None: the one of the model. A server
+    separates by its own --reasoning-parser.
+    """
+    parts = [
+        replace(part, reasoning=model_type or MODELS_OWN) if isinstance(part, Gen) else part
+        for part in parts_of(content)
+    ]
+    return Sequence(tuple(parts))
 
 
 def select(
@@ -154,48 +152,3 @@ def assistant_end() -> Expression:
 def _message(role: Role, content: Expression | str | None) -> Expression:
     inside = () if content is None else tuple(parts_of(content))
     return Sequence((RoleBegin(role), *inside, RoleEnd(role)))
-
-
-def _several(value: str | Listed[str] | None) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _grammar(
-    dtype: str | type | None,
-    regex: str | None,
-    json_schema: str | dict[str, Any] | type | None,
-    ebnf: str | None,
-) -> Grammar | None:
-    given = {"dtype": dtype, "regex": regex, "json_schema": json_schema, "ebnf": ebnf}
-    named = [name for name, value in given.items() if value is not None]
-    if len(named) > 1:
-        raise InvalidRequestError(
-            f"gen takes one of {' and '.join(named)}, not both", param=named[1]
-        )
-    if dtype is not None:
-        name = dtype if isinstance(dtype, str) else dtype.__name__
-        if name not in DTYPES:
-            raise InvalidRequestError(
-                f"dtype must be one of {', '.join(DTYPES)}, got {name}", param="dtype"
-            )
-        return Grammar(kind="regex", source=DTYPES[name])
-    if regex is not None:
-        return Grammar(kind="regex", source=regex)
-    if ebnf is not None:
-        return Grammar(kind="ebnf", source=ebnf)
-    return None if json_schema is None else Grammar(kind="json_schema", source=_schema(json_schema))
-
-
-def _schema(given: str | dict[str, Any] | type) -> str:
-    if isinstance(given, str):
-        return given
-    if isinstance(given, dict):
-        return json.dumps(given)
-    if not hasattr(given, "model_json_schema"):
-        raise InvalidRequestError(
-            f"json_schema takes a schema or a pydantic class, not {given.__name__}",
-            param="json_schema",
-        )
-    return json.dumps(given.model_json_schema())

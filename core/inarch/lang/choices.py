@@ -16,12 +16,13 @@ import numpy as np
 class Scored:
     """A choice as the model sees it behind the prompt.
 
-    logprobs: natural, of its tokens, one after the other. unconditional: the same without the
-    prompt, behind nothing but what starts a text; only if the method asks for it.
+    token_texts: of its tokens. logprobs: natural, of them one after the other. unconditional: the
+    same without the prompt, behind nothing but what starts a text; only if the method asks for it.
     """
 
     text: str
     tokens: Sequence[int]
+    token_texts: Sequence[str]
     logprobs: Sequence[float]
     unconditional: Sequence[float] = ()
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from inarch.lang.track import Call, Track
+from inarch.lang.events import Call
+from inarch.lang.track import Track
 
 WIDTH, LABEL, LANE, BAR, TOP = 960, 90, 30, 18, 46  # pixels
 COLOURS = {

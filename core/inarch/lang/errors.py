@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 
 from inarch.errors import InarchError
 
-HERE = str(Path(__file__).parent)
+# A `with s.user():` adds what ends the message from within contextlib.
+NOT_PROGRAMS = (str(Path(__file__).parent), contextlib.__file__)
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Place:
     def of_caller(cls) -> Place:
         """The line outside of this package that is running."""
         frame = sys._getframe(1)
-        while frame.f_back is not None and frame.f_code.co_filename.startswith(HERE):
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(NOT_PROGRAMS):
             frame = frame.f_back
         return cls(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
@@ -34,7 +36,7 @@ class Place:
         places = [
             cls(entry.filename, entry.lineno or 0, entry.name)
             for entry in traceback.extract_tb(error.__traceback__)
-            if not entry.filename.startswith(HERE)
+            if not entry.filename.startswith(NOT_PROGRAMS)
         ]
         return places[0] if places else cls.of_caller()
 
@@ -48,3 +50,15 @@ class ProgramError(InarchError):
     def __init__(self, message: str, place: Place) -> None:
         super().__init__(f"{message} ({place})")
         self.place = place
+
+    @classmethod
+    def of(cls, error: BaseException) -> ProgramError:
+        """What a program raised itself."""
+        if isinstance(error, ProgramError):
+            return error
+        message = str(error) if isinstance(error, InarchError) else _named(error)
+        return cls(message, Place.of_error(error))
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")

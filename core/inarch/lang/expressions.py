@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from inarch.errors import InvalidRequestError
+from inarch.lang.words import MAX_TOKENS
 from inarch.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from inarch.lang.choices import ChoicesMethod
+    from inarch.lang.tools import Tool
 
 Role = Literal["system", "user", "assistant"]
+MODELS_OWN = "the model's own"  # format of reasoning
 
 
 class Expression:
@@ -77,15 +80,22 @@ class Gen(Expression):
 
     sampling: fields of SamplingParams that the expression sets; what it leaves out comes from `run`,
     then from the model. model: the pydantic class that the text is read into, if one was given.
+    reasoning: the format of the reasoning that is kept apart, MODELS_OWN for the model's; None: none.
     """
 
     name: str | None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     model: type[Any] | None = None
+    reasoning: str | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: Literal["auto", "required"] = "auto"
 
     def params(self, defaults: Mapping[str, Any]) -> SamplingParams:
-        """Raises InvalidRequestError for a value that no sampler takes."""
-        return SamplingParams(**{**defaults, **self.sampling})
+        return SamplingParams(**{"max_tokens": MAX_TOKENS, **defaults, **self.sampling})
+
+    @property
+    def reasoning_name(self) -> str:
+        return f"{self.name}_reasoning_content"
 
 
 @dataclass(frozen=True)
@@ -97,9 +107,10 @@ class Select(Expression):
     method: ChoicesMethod
 
     def __post_init__(self) -> None:
-        if not self.choices or not all(self.choices):
+        if not self.choices or not all(isinstance(c, str) and c for c in self.choices):
             raise InvalidRequestError(
-                "select needs one choice or more, and none may be empty", param="choices"
+                "select needs one choice or more, all of them text, and none may be empty",
+                param="choices",
             )
 
 

@@ -8,9 +8,11 @@ runs other programs. Outside of a fiber, waiting blocks the thread as usual.
 from __future__ import annotations
 
 import asyncio
-import queue
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_threads
 from typing import Any, TypeVar
 
 import greenlet
@@ -34,6 +36,23 @@ class Fiber(greenlet.greenlet):
         except BaseException as error:
             self.outcome.set_exception(error)
 
+    def resume(self) -> Future[Any] | None:
+        """Let it run until it waits, and tell for what; None: it has ended."""
+        self.parent = greenlet.getcurrent()
+        pending: Future[Any] | None = self.switch()
+        if not self.dead:
+            return pending
+        error = self.outcome.exception()
+        if error is not None and not isinstance(error, Exception):
+            raise error  # Ctrl-C, or an exit: meant for the thread, not for this program
+        return None
+
+    def kill(self) -> None:
+        """End it where it stands, by an exception that it cannot mistake for one of its own."""
+        if self and not self.dead:
+            self.parent = greenlet.getcurrent()
+            self.throw(greenlet.GreenletExit)
+
 
 def wait(future: Future[T]) -> T:
     """The result of a future; only the program that asks for it stands still meanwhile."""
@@ -44,46 +63,75 @@ def wait(future: Future[T]) -> T:
     return future.result()
 
 
-def drive(calls: Iterable[Callable[[], T]], at_once: int) -> Iterator[tuple[int, Future[T]]]:
-    """Run programs in this thread, so many at once: each one's number and outcome as it ends."""
-    waiting = enumerate(calls)
-    awake: queue.SimpleQueue[tuple[int, Fiber]] = queue.SimpleQueue()
-    running = 0
-    exhausted = False
-    while not exhausted or running:
-        while not exhausted and running < at_once:
-            entry = next(waiting, None)
-            if entry is None:
-                exhausted = True
-                break
-            running += 1
-            awake.put((entry[0], Fiber(entry[1])))
-        if not running:
-            return
-        number, fiber = awake.get()
-        if _resume(number, fiber, awake):
-            running -= 1
-            yield number, fiber.outcome
+class _Awake:
+    """The programs that can go on. A driver that is itself in a fiber waits for them as one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ready: deque[int] = deque()
+        self._news: Future[None] = Future()
+
+    def put(self, number: int) -> None:
+        with self._lock:
+            self._ready.append(number)
+            news, self._news = self._news, Future()
+        news.set_result(None)
+
+    def by(self, number: int) -> Callable[[Future[Any]], None]:
+        return lambda _: self.put(number)
+
+    def get(self) -> int:
+        while True:
+            with self._lock:
+                if self._ready:
+                    return self._ready.popleft()
+                news = self._news
+            wait(news)
 
 
-def _resume(number: int, fiber: Fiber, awake: queue.SimpleQueue[tuple[int, Fiber]]) -> bool:
-    """Let it run until it waits again; whether it has ended instead."""
-    fiber.parent = greenlet.getcurrent()
-    pending: Future[Any] | None = fiber.switch()
-    if fiber.dead:
-        return True
-    assert pending is not None
-    pending.add_done_callback(lambda _: awake.put((number, fiber)))
-    return False
+def drive(calls: Sequence[Callable[[], T]], at_once: int) -> Iterator[int]:
+    """Run programs in this thread, so many at once: each one's number as it ends.
+
+    Whoever leaves early leaves none of them running.
+    """
+    awake, running, begun = _Awake(), dict[int, Fiber](), 0
+    try:
+        while begun < len(calls) or running:
+            while begun < len(calls) and len(running) < at_once:
+                running[begun] = Fiber(calls[begun])
+                awake.put(begun)
+                begun += 1
+            number = awake.get()
+            pending = running[number].resume()
+            if pending is None:
+                del running[number]
+                yield number
+            else:
+                pending.add_done_callback(awake.by(number))
+    finally:
+        for fiber in running.values():
+            fiber.kill()
+
+
+def drive_threads(calls: Sequence[Callable[[], T]], threads: int) -> Iterator[int]:
+    """The same in threads, for programs that wait for other things than the model."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="inarch.lang")
+    try:
+        running = {pool.submit(call): number for number, call in enumerate(calls)}
+        while running:
+            done, _ = wait_for_threads(running, return_when=FIRST_COMPLETED)
+            yield from sorted(running.pop(future) for future in done)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 async def drive_async(call: Callable[[], T]) -> T:
     """Run a program in this event loop, which goes on with other things while it waits."""
     fiber = Fiber(call)
-    while True:
-        fiber.parent = greenlet.getcurrent()
-        pending = fiber.switch()
-        if fiber.dead:
-            result: T = fiber.outcome.result()
-            return result
-        await asyncio.wait([asyncio.wrap_future(pending)])
+    try:
+        while (pending := fiber.resume()) is not None:
+            await asyncio.wait([asyncio.wrap_future(pending)])
+    finally:
+        fiber.kill()
+    result: T = fiber.outcome.result()
+    return result

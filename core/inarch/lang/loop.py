@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -17,6 +18,10 @@ def background_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="inarch.lang", daemon=True).start()
     return loop
+
+
+# Threads do not survive a fork of the process.
+os.register_at_fork(after_in_child=background_loop.cache_clear)
 
 
 def submit(work: Coroutine[Any, Any, T]) -> Future[T]:

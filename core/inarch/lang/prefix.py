@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any, NoReturn
 
 from inarch.lang.errors import Place
+from inarch.lang.events import Variable
 from inarch.lang.expressions import Expression, RoleBegin, RoleEnd, ScopeBegin, ScopeEnd, Text
 from inarch.lang.state import State
 from inarch.lang.track import Track
@@ -27,7 +28,8 @@ class _Recorder(Track):
 
     def __init__(self) -> None:
         self.transcript = Transcript()
-        self.values: dict[str, Future[Any]] = {}
+        self.values: dict[str, Future[Variable]] = {}
+        self.error = None
 
     def add(self, expression: Expression, place: Place) -> None:
         match expression:

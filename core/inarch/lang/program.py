@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any, Generic, ParamSpec
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, Literal, ParamSpec, overload
 
 from inarch.errors import InvalidRequestError
-from inarch.lang.api import SAMPLING
-from inarch.lang.executors.executor import Executor
-from inarch.lang.fibers import drive, drive_async, wait
+from inarch.lang.backend import Backend, executor_for
+from inarch.lang.errors import Place, ProgramError
+from inarch.lang.fibers import drive, drive_async, drive_threads, wait
 from inarch.lang.loop import submit
 from inarch.lang.prefix import common_prefix
 from inarch.lang.state import State
 from inarch.lang.track import Track
 from inarch.lang.transcript import Transcript
+from inarch.lang.words import WORDS, sampling_fields
 
 P = ParamSpec("P")
 
 AT_ONCE = 1024  # programs of a batch
-
-_default: list[Executor] = []
-
-
-def set_default_backend(executor: Executor | None) -> None:
-    """Where programs run that are given no `backend`."""
-    _default[:] = [] if executor is None else [executor]
+TAKEN = ("backend", "stream")  # what `run` itself takes
 
 
 class Program(Generic[P]):
@@ -37,12 +32,7 @@ class Program(Generic[P]):
     def __init__(self, body: Callable[..., Any], bound: Mapping[str, Any] | None = None) -> None:
         self._body, self._bound = body, dict(bound or {})
         functools.update_wrapper(self, body)
-        parameters = list(inspect.signature(body).parameters)
-        if not parameters:
-            raise InvalidRequestError(
-                f"{body.__name__} needs a state as its first argument: def {body.__name__}(s, ...)"
-            )
-        self.arguments = parameters[1:]
+        self.arguments = _arguments(body)
 
     def bind(self, **arguments: Any) -> Program[P]:
         """The same program with some arguments given."""
@@ -60,7 +50,7 @@ class Program(Generic[P]):
     def run(
         self,
         *args: Any,
-        backend: Executor | None = None,
+        backend: Backend | None = None,
         stream: bool = False,
         **kwargs: Any,
     ) -> State:
@@ -70,115 +60,141 @@ class Program(Generic[P]):
         """
         state, call = self._prepare(backend, args, kwargs)
         if stream:
-            threading.Thread(target=_quietly, args=(state, call), daemon=True).start()
-            return state
+            threading.Thread(target=_quietly, args=(call,), daemon=True).start()
+            return State(state._track, from_outside=True)
         return call()
 
-    async def run_async(self, *args: Any, backend: Executor | None = None, **kwargs: Any) -> State:
+    async def run_async(self, *args: Any, backend: Backend | None = None, **kwargs: Any) -> State:
         """As `run`, in an event loop, which is not held up."""
         return await drive_async(self._prepare(backend, args, kwargs)[1])
 
-    def stream(self, *args: Any, backend: Executor | None = None, **kwargs: Any) -> State:
+    def stream(self, *args: Any, backend: Backend | None = None, **kwargs: Any) -> State:
         return self.run(*args, backend=backend, stream=True, **kwargs)
 
     def run_batch(
         self,
-        batch: Sequence[Mapping[str, Any]],
+        batch: Iterable[Mapping[str, Any]],
         *,
-        backend: Executor | None = None,
-        num_threads: int | str = "auto",
+        backend: Backend | None = None,
+        num_threads: int | Literal["auto"] = "auto",
         progress_bar: bool = False,
         generator_style: bool = False,
         **sampling: Any,
     ) -> Any:
         """Run it once for each set of arguments, many side by side: their states, in order.
 
-        num_threads: how many at once ("auto": as many as is good); none has a thread of its own.
-        generator_style: an iterator instead of a list. A state whose program failed says so by
-        `error()` and raises it when it is read.
+        num_threads: "auto" runs all programs in this one; programs that wait for other things than
+        the model, such as the web, want so many threads of their own. generator_style: an iterator
+        instead of a list. A state whose program failed says so by `error()` and raises it when it
+        is read.
         """
-        at_once = AT_ONCE if num_threads == "auto" else int(num_threads)
-        if len(batch) > 1:
+        several = [dict(arguments) for arguments in batch]
+        if num_threads != "auto" and num_threads < 1:
+            raise InvalidRequestError(f"num_threads must be 1 or more, got {num_threads}")
+        made = [self._prepare(backend, (), {**sampling, **arguments}) for arguments in several]
+        if len(made) > 1:
             self.cache(backend=backend)
-        made = [self._prepare(backend, (), {**sampling, **arguments}) for arguments in batch]
-        states = [state for state, _ in made]
-        calls = [functools.partial(_quietly, state, call) for state, call in made]
-        finished = _with_bar(drive(calls, at_once), len(calls), progress_bar)
-        if generator_style:
-            return _in_order(states, finished)
-        for _ in finished:
-            pass
-        return states
+        calls = [functools.partial(_quietly, call) for _, call in made]
+        ended = (
+            drive(calls, AT_ONCE) if num_threads == "auto" else drive_threads(calls, num_threads)
+        )
+        states = _in_order([state for state, _ in made], _with_bar(ended, len(made), progress_bar))
+        return states if generator_style else list(states)
 
     def trace(self, **arguments: Any) -> Transcript:
         """What every run begins with, whatever the arguments that are not given here."""
         return common_prefix(self._body, {**self._bound, **arguments})
 
-    def cache(self, *, backend: Executor | None = None, **arguments: Any) -> Transcript:
+    def cache(self, *, backend: Backend | None = None, **arguments: Any) -> Transcript:
         """Have that computed once, before runs that share it; returns it."""
         prefix = self.trace(**arguments)
         if prefix.chat or prefix.content:
-            wait(submit(_chosen(backend).prepare(prefix)))
+            wait(submit(executor_for(backend).prepare(prefix)))
         return prefix
 
     def _prepare(
-        self, backend: Executor | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+        self, backend: Backend | None, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[State, Callable[[], State]]:
         given = {**self._bound, **kwargs}
-        sampling = {k: v for k, v in given.items() if k in SAMPLING and k not in self.arguments}
-        arguments = {k: v for k, v in given.items() if k not in sampling}
+        words = {k: v for k, v in given.items() if k in WORDS and k not in self.arguments}
+        arguments = {k: v for k, v in given.items() if k not in words}
         inspect.signature(self._body).bind(None, *args, **arguments)  # raises TypeError
-        state = State(Track(_chosen(backend), sampling))
+        track = Track(executor_for(backend), sampling_fields(words))
+        state = State(track)
 
         def call() -> State:
-            state.returned = self._body(state, *args, **arguments)
-            state.finish()
+            try:
+                track.returned = self._body(state, *args, **arguments)
+                state.finish()
+            except BaseException as error:
+                track.abandon(ProgramError.of(error))
+                raise
             return state
 
         return state, call
 
 
-def _chosen(backend: Executor | None) -> Executor:
-    if backend is not None:
-        return backend
-    if not _default:
+def _arguments(body: Callable[..., Any]) -> list[str]:
+    """Of a program, without its state. Raises InvalidRequestError for what can be none."""
+    name = getattr(body, "__name__", repr(body))
+    if inspect.iscoroutinefunction(body) or inspect.isgeneratorfunction(body):
         raise InvalidRequestError(
-            "there is nothing to run on: set_default_backend(Runtime()), or run(backend=...)"
+            f"{name} must be a plain function: `s += ...` returns at once anyway, and"
+            f" `await {name}.run_async(...)` runs it in an event loop"
         )
-    return _default[0]
+    parameters = list(inspect.signature(body).parameters)
+    if not parameters:
+        raise InvalidRequestError(f"{name} needs a state as its first argument: def {name}(s, ...)")
+    if taken := set(parameters) & set(TAKEN):
+        raise InvalidRequestError(
+            f"{name} cannot have an argument named {min(taken)}: run(...) takes that itself"
+        )
+    return parameters[1:]
 
 
-def _quietly(state: State, call: Callable[[], State]) -> None:
+def _quietly(call: Callable[[], State]) -> None:
     """A failure stays with its state: the other programs of a batch go on."""
-    try:
+    with contextlib.suppress(Exception):
         call()
-    except Exception as error:
-        state.fail(error)
 
 
-def _with_bar(
-    finished: Iterator[tuple[int, Future[None]]], total: int, shown: bool
-) -> Iterator[int]:
-    """Numbers of programs as they end, with a bar on stderr."""
+def _with_bar(ended: Iterator[int], total: int, shown: bool) -> Iterator[int]:
+    """With a bar on stderr."""
     if not shown:
-        yield from (number for number, _ in finished)
+        yield from ended
         return
     from rich.console import Console
     from rich.progress import track
 
-    bar = track(finished, "Programs", total=total, console=Console(stderr=True), transient=True)
-    yield from (number for number, _ in bar)
+    console = Console(stderr=True)
+    yield from track(ended, "Programs", total=total, console=console, transient=True)
 
 
-def _in_order(states: Sequence[State], finished: Iterator[int]) -> Iterator[State]:
-    """Each state as soon as it and those before it are done."""
+def _in_order(states: Sequence[State], ended: Iterator[int]) -> Iterator[State]:
+    """Each state as soon as it and those before it are done. Whoever leaves early abandons all."""
     done: set[int] = set()
-    for number, state in enumerate(states):
-        while number not in done:
-            done.add(next(finished))
-        yield state
+    try:
+        for number, state in enumerate(states):
+            while number not in done:
+                done.add(next(ended))
+            yield state
+    finally:
+        for state in states:  # of a batch that was left, those that never began too
+            state._track.abandon(ProgramError("the batch was left", Place.of_caller()))
 
 
-def function(body: Callable[..., Any]) -> Program[Any]:
-    """Make a program: `@function def ask(s, question): s += question; s += gen("answer")`."""
-    return Program(body)
+@overload
+def function(body: Callable[..., Any]) -> Program[Any]: ...
+@overload
+def function(
+    *, num_api_spec_tokens: int | None = None
+) -> Callable[[Callable[..., Any]], Program[Any]]: ...
+def function(
+    body: Callable[..., Any] | None = None, *, num_api_spec_tokens: int | None = None
+) -> Any:
+    """Make a program: `@function def ask(s, question): s += question; s += gen("answer")`.
+
+    num_api_spec_tokens: a hint for APIs that charge every call its whole prompt, which programs for
+    SGLang give; answers are the same without it, and here prompts are cached.
+    """
+    return function if body is None else Program(body)

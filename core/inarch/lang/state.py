@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, overload
 from inarch.errors import InvalidRequestError
 from inarch.lang.drawing import drawn
 from inarch.lang.errors import Place, ProgramError
+from inarch.lang.events import Event, Variable
 from inarch.lang.expressions import (
     Expression,
     Role,
@@ -19,23 +20,28 @@ from inarch.lang.expressions import (
     RoleEnd,
     ScopeBegin,
     ScopeEnd,
-    Text,
     parts_of,
 )
 from inarch.lang.fibers import wait
-from inarch.lang.track import Branch, Event, Reach, Track
+from inarch.lang.track import Branch, Reach, Track
 from inarch.lang.transcript import Transcript
 
+T = TypeVar("T")
 V = TypeVar("V")
 
 
 class State:
     """`s += expression` adds and returns at once; `s[name]` waits until that value is there."""
 
-    def __init__(self, track: Track) -> None:
-        self._track = track
-        self.returned: Any = None  # what the program's function gave back
-        self._done: Future[None] = Future()  # the program has said all, and all of it ran
+    def __init__(self, track: Track, *, from_outside: bool = False) -> None:
+        """from_outside: in the hands of who began a program that may still be running; what it has
+        not said yet is waited for."""
+        self._track, self._from_outside = track, from_outside
+
+    @property
+    def returned(self) -> Any:
+        """What the program's function gave back."""
+        return self._track.returned
 
     # ---- adding ----
 
@@ -91,7 +97,7 @@ class State:
 
     def __getitem__(self, name: str) -> Any:
         """The value of a variable, as soon as it is there. Raises KeyError, ProgramError."""
-        return wait(self._value(name))
+        return self._variable(name).value
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.set_var(name, value)
@@ -103,9 +109,7 @@ class State:
         return self[name]
 
     def set_var(self, name: str, value: Any) -> None:
-        known: Future[Any] = Future()
-        known.set_result(value)
-        self._track.values[name] = known
+        self._set(name, Variable(value))
 
     def value(self, name: str, kind: type[V]) -> V:
         """As `state[name]`, for type checkers: of the pydantic class that `gen` was given, or str."""
@@ -116,15 +120,45 @@ class State:
             )
         return found
 
-    def get_meta_info(self, name: str) -> dict[str, Any]:
+    def get_meta_info(self, name: str) -> Mapping[str, Any]:
         """Token counts, the reason of the end and, where asked for, log-probabilities."""
-        wait(self._value(name))
-        return self._track.meta.get(name, {})
+        return self._variable(name).meta
+
+    def _variable(self, name: str) -> Variable:
+        track = self._track
+        if self._from_outside:
+            wait(track.heard(lambda: name in track.values or track.over))
+        if name not in track.values:
+            if track.error is not None:
+                self._raise()
+            known = ", ".join(track.values) or "none"
+            raise KeyError(f"the program has set no variable {name!r}; set are: {known}")
+        return self._result(track.values[name])
+
+    def _set(self, name: str, variable: Variable) -> None:
+        known: Future[Variable] = Future()
+        known.set_result(variable)
+        self._track.values[name] = known
+
+    def _result(self, future: Future[T]) -> T:
+        try:
+            return wait(future)
+        except ProgramError:
+            self._track.told = True
+            raise
+
+    def _raise(self) -> None:
+        self._track.told = True
+        if self._track.error is not None:
+            raise self._track.error
+
+    def __str__(self) -> str:
+        return f"ProgramState({self.text()})"
 
     def text(self) -> str:
         """All text so far, of all messages, without what the chat template puts around them."""
         self.sync()
-        return "".join(event.text for event in self._track.events)
+        return "".join(event.text for event in self._track.events if not event.aside)
 
     def messages(self) -> list[Mapping[str, Any]]:
         """The messages so far, as OpenAI's API has them."""
@@ -132,24 +166,20 @@ class State:
         return self._track.transcript.as_messages()
 
     def sync(self) -> None:
-        """Wait until all that was added has run. Raises ProgramError."""
+        """Wait until all that was added has run; from outside, all of the program. Raises
+        ProgramError."""
+        if self._from_outside:
+            wait(self._track.heard(lambda: self._track.over))
+            self._raise()
         reached: Future[None] = Future()
         self._track.add(Reach(reached), Place.of_caller())
-        wait(reached)
-        if self._track.error is not None:
-            raise self._track.error
+        self._result(reached)
 
     def error(self) -> ProgramError | None:
         """What went wrong, if anything, once all that was added has run."""
         with contextlib.suppress(ProgramError):
             self.sync()
         return self._track.error
-
-    def _value(self, name: str) -> Future[Any]:
-        if name not in self._track.values:
-            known = ", ".join(self._track.values) or "none"
-            raise KeyError(f"the program has set no variable {name!r}; set are: {known}")
-        return self._track.values[name]
 
     def draw(self, path: str | Path | None = None) -> str:
         """A picture of all calls so far, of this state and its forks, in time: SVG, also to a file."""
@@ -161,48 +191,72 @@ class State:
 
     # ---- streaming ----
 
-    def text_iter(self, name: str | None = None) -> Iterator[str]:
-        """The text as it comes: of a variable, or all of it up to the program's end."""
-        seen = 0
-        while (news := self._news(seen, name)) is not None:
-            yield from (event.text for event in news if event.text and name in (None, event.name))
+    def text_iter(self, var_name: str | None = None) -> Iterator[str]:
+        """The text as it comes: of a variable, or all of it up to the program's end; inside of the
+        program, up to what has been added. Raises KeyError, ProgramError."""
+        over, seen = self._end_of(var_name), 0
+        while (news := self._news(seen, over, var_name)) is not None:
+            yield from (event.text for event in news if event.text and _is_of(event, var_name))
             seen += len(news)
             if not news:
-                wait(self._track.heard(seen, self._ends(name)))
+                wait(self._hear(seen, over))
 
     @overload
     def text_async_iter(
-        self, name: str | None = None, return_meta_data: Literal[False] = False
+        self, var_name: str | None = None, return_meta_data: Literal[False] = False
     ) -> AsyncIterator[str]: ...
     @overload
     def text_async_iter(
-        self, name: str, return_meta_data: Literal[True]
+        self, var_name: str, return_meta_data: Literal[True]
     ) -> AsyncIterator[tuple[str, Mapping[str, Any]]]: ...
     async def text_async_iter(
-        self, name: str | None = None, return_meta_data: bool = False
+        self, var_name: str | None = None, return_meta_data: bool = False
     ) -> AsyncIterator[Any]:
         """As `text_iter`, in an event loop; with return_meta_data (text, meta information)."""
-        seen = 0
-        while (news := self._news(seen, name)) is not None:
+        over, seen = self._end_of(var_name), 0
+        while (news := self._news(seen, over, var_name)) is not None:
             for event in news:
-                if name in (None, event.name) and (event.text or event.meta):
-                    yield (event.text, event.meta or {}) if return_meta_data else event.text
+                if not _is_of(event, var_name):
+                    continue
+                if return_meta_data and (event.text or event.meta):
+                    yield event.text, event.meta or {}
+                elif event.text and not return_meta_data:
+                    yield event.text
             seen += len(news)
             if not news:
-                await asyncio.wrap_future(self._track.heard(seen, self._ends(name)))
+                await asyncio.wrap_future(self._hear(seen, over))
 
-    def _news(self, seen: int, name: str | None) -> list[Event] | None:
+    def _hear(self, seen: int, over: Callable[[], bool]) -> Future[None]:
+        return self._track.heard(lambda: len(self._track.events) > seen or over())
+
+    def _news(
+        self, seen: int, over: Callable[[], bool], var_name: str | None
+    ) -> list[Event] | None:
         """The events behind those that were seen; None: there are none and will be none."""
-        ended = any(end.done() for end in self._ends(name))  # asked first: an end has no event
+        ended = over()  # asked first: an end has no event
         news = self._track.events[seen:]
-        if self._track.error is not None and not news:
-            raise self._track.error
-        return None if ended and not news else news
+        if news or not ended:
+            return news
+        if self._track.error is not None:
+            self._raise()
+        if var_name is not None:
+            self._variable(var_name)  # raises KeyError if it never came
+        return None
 
-    def _ends(self, name: str | None) -> list[Future[Any]]:
-        """What is done when no more of the text comes: of a variable, or of all."""
-        values = self._track.values
-        return [self._done, values[name]] if name in values else [self._done]
+    def _end_of(self, var_name: str | None) -> Callable[[], bool]:
+        """Tells when no more of the text comes."""
+        track = self._track
+        if var_name is not None:
+            if not self._from_outside and var_name not in track.values:
+                self._variable(var_name)
+            return lambda: (
+                (var_name in track.values and track.values[var_name].done()) or track.over
+            )
+        if self._from_outside:
+            return lambda: track.over
+        reached: Future[None] = Future()
+        track.add(Reach(reached), Place.of_caller())
+        return lambda: reached.done()
 
     # ---- branching ----
 
@@ -216,28 +270,41 @@ class State:
 
     @contextlib.contextmanager
     def copy(self) -> Iterator[State]:
-        """`with s.copy() as other: ...`: one fork."""
-        yield self.fork(1)[0]
+        """`with s.copy() as other: ...`: one fork, which joins at the end."""
+        with self.fork(1) as forks:
+            yield forks[0]
+
+    def _append(self, fork: State) -> None:
+        fork.sync()
+        if any(message.role == "tool" for message in fork._track.transcript.messages):
+            raise InvalidRequestError("a fork in which tools were called cannot be appended")
+        place = Place.of_caller()
+        for expression in list(fork._track.said):
+            self._track.add(expression, place)
 
     def _child(self, copies: Future[list[Transcript]], number: int) -> Track:
         own = self._track
         child = Track(own.executor, own.defaults, copies, number)
-        child.values, child.meta = dict(own.values), own.meta.copy()
+        child.values = dict(own.values)
         own.forks.append(child)
         return child
 
     def finish(self) -> None:
-        """The program has said all: wait until all of it ran, of its forks too. Raises ProgramError."""
-        self._track.add(Reach(self._done), Place.of_caller())
-        for fork in self._track.forks:
-            State(fork).finish()
-        wait(self._done)
-        if self._track.error is not None:
-            raise self._track.error
+        """The program has said all: wait until all of it ran, of its forks too. Raises ProgramError
+        also for a fork, unless the program has heard of it."""
+        self.sync()
+        for track in self._track.forks:
+            heard_of = track.told
+            try:
+                State(track).finish()
+            except ProgramError:
+                if not heard_of:
+                    raise
+        self._track.end()
 
-    def fail(self, error: Exception) -> None:
-        """The program itself raised: whoever reads the state hears of it."""
-        self._track.fail(error)
+
+def _is_of(event: Event, var_name: str | None) -> bool:
+    return not event.aside if var_name is None else event.name == var_name
 
 
 class Forks:
@@ -286,7 +353,7 @@ class Forks:
         concate_and_append: what each said is added to the parent, in order."""
         if mode == "concate_and_append":
             for state in self._states:
-                self._parent.__iadd__(Text(state.text()))
+                self._parent._append(state)
             return
         if mode != "gather_variable":
             raise InvalidRequestError(
@@ -296,8 +363,6 @@ class Forks:
         names = dict.fromkeys(name for state in self._states for name in state._track.values)
         for name in names:
             if name not in before:
-                owners = [state for state in self._states if name in state]
-                self._parent.set_var(name, [state[name] for state in owners])
-                self._parent._track.meta[name] = {
-                    "forks": [state.get_meta_info(name) for state in owners]
-                }
+                found = [state._variable(name) for state in self._states if name in state]
+                meta = {"forks": [variable.meta for variable in found]}
+                self._parent._set(name, Variable([variable.value for variable in found], meta))

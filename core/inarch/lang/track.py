@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
-from inarch.errors import InarchError
+from inarch.errors import InarchError, InvalidRequestError
+from inarch.lang.calls import Calls
 from inarch.lang.errors import Place, ProgramError
+from inarch.lang.events import Call, Event, Variable
 from inarch.lang.executors.executor import Executor
 from inarch.lang.expressions import (
     Expression,
@@ -31,28 +32,6 @@ from inarch.lang.expressions import (
 )
 from inarch.lang.loop import submit
 from inarch.lang.transcript import Transcript
-
-
-@dataclass(frozen=True)
-class Event:
-    """New text. name: of the variable that it belongs to, if the model wrote it."""
-
-    text: str
-    name: str | None = None
-    meta: Mapping[str, Any] | None = None  # with the last text of a variable
-
-
-@dataclass(frozen=True)
-class Call:
-    """What one generation call took: times on the clock of time.monotonic, tokens."""
-
-    name: str
-    kind: Literal["gen", "select", "fork"]
-    begun_s: float
-    ended_s: float
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,10 +50,23 @@ class Reach(Expression):
 
 
 @dataclass(frozen=True)
-class Raise(Expression):
-    """The program itself failed here."""
+class Entry:
+    """An expression that waits for its turn, the line that added it, and who waits for it."""
 
-    error: ProgramError
+    expression: Expression
+    place: Place
+    futures: Mapping[str, Future[Variable]] = field(default_factory=dict)
+
+    def fail(self, error: ProgramError) -> None:
+        waiting: list[Future[Any]] = list(self.futures.values())
+        match self.expression:
+            case Branch(copies):
+                waiting.append(copies)
+            case Reach(reached):
+                waiting.append(reached)
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
 
 
 class Track:
@@ -89,95 +81,117 @@ class Track:
     ) -> None:
         """begin: the transcripts from which forks go on, this one being the one of that number."""
         self.executor, self.defaults = executor, defaults
-        self.values: dict[str, Future[Any]] = {}
-        self.meta: dict[str, dict[str, Any]] = {}
+        self.values: dict[str, Future[Variable]] = {}
         self.events: list[Event] = []
+        self.said: list[Expression] = []  # texts and roles, in order
         self.calls: list[Call] = []
         self.forks: list[Track] = []
         self.transcript = Transcript()
         self.error: ProgramError | None = None
+        self.told = False  # the error was raised to somebody
+        self.returned: Any = None  # what the program's function gave back
+        self.ended = False  # the program has said all, and all of it ran
         self._begin, self._number = begin, number
-        self._waiting: deque[tuple[Expression, Place]] = deque()
-        self._scopes: dict[str, int] = {}  # where a scope's text begins in the events
-        self._running = False
-        self._lock = threading.Lock()
-        self._listeners: list[Future[None]] = []
+        self._waiting: deque[Entry] = deque()
+        self._scopes: dict[str, list[int]] = {}  # where a scope's text begins in the events
+        self._running: Future[None] | None = None
+        self._lock = threading.RLock()
+        self._listeners: list[tuple[Callable[[], bool], Future[None]]] = []
+
+    # ---- from the program's side, in any thread ----
 
     def add(self, expression: Expression, place: Place) -> None:
         """Take one more expression, in its turn."""
-        if isinstance(expression, Gen | Select | ScopeEnd) and expression.name is not None:
-            self.values[expression.name] = Future()
+        entry = Entry(expression, place, {name: Future() for name in _names(expression)})
         with self._lock:
-            self._waiting.append((expression, place))
-            if self._running:
-                return
-            self._running = True
-        submit(self._run())
+            self.values.update(entry.futures)
+            if self.error is None:
+                self._waiting.append(entry)
+                if self._running is None:
+                    self._running = submit(self._run())
+        if self.error is not None:
+            entry.fail(self.error)
+        self._wake()
 
-    def heard(self, after: int, ends: Sequence[Future[Any]]) -> Future[None]:
-        """Done as soon as there are more events than `after`, or one of `ends` is done."""
+    @property
+    def over(self) -> bool:
+        """Nothing more will come."""
+        return self.ended or self.error is not None
+
+    def end(self) -> None:
+        self.ended = True
+        self._wake()
+
+    def abandon(self, error: ProgramError) -> None:
+        """Do nothing more: what runs is cancelled, and what waits fails with `error`."""
+        with self._lock:
+            if self.ended:
+                return
+            if self._running is not None:
+                self._running.cancel()
+            self._give_up(error)
+        for fork in self.forks:
+            fork.abandon(error)
+
+    def heard(self, ready: Callable[[], bool]) -> Future[None]:
+        """Done as soon as `ready` is true, which only events, values and the end can make it."""
         future: Future[None] = Future()
         with self._lock:
-            over = self.error is not None or any(end.done() for end in ends)
-            if len(self.events) > after or over:
+            if ready():
                 future.set_result(None)
             else:
-                self._listeners.append(future)
+                self._listeners.append((ready, future))
         return future
 
-    def fail(self, error: Exception) -> None:
-        """The program itself raised `error`: nothing that waits is done any more."""
-        place = Place.of_caller()
-        told = (
-            error
-            if isinstance(error, ProgramError)
-            else ProgramError(f"{type(error).__name__}: {error}", Place.of_error(error))
-        )
-        self.add(Raise(told), place)
+    # ---- in the event loop ----
 
     async def _run(self) -> None:
-        if self._begin is not None:
-            await self._take_up()
-        while True:
-            with self._lock:
-                if not self._waiting:
-                    self._running = False
-                    return
-                expression, place = self._waiting.popleft()
-            try:
-                if self.error is not None:
-                    raise self.error
-                await self._take(expression)
-            except ProgramError as error:
-                self._give_up(expression, error)
-            except InarchError as error:
-                self._give_up(expression, ProgramError(str(error), place))
+        entry: Entry | None = None
+        try:
+            while (entry := self._next()) is not None:
+                await self._take_up()
+                await self._take(entry)
+        except ProgramError as error:
+            self._give_up(error, entry)
+        except InarchError as error:
+            self._give_up(ProgramError(str(error), _place(entry)), entry)
+        except asyncio.CancelledError:
+            self._give_up(ProgramError("it was abandoned", _place(entry)), entry)
+            raise
+        except Exception as error:  # a bug of ours, or of a choices_method: it must not hang
+            told = f"{type(error).__name__}: {error}"
+            self._give_up(ProgramError(told, _place(entry)), entry)
+
+    def _next(self) -> Entry | None:
+        with self._lock:
+            if self._waiting and self.error is None:
+                return self._waiting.popleft()
+            self._running = None
+            return None
 
     async def _take_up(self) -> None:
-        assert self._begin is not None
-        begin, self._begin = self._begin, None
-        try:
+        if self._begin is not None:
+            begin, self._begin = self._begin, None
             self.transcript = (await asyncio.wrap_future(begin))[self._number]
-        except ProgramError as error:
-            self.error = error
 
-    async def _take(self, expression: Expression) -> None:
-        match expression:
-            case Gen():
-                await self._generate(expression)
-            case Select():
-                await self._select(expression)
+    async def _take(self, entry: Entry) -> None:
+        calls = Calls(self.executor, self.transcript, self.tell, self.calls)
+        match entry.expression:
+            case Gen() as gen:
+                params = gen.params({**self.executor.defaults(), **self.defaults})
+                self._set(entry, await calls.generate(gen, params))
+            case Select() as select:
+                self._set(entry, await calls.select(select))
             case Branch(copies, count):
-                begun_s = time.monotonic()
-                await self.executor.prepare(self.transcript)
-                self._called("", "fork", begun_s)
+                await calls.branch()
                 copies.set_result([self.transcript.copy() for _ in range(count)])
             case Reach(reached):
                 reached.set_result(None)
-                self._wake()
-            case Raise(error):
-                raise error
-            case _:
+            case ScopeEnd(name):
+                begun = self._scopes[name].pop()
+                told = [event.text for event in self.events[begun:] if not event.aside]
+                self._set(entry, {name: Variable("".join(told))})
+            case expression:
                 self._write(expression)
 
     def _write(self, expression: Expression) -> None:
@@ -185,102 +199,56 @@ class Track:
         match expression:
             case Text(text):
                 self.transcript.add(text)
-                self._tell(Event(text))
+                self.tell(Event(text))
             case RoleBegin(role):
                 self.transcript.begin(role)
+                self.said.append(expression)
             case RoleEnd(role):
                 self.transcript.end(role)
+                self.said.append(expression)
             case ScopeBegin(name):
-                self._scopes[name] = len(self.events)
-            case ScopeEnd(name):
-                text = "".join(event.text for event in self.events[self._scopes.pop(name) :])
-                self.values[name].set_result(text)
-                self._wake()
+                self._scopes.setdefault(name, []).append(len(self.events))
             case Image():
-                raise InarchError("this model reads no pictures yet")
+                raise InvalidRequestError("this model reads no pictures yet")
 
-    async def _generate(self, gen: Gen) -> None:
-        params = gen.params({**self.executor.defaults(), **self.defaults})
-        begun_s = time.monotonic()
-        texts, metas = [""] * params.n, [dict[str, Any]() for _ in range(params.n)]
-        async for piece in self.executor.generate(self.transcript, params):
-            texts[piece.sample] += piece.text
-            metas[piece.sample] = dict(piece.meta or {})
-            if piece.sample == 0:
-                self._tell(Event(piece.text, gen.name, piece.meta))
-        self._called(gen.name, "gen", begun_s, metas)
-        self.transcript.add(texts[0])
-        found = [_read(text, gen.model) for text in texts]
-        several = params.n > 1
-        self._set(
-            gen.name, found if several else found[0], {"samples": metas} if several else metas[0]
-        )
+    def _set(self, entry: Entry, found: Mapping[str, Variable]) -> None:
+        for name, future in entry.futures.items():
+            future.set_result(found[name])
+        self._wake()
 
-    async def _select(self, select: Select) -> None:
-        method, begun_s = select.method, time.monotonic()
-        scored = await self.executor.score(
-            self.transcript, select.choices, method.needs_unconditional
-        )
-        self._called(select.name, "select", begun_s)
-        decision = method(scored)
-        chosen = scored[decision.index]
-        self.transcript.add(chosen.text)
-        self._tell(Event(chosen.text, select.name, {}))
-        logprobs = [list(zip(choice.logprobs, choice.tokens, strict=True)) for choice in scored]
-        self._set(select.name, chosen.text, {**decision.meta, "input_token_logprobs": logprobs})
-
-    def _called(
-        self,
-        name: str | None,
-        kind: Literal["gen", "select", "fork"],
-        begun_s: float,
-        samples: Sequence[Mapping[str, Any]] = (),
-    ) -> None:
-        first = samples[0] if samples else {}
-        written = sum(sample.get("completion_tokens") or 0 for sample in samples)
-        prompt, cached = (first.get(f"{part}_tokens") or 0 for part in ("prompt", "cached"))
-        self.calls.append(
-            Call(name or "", kind, begun_s, time.monotonic(), prompt, cached, written)
-        )
-
-    def _set(self, name: str | None, value: Any, meta: dict[str, Any]) -> None:
-        if name is not None:
-            self.meta[name] = meta
-            self.values[name].set_result(value)
-            self._wake()
-
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
+        if event.text and not event.aside:
+            self.said.append(Text(event.text))
         self.events.append(event)
         self._wake()
 
     def _wake(self) -> None:
-        """Who listens looks again."""
+        """Who waits for something looks again."""
         with self._lock:
-            listeners, self._listeners = self._listeners, []
-        for listener in listeners:
+            ready = [future for true, future in self._listeners if true()]
+            self._listeners = [entry for entry in self._listeners if entry[1] not in ready]
+        for listener in ready:
             listener.set_result(None)
 
-    def _give_up(self, expression: Expression, error: ProgramError) -> None:
-        self.error = error
-        match expression:
-            case Gen(name=str(name)) | Select(name=str(name)) | ScopeEnd(name=name):
-                self.values[name].set_exception(error)
-            case Branch(copies):
-                copies.set_exception(error)
-            case Reach(reached):
-                reached.set_result(None)
+    def _give_up(self, error: ProgramError, entry: Entry | None = None) -> None:
+        with self._lock:
+            self.error = self.error or error
+            left: Sequence[Entry] = [*([] if entry is None else [entry]), *self._waiting]
+            self._waiting.clear()
+        for one in left:
+            one.fail(self.error)
         self._wake()
 
 
-def _read(text: str, model: type[Any] | None) -> Any:
-    """As an object of the pydantic class, if one was given."""
-    if model is None:
-        return text
-    read: Callable[[str], Any] = model.model_validate_json
-    try:
-        return read(text)
-    except ValueError as error:
-        raise InarchError(
-            f"the answer is no {model.__name__}: {' '.join(str(error).split())}; it may have been"
-            " cut off: raise max_tokens"
-        ) from None
+def _names(expression: Expression) -> Sequence[str]:
+    """The variables that it sets."""
+    match expression:
+        case Gen(name=str(name), reasoning=str()):
+            return (name, expression.reasoning_name)
+        case Gen(name=str(name)) | Select(name=str(name)) | ScopeEnd(name=name):
+            return (name,)
+    return ()
+
+
+def _place(entry: Entry | None) -> Place:
+    return Place.of_caller() if entry is None else entry.place

@@ -6,21 +6,25 @@ what has been tokenized, or generated, is never tokenized again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from inarch.errors import InvalidRequestError
 from inarch.lang.expressions import Role
+from inarch.lang.tools import CallMade
 
 
 @dataclass(frozen=True)
 class Message:
-    role: Role
+    """more: "tool_calls" of an assistant's message, "tool_call_id" and "name" of a tool's."""
+
+    role: Role | Literal["tool"]
     content: str
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"role": self.role, "content": self.content}
+        return {"role": self.role, "content": self.content, **self.more}
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,16 @@ class Transcript:
             raise InvalidRequestError(f"a {role} message ends, but the open one is {self.role}")
         self.messages.append(Message(role, self.content))
         self.role, self.content = None, ""
+
+    def call(self, calls: Sequence[CallMade], results: Sequence[str]) -> None:
+        """End the open message with these calls, and begin the next one behind their results."""
+        listed = [call.as_dict() for call in calls]
+        self.messages.append(Message("assistant", self.content, {"tool_calls": listed}))
+        for call, result in zip(calls, results, strict=True):
+            self.messages.append(
+                Message("tool", result, {"tool_call_id": call.id, "name": call.name})
+            )
+        self.content = ""
 
     def as_messages(self) -> list[Mapping[str, Any]]:
         """With the open one, as far as it has come."""

@@ -30,8 +30,8 @@ def test_the_scores_are_the_models_log_probabilities() -> None:
             asked = SamplingParams(max_tokens=0, prompt_logprobs=0, logprob_start=len(prompt))
             (answer,) = engine.generate([[*prompt, *tokens]], asked)
             expected = [entry.logprob for entry in answer.prompt_logprobs]
-            np.testing.assert_allclose([logprob for logprob, _ in found], expected, atol=1e-4)
-            assert [token for _, token in found] == tokens
+            np.testing.assert_allclose([logprob for logprob, _, _ in found], expected, atol=1e-4)
+            assert [token for _, token, _ in found] == tokens
     assert state.text() == f"The capital of France is {state['city']} So it is."
 
 
@@ -45,9 +45,9 @@ def test_the_scores_are_the_models_log_probabilities() -> None:
 )
 def test_each_method_has_its_own_taste(method: sgl.ChoicesMethod, index: int) -> None:
     scored = [
-        Scored("a", (1, 2), (-0.1, -3.0), (-0.2, -3.0)),  # the likeliest first token
-        Scored("b", (3, 4), (-0.5, -0.5), (-0.5, -0.5)),  # the best mean
-        Scored("c", (5,), (-2.0,), (-6.0,)),  # what the prompt makes likelier
+        Scored("a", (1, 2), ("a", "a"), (-0.1, -3.0), (-0.2, -3.0)),  # the likeliest first token
+        Scored("b", (3, 4), ("b", "b"), (-0.5, -0.5), (-0.5, -0.5)),  # the best mean
+        Scored("c", (5,), ("c",), (-2.0,), (-6.0,)),  # what the prompt makes likelier
     ]
     assert method(scored).index == index
 

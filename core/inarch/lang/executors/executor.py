@@ -7,8 +7,22 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from inarch.lang.choices import Scored
+from inarch.lang.tools import CallMade, Tool
 from inarch.lang.transcript import Transcript
 from inarch.sampling import SamplingParams
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be written. reasoning: its format, if it is to be kept apart from the text.
+
+    required: one of the tools must be called.
+    """
+
+    params: SamplingParams
+    reasoning: str | None = None
+    tools: tuple[Tool, ...] = ()
+    required: bool = False
 
 
 @dataclass(frozen=True)
@@ -18,6 +32,8 @@ class Piece:
     text: str
     sample: int = 0
     meta: Mapping[str, Any] | None = None
+    reasoning: str = ""
+    calls: tuple[CallMade, ...] = ()
 
 
 class Executor(Protocol):
@@ -26,7 +42,7 @@ class Executor(Protocol):
     def defaults(self) -> Mapping[str, Any]:
         """Fields of SamplingParams that the model's makers recommend."""
 
-    def generate(self, transcript: Transcript, params: SamplingParams) -> AsyncIterator[Piece]:
+    def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncIterator[Piece]:
         """What the model writes behind the transcript, which does not change meanwhile.
 
         The last piece of the first sample leaves `transcript.encoded` such that the text is known
