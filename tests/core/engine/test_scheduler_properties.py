@@ -123,6 +123,23 @@ class ServeRandomly(RuleBasedStateMachine):
             self.flight.append((plan, self.compute(plan)))
             self.scheduler.publish(plan)
 
+    @rule(data=st.data(), forced=st.lists(st.integers(1, WORDS), min_size=1, max_size=9))
+    def jump(self, data: st.DataObject, forced: list[int]) -> None:
+        """A sequence of the next step yields more tokens than one, as a grammar may have it."""
+        while self.flight:
+            self.commit()
+        plan = self.scheduler.plan()
+        if plan is None:
+            return
+        tokens = self.compute(plan)
+        self.scheduler.publish(plan)
+        sampled = np.flatnonzero(plan.samples).tolist()
+        if sampled:
+            sequence = data.draw(st.sampled_from(sampled))
+            self.device[plan.requests[sequence].handle] += forced
+            self.scheduler.jump(plan, sequence, [tokens[sequence], *forced])
+        self.flight.append((plan, tokens))
+
     @precondition(lambda self: self.flight)
     @rule()
     def commit(self) -> None:
@@ -226,6 +243,8 @@ class ServeRandomly(RuleBasedStateMachine):
         everything = sorted(free + cached + private)
         assert everything == list(range(1, scheduler.pool.allocator.total + 1))
         assert scheduler.pool.cache.pages == len(cached)
+        nodes = scheduler.pool.cache.nodes()
+        assert all(len(node.tokens) == len(node.pages) * self.page for node in nodes)
         unlocked = sum(len(n.pages) for n in scheduler.pool.cache.nodes() if n.locks == 0)
         assert scheduler.pool.cache.evictable == unlocked
 
