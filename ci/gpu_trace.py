@@ -21,7 +21,7 @@ KINDS = {
     "rope": r"rope|rotary",
     "norm": r"norm(?!al)",
     "kv write": r"\bwrite_|kv_|_kv|page_copy",
-    "act": r"gated|silu|gelu|swiglu",
+    "act": r"activation|gated|silu|gelu|swiglu",
     "sampling": r"sampl|argmax|greedy|softmax|sort|topk|top_k|top_p|penal|philox|uniform|scan|logprob"
     "|survey|draw|narrow|\bgather_kernel|cut_kernel",
     "copies": r"memcpy|memset|copy|index|gather|scatter|embed|concat|catarray|fill",

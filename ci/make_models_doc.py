@@ -25,12 +25,17 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from tests.core.engine.conftest import save_tokenizer  # noqa: E402
 from tests.core.models import oracle  # noqa: E402
 from tests.core.models.fallback import conftest as fallback  # noqa: E402
 from tests.core.models.zoo import MODELS  # noqa: E402
+from tests.core.models.zoo.encoders import CLASSIFIERS, EMBEDDERS  # noqa: E402
 from tests.core.models.zoo.foreign import FOREIGN  # noqa: E402
 
+from inarch.config import EngineConfig  # noqa: E402
+from inarch.engine.engine import Engine  # noqa: E402
 from inarch.models.checkpoint import Checkpoint  # noqa: E402
+from inarch.models.described import describe_folder  # noqa: E402
 from inarch.models.description import Description  # noqa: E402
 from inarch.models.fallback.trace import Trace  # noqa: E402
 from inarch.models.family import built_in_families, find_family  # noqa: E402
@@ -50,6 +55,7 @@ FEATURES = {
     "qk_norm": "normed q and k",
     "parallel": "parallel halves",
     "mixer_post_norm": "post-norms",
+    "out_gate": "gated attention",
     "shared": "shared experts",
     "tie_embeddings": "tied head",
 }
@@ -75,6 +81,8 @@ def families_table(measured: bool) -> str:
     seen = [_see(name, measured) for name in MODELS]
     for family in sorted(built_in_families(), key=lambda family: family.name):
         own = [model for model in seen if model.family == family.name]
+        if not own and family.describe({}).pooled is not None:
+            continue  # in a table of their own
         described = [model.description for model in own]
         names = ", ".join(f"`{name}`" for name in family.architectures)
         errors = [model.error for model in own if model.error is not None]
@@ -92,6 +100,50 @@ def _see(name: str, measured: bool) -> Seen:
         family = find_family(config)
         error = _worst(name, saved, oracle.load(saved.folder)) if measured else None
         return Seen(family.name, family.describe(config), error)
+
+
+def encoders_table(measured: bool) -> str:
+    lines = ["| architecture | gives | features | error |", "|---|---|---|---|"]
+    examples = [*EMBEDDERS.items(), *CLASSIFIERS.items()]
+    for name, example in sorted(examples, key=lambda item: item[1].architecture):
+        with tempfile.TemporaryDirectory() as folder, _quiet():
+            model = example.model()
+            oracle.randomize(model)
+            model.save_pretrained(folder)
+            checkpoint = Checkpoint(folder)
+            description = describe_folder(checkpoint, find_family(checkpoint.config)).description
+            error = _worst_vector(name, model, Path(folder)) if measured else None
+        features = [] if description.causal else ["attention to both sides"]
+        told = ", ".join([*features, *filter(None, [_features([description])])])
+        assert description.pooled is not None
+        labels, each = description.pooled.labels, description.pooled.pooling.kind == "each"
+        gives = "scores of each token" if each else "scores of labels" if labels else "embeddings"
+        lines.append(f"| `{example.architecture}` | {gives} | {told} | {_told(error)} |")
+    return "\n".join(lines)
+
+
+@torch.inference_mode()
+def _worst_vector(name: str, model: Any, folder: Path) -> float:
+    """The largest difference of a number, of prompts in one batch and, where that can be, in chunks."""
+    save_tokenizer(folder)
+    config = EngineConfig(
+        model=str(folder), backend="reference", dtype="float32", max_step_tokens=72, kv_tokens=2048
+    )
+    prompts = [random.Random(name).choices(range(3, 101), k=length) for length in (70, 3, 40, 17)]
+    worst = 0.0
+    with Engine(config) as engine:
+        for prompt, found in zip(prompts, engine.encode(prompts), strict=True):
+            output = model(torch.tensor([prompt]))
+            if engine.info.head.labels:
+                expected = output.logits[0]
+            else:
+                at = 0 if "bert" in name else -1
+                expected = torch.nn.functional.normalize(output.last_hidden_state[0, at], dim=0)
+            worst = max(worst, float(abs(expected.numpy() - found.vector).max()))
+    print(f"{name:28} {worst:.1e}", flush=True)
+    if not worst <= LIMIT:
+        raise SystemExit(f"{name} is off by {worst:.1e}: no number may be by more than {LIMIT:g}")
+    return worst
 
 
 def foreign_table(measured: bool) -> str:
@@ -197,6 +249,7 @@ def page(*, measured: bool) -> str:
     text = PAGE.read_text()
     for section, table in (
         ("families", families_table(measured)),
+        ("encoders", encoders_table(measured)),
         ("foreign", foreign_table(measured)),
     ):
         begin, end = (

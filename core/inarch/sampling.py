@@ -50,6 +50,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     skip_special_tokens: bool = True
     include_stop: bool = False  # keep the stop string or token in the text
     grammar: Grammar | None = None  # the language that the answer is held to
+    encode: bool = False  # wanted is what the model makes of the prompt as a whole: see `encoding`
+    second_text: int | None = None  # of a pair of texts: where in the prompt the second one begins
 
     def check(self, vocab_size: int) -> None:
         """Raise InvalidRequestError naming the first field that is out of its range."""
@@ -128,6 +130,11 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
                     f"logit_bias of token {token} must be between -100 and 100, got {bias}",
                     param="logit_bias",
                 )
+
+
+def encoding(second_text: int | None = None) -> SamplingParams:
+    """Ask for the vector (or the scores) of a prompt: nothing is sampled."""
+    return SamplingParams(max_tokens=0, encode=True, second_text=second_text)
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from inarch_server import page
 from inarch_server.anthropic.routes import ROUTES as ANTHROPIC
 from inarch_server.decisions.decide import decisions
 from inarch_server.decisions.protocol import DecisionRequest
+from inarch_server.encoding.routes import ROUTES as ENCODING
 from inarch_server.http.route import Route
 from inarch_server.native.routes import ROUTES as NATIVE
 from inarch_server.ollama.routes import ROUTES as OLLAMA
@@ -32,6 +33,7 @@ ROUTES: Sequence[Route] = (
         "Decision",
         DecisionRequest,
     ),
+    *ENCODING,
     *ANTHROPIC,
     *OLLAMA,
     *NATIVE,

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from inarch.engine.chat_template import ChatTemplate
-from inarch.engine.messages import CacheTree, ModelInfo, OpChoice, Stats, TreeNode
+from inarch.engine.messages import CacheTree, HeadInfo, ModelInfo, OpChoice, Stats, TreeNode
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError
@@ -26,6 +26,16 @@ from inarch.formats import Formats
 from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
 
 CONTEXT = 2048
+GENERATES = HeadInfo(
+    generates=True,
+    outputs=8,
+    each_token=False,
+    normalized=True,
+    labels=(),
+    scores="raw",
+    tells_texts_apart=False,
+    whole_prompts=False,
+)
 EOS = 256
 TEMPLATE = (
     "{% for m in messages %}"
@@ -70,6 +80,7 @@ class StandIn:
         context: int = CONTEXT,
         template: str | None = TEMPLATE,
         default_sampling: dict[str, Any] | None = None,
+        head: HeadInfo | None = None,
     ) -> None:
         self.tokenizer = byte_tokenizer(template)
         self.info = ModelInfo(
@@ -86,6 +97,7 @@ class StandIn:
             kv_dtype="float8_e4m3fn",
             page_tokens=16,
             max_running_requests=64,
+            head=head or GENERATES,
             eos_token_ids=(EOS,),
             default_sampling=default_sampling or {},
             memory={},
@@ -210,7 +222,7 @@ class StandIn:
                     await asyncio.sleep(self.delay_s)
                 for sample in list(samples):
                     output = next(sample)
-                    self.generated += 1
+                    self.generated += not params.encode
                     if output.finish_reason is not None:
                         samples.remove(sample)
                     yield output
@@ -227,6 +239,12 @@ class StandIn:
         if self.crash is not None:
             raise self.crash
 
+    def _vectors(self, prompt: list[int]) -> np.ndarray:
+        """Something that tells prompts apart."""
+        head = self.info.head
+        found = np.array([[sum(prompt) % (i + 2) + 1 for i in range(head.outputs)]], np.float32)
+        return found / np.linalg.norm(found) if head.normalized else found
+
     def _sample(self, index: int, prompt: list[int], params: SamplingParams, request_id: str):
         text = self.tokenizer.detokenizer(
             prompt,
@@ -241,8 +259,10 @@ class StandIn:
         if params.prompt_logprobs is not None:
             about = tuple(_logprob(t, params) for t in prompt[max(params.logprob_start, 1) :])
         if params.max_tokens == 0:
+            vectors = self._vectors(prompt) if params.encode else None
+            reason = "stop" if params.encode else "length"
             yield RequestOutput(
-                request_id, index, "", (), (), "length", None, len(prompt), 0, 0, None, about
+                request_id, index, "", (), (), reason, None, len(prompt), 0, 0, None, about, vectors
             )
             return
         for count in itertools.count(1):

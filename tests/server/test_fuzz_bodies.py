@@ -30,6 +30,10 @@ RIGHT: dict[str, Any] = {
     "model": "standin",
     "max_tokens": 8,
     "tools": [WEATHER],
+    "query": "Hi",
+    "documents": ["one", "two"],
+    "text_1": "Hi",
+    "text_2": ["one", "two"],
     "questions": [{"type": "predicate", "instructions": "Is it?"}],
     "session_id": "none",
     "capacity_of_str_len": 100,
@@ -43,6 +47,8 @@ class Bodies:
         self._path, self._words = path, words
         self._fields = sorted(schema["properties"])
         self._right = {name: RIGHT[name] for name in self._fields if name in RIGHT}
+        if path.endswith("/score"):
+            self._right.pop("query")  # or texts in pairs: one of them
         if path.endswith("tokenize") or path.endswith("/generate"):
             self._right.pop("messages", None)  # or a prompt: one of them
         self._random = random.Random(f"{path} {seed}")

@@ -242,7 +242,7 @@ def test_unknown_fields_are_ignored(server: Server) -> None:
 
 
 def test_an_unknown_route_and_a_wrong_method_have_openai_bodies_too(server: Server) -> None:
-    unknown = server.post("/v1/embeddings", {})
+    unknown = server.post("/v1/moderations", {})
     assert (unknown.status, unknown.error["code"]) == (404, "not_found")
     wrong = server.get(CHAT)
     assert (wrong.status, wrong.headers["Allow"]) == (405, "POST")

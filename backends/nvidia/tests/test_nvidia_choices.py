@@ -96,11 +96,16 @@ def test_a_step_is_captured_only_if_every_plan_keeps_its_addresses():
     assert addresses_of(shape, inputs(Plan((1, 2)), object())) is None
 
 
+# Of models that some of their layers' parts run by the reference for: --strict refuses these.
+ON_THE_REFERENCE = {"route", "sparse_mixer", "clamped_swiglu", "xielu"}
+FACETS_ON_THE_REFERENCE = {"latent_attention", "experts"}  # the second is made of its parts
+
+
 def test_every_op_and_facet_has_a_kernel_and_every_kernel_an_op():
     composites = {name for name, op in OPS.items() if op.parts}
     given = {kernel.op for kernel in kernels("sm_90")}
-    assert set(OPS) - composites <= given <= set(OPS) | set(FACETS)
-    assert set(FACETS) <= given
+    assert set(OPS) - composites - ON_THE_REFERENCE <= given <= set(OPS) | set(FACETS)
+    assert set(FACETS) - FACETS_ON_THE_REFERENCE <= given
 
 
 @pytest.mark.parametrize(

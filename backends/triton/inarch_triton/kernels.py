@@ -167,8 +167,8 @@ def supports_attention(arch: str, facts: Facts) -> Support:
         return no(f"pages of {page} tokens: a power of two from 16 is needed")
     if facts["scale"] <= 0:
         return no(f"scale {facts['scale']} is not positive")
-    if facts["chunk"] is not None:
-        return no("a query sees only its own chunk of tokens, which the kernel does not mask")
+    if unmasked := _unmasked(facts):
+        return no(unmasked)
     if not facts["layout"].startswith("reference/"):
         return no(f"KV layout {facts['layout']}: plain pages are needed (PagedKVStore)")
     kept = facts["kv_dtype"]
@@ -177,6 +177,15 @@ def supports_attention(arch: str, facts: Facts) -> Support:
     if kept != NARROW:
         return no(f"pages of {kept}: they may hold {dtype}, which is computed in, or {NARROW}")
     return _narrow_pages(arch, (facts["key_dim"], facts["value_dim"]))
+
+
+def _unmasked(facts: Facts) -> str:
+    """What is asked of the mask that the kernel does not do; empty: nothing."""
+    if not facts["causal"]:
+        return "attention to both sides: queries see no later keys here"
+    if facts["chunk"] is not None:
+        return "a query sees only its own chunk of tokens, which the kernel does not mask"
+    return ""
 
 
 def _narrow_pages(arch: str, sizes: tuple[int, int]) -> Support:

@@ -62,6 +62,7 @@ def test_usual_models_are_supported_on_every_device(
         ({"q_heads": 128, "kv_heads": 1}, "128 query heads share a KV head: the most is 64"),
         ({"dtype": torch.float64}, "torch.float64 is none of"),
         ({"scale": -1.0}, "scale -1.0 is not positive"),
+        ({"causal": False}, "attention to both sides"),
         ({"arch": "sm_75"}, "sm_75 is none of sm_80"),
         (
             {"stored": torch.float8_e4m3fn, "key_dim": 24},

@@ -16,13 +16,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from inarch.cache.states import StateSlots
+from inarch.hal.state import NULL_SLOT
+
 EMPTY = np.empty(0, dtype=np.int32)
 
 
 class Node:
     """An edge of the tree and the node at its end. `locks` counts requests at or below it."""
 
-    __slots__ = ("children", "key", "last_used", "locks", "pages", "parent", "queued", "tokens")
+    __slots__ = (
+        "children",
+        "key",
+        "last_used",
+        "locks",
+        "pages",
+        "parent",
+        "queued",
+        "state",
+        "tokens",
+    )
 
     def __init__(
         self, parent: Node | None, key: bytes, tokens: np.ndarray, pages: np.ndarray
@@ -35,6 +48,7 @@ class Node:
         self.locks = 0
         self.last_used = 0
         self.queued = False  # has an entry in the eviction queue
+        self.state = NULL_SLOT  # of a recurrent model: the slot of the state at its end
 
     @property
     def is_leaf(self) -> bool:
@@ -66,8 +80,10 @@ class RadixCache:
     Sequences of different namespaces share nothing: a namespace is part of the first edge's key.
     """
 
-    def __init__(self, page_tokens: int) -> None:
+    def __init__(self, page_tokens: int, states: StateSlots | None = None) -> None:
+        """states: of a recurrent model; a node's goes with the node's last page."""
         self.page_tokens = page_tokens
+        self._states = states
         self.pages = 0  # held by the tree
         self.evictable = 0  # of these, not locked
         self._root = Node(None, b"", EMPTY, EMPTY)
@@ -93,6 +109,16 @@ class RadixCache:
                 break
             key = self._key(tokens, at)
         return Match(node, used, np.concatenate(found) if found else EMPTY)
+
+    def resumable(self, match: Match) -> Match:
+        """The part of a match at whose end there is a state to go on from."""
+        node, pages = match.node, len(match.pages)
+        if match.used < len(node.pages):
+            assert node.parent is not None
+            node, pages = node.parent, pages - match.used
+        while node.parent is not None and node.state == NULL_SLOT:
+            node, pages = node.parent, pages - len(node.pages)
+        return Match(node, len(node.pages), match.pages[:pages])
 
     def lock(self, match: Match) -> Node:
         """Keep what was matched until `unlock` of the node that is returned.
@@ -180,6 +206,9 @@ class RadixCache:
 
     def _trim(self, node: Node, keep: int) -> None:
         """Drop the pages of a leaf from `keep` on; the whole node if nothing is kept."""
+        if node.state != NULL_SLOT:
+            assert self._states is not None
+            self._states.drop(node)
         if keep:
             node.pages = node.pages[:keep].copy()
             node.tokens = node.tokens[: keep * self.page_tokens].copy()

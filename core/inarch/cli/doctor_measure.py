@@ -50,4 +50,7 @@ def _memory_rows(built: Built) -> list[tuple[str, str, str]]:
         ("sampling", memory.sampling, "counts for penalties, per request that can run"),
         ("KV cache", memory.kv, f"{memory.pages} pages of {memory.page_bytes} bytes"),
     ]
+    if memory.slots:
+        source = f"{memory.slots} recurrent states of {memory.slot_bytes} bytes"
+        rows.append(("states", memory.states, source))
     return [(name, f"{size / MIB:.1f}", source) for name, size, source in rows]

@@ -20,6 +20,7 @@ from inarch.engine.resolve import resolve
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import InarchError
 from inarch.hal.backend import Backend
+from inarch.models.model import Blueprint
 from inarch.plugins import Plugins
 
 GIB, KIB = 1 << 30, 1 << 10
@@ -80,6 +81,7 @@ def _model_rows(outlook: Outlook) -> list[Row]:
     dtype, kv_dtype = dtype_name(chosen.dtype), dtype_name(chosen.kv_dtype)
     return [
         ("architecture", ", ".join(checkpoint.config.get("architectures", ())), "config.json"),
+        ("gives", _given(ready.blueprint), "the architecture, and modules.json if there is one"),
         ("run by", survey.implementation, "--model-impl"),
         ("weights", f"{_count(survey.parameters)} in {dtype}", why["dtype"]),
         ("stored", *_stored(outlook)),
@@ -95,6 +97,17 @@ def _model_rows(outlook: Outlook) -> list[Row]:
         ("page", f"{layout.page_tokens} tokens", why["page size"]),
         *(("note", note, "") for note in outlook.notes),
     ]
+
+
+def _given(blueprint: Blueprint) -> str:
+    head = blueprint.pooled
+    if head is None:
+        return "text"
+    each = ", of each token" if head.pooling.kind == "each" else ""
+    if head.labels:
+        return f"scores of {len(head.labels)} labels{each}"
+    length = ", of length 1" if head.normalize else ""
+    return f"vectors of {head.outputs(blueprint.hidden)}{each}{length}"
 
 
 def _stored(outlook: Outlook) -> tuple[str, str]:
@@ -155,6 +168,10 @@ def _memory_rows(outlook: Outlook) -> list[Row]:
         ("sampling", outlook.sampling, "counts for penalties, per request that can run"),
         ("one context", int(context * outlook.token_bytes), f"KV of {context:,} tokens"),
     ]
+    prepared = outlook.prepared
+    state = prepared.blueprint.state_spec(prepared.chosen.dtype).slot_bytes
+    if state:
+        rows.append(("one state", state, "recurrent: of each request, and of each checkpoint"))
     told = [(name, f"{size / GIB:.3f}", source) for name, size, source in rows]
     room = f"room for {outlook.kv_tokens:,} tokens, less what a step takes (see --measure)"
     left = outlook.usable - outlook.survey.weight_bytes - outlook.sampling

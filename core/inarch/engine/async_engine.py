@@ -10,11 +10,13 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
 from inarch.config import EngineConfig
+from inarch.engine.encoding import Asked, Asking, Encoding, Ranked, T, Text, paired
 from inarch.engine.journal import Incarnation
 from inarch.engine.keeper import Keeper
 from inarch.engine.link import Link
@@ -163,6 +165,72 @@ class AsyncEngine:
                 unfinished -= output.finish_reason is not None
         finally:
             self.end(name)
+
+    async def encode(
+        self,
+        inputs: Sequence[Text],
+        *,
+        dimensions: int | None = None,
+        prompt_name: str | None = None,
+        truncate: bool = False,
+        terms: Terms = DEFAULT_TERMS,
+    ) -> list[Encoding]:
+        """As Engine.encode, of several inputs."""
+        most = self._most(truncate)
+        asked = await asyncio.to_thread(self._asking.vectors, inputs, dimensions, prompt_name, most)
+        return await self._ask(asked, terms)
+
+    async def score(
+        self,
+        first: str | Sequence[str],
+        second: str | Sequence[str],
+        *,
+        instruction: str | None = None,
+        truncate: bool = False,
+        terms: Terms = DEFAULT_TERMS,
+    ) -> list[float]:
+        """As Engine.score."""
+        pairs, most = paired(first, second), self._most(truncate)
+        asked = await asyncio.to_thread(self._asking.pairs, pairs, instruction, most)
+        return await self._ask(asked, terms)
+
+    async def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        instruction: str | None = None,
+        truncate: bool = False,
+        terms: Terms = DEFAULT_TERMS,
+    ) -> list[Ranked]:
+        """As Engine.rerank."""
+        most = self._most(truncate)
+        asked = await asyncio.to_thread(self._asking.ranking, query, documents, instruction, most)
+        return (await self._ask(asked, terms))[:top_n]
+
+    @property
+    def _asking(self) -> Asking:
+        self._requests()
+        return Asking(self.tokenizer, self.info)
+
+    def _most(self, truncate: bool) -> int | None:
+        return self.info.max_request_tokens if truncate else None
+
+    async def _ask(self, asked: Asked[T], terms: Terms) -> list[T]:
+        """Run all prompts at once; if one fails, or the caller is cancelled, the others end."""
+
+        async def last(prompt: Sequence[int], params: SamplingParams) -> RequestOutput:
+            async with aclosing(self.generate(prompt, params, terms=terms)) as outputs:
+                return [output async for output in outputs][-1]
+
+        pairs = zip(asked.prompts, asked.params, strict=True)
+        tasks = [asyncio.create_task(last(prompt, params)) for prompt, params in pairs]
+        try:
+            return asked.judge(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
 
     def begin(
         self,

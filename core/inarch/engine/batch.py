@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from inarch.engine.plan import StepPlan
+from inarch.engine.plan import Pooled, Scored, StepPlan
+from inarch.engine.states import StateRuns
 from inarch.engine.table import RequestTable
 from inarch.hal.attention import AttentionBatch
 from inarch.hal.executor import StepShape
+from inarch.hal.state import NULL_SLOT, StateBatch
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,28 @@ def build_batch(plan: StepPlan, table: RequestTable, shape: StepShape) -> HostBa
         page_updates=table.take_updates(),
         shared=plan.shared,
         bucket=shape if shape.captured else None,
+        states=None if plan.states is None else _states(plan.states, plan, lengths),
     )
     last_token = q_indptr[1:].astype(np.int64) - 1
     inputs = {"token_ids": token_ids, "positions": positions, "last_token": last_token}
     return HostBatch(shape, inputs, attention)
+
+
+def _states(runs: StateRuns, plan: StepPlan, lengths: np.ndarray) -> StateBatch:
+    """The runs of a plan, and one of each padding sequence in the null slot."""
+    padding = lengths[len(plan.requests) :]
+    null = np.full(len(padding), NULL_SLOT, dtype=np.int32)
+    indptr = np.zeros(len(runs.lengths) + len(padding) + 1, dtype=np.int32)
+    np.cumsum(np.concatenate((runs.lengths, padding)), out=indptr[1:])
+    parts = (np.concatenate((part, null)) for part in (runs.read, runs.write, runs.wave))
+    return StateBatch(indptr, *parts)
+
+
+def places(spans: Iterable[Scored | Pooled], plan: StepPlan, batch: HostBatch) -> np.ndarray:
+    """Where in the batch the positions of spans are, int64."""
+    begins = batch.attention.q_indptr - np.append(plan.starts, 0)
+    found = [np.arange(span.start, span.end) + begins[span.sequence] for span in spans]
+    return np.concatenate([np.empty(0, dtype=np.int64), *found])
 
 
 def _padded(

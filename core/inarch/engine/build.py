@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from inarch.config import EngineConfig
 from inarch.engine.batch import build_batch, nothing
 from inarch.engine.choices import Choices, dtype_name
-from inarch.engine.core import EngineCore
+from inarch.engine.core import MAX_IN_FLIGHT, EngineCore
 from inarch.engine.grammars import Grammars, choose_engines
 from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
-from inarch.engine.messages import ModelInfo, OpChoice
+from inarch.engine.messages import HeadInfo, ModelInfo, OpChoice
+from inarch.engine.pooling import Pooler
 from inarch.engine.preparation import prepare
 from inarch.engine.runner import Runner
 from inarch.engine.sampler import Sampler
@@ -31,12 +33,18 @@ from inarch.hal.executor import Executor, StepInputs, StepShape
 from inarch.hal.kv import KVStore
 from inarch.hal.packing import upload
 from inarch.hal.reference.executor import EagerExecutor
+from inarch.hal.state import allocate_states
 from inarch.models.checkpoint import Checkpoint
+from inarch.models.description.pooling import LAST_TOKEN
 from inarch.models.model import Blueprint, Model
+from inarch.models.sentence_modules import read_prompts, read_words
 from inarch.plugins import Plugins
+
+log = logging.getLogger(__name__)
 
 # More KV than this many full contexts per running request could only be idle cache.
 USEFUL_CONTEXTS = 4
+LONGEST_WHOLE = 8192  # tokens of a step, for a prompt that must be computed at once
 
 
 @dataclass(frozen=True)
@@ -62,9 +70,11 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     running = config.max_running_requests or device.running_requests
     sampler = Sampler(running, blueprint.vocab_size, device, dispatcher)
     scorer = Scorer(device, dispatcher, model.logits, running)
+    pooler = Pooler(device, model.pooled, running, blueprint.hidden)
     dispatcher.freeze()
-    executor = (device.executor() if model.capturable else None) or EagerExecutor(device)
-    step_tokens = max(config.max_step_tokens or device.step_tokens, running)
+    captured = device.executor() if model.generates and model.capturable else None
+    executor = captured or EagerExecutor(device)
+    step_tokens = _step_tokens(config, device, chosen.context, running, causal=blueprint.causal)
     most = StepShape(step_tokens, running, step_tokens)
     memory = _size_memory(
         config,
@@ -72,24 +82,39 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         store,
         model,
         executor,
-        sampler,
+        sampler if model.generates else None,
+        pooler,
         most,
         weights=loaded,
         context=chosen.context,
         vocab_size=blueprint.vocab_size,
+        causal=blueprint.causal,
     )
     scheduler = Scheduler(
         pages=memory.pages,
         page_tokens=chosen.page_tokens,
-        max_running=running,
+        max_running=_running(running, memory),
         max_step_tokens=step_tokens,
         context_length=chosen.context,
-        prefix_cache=config.prefix_cache,
+        prefix_cache=config.prefix_cache and blueprint.causal,
+        whole_prompts=not blueprint.causal,
+        state_slots=memory.slots,
         long_from=blueprint.long_from,
         long_shift=blueprint.context_length,
     )
-    kv = store.allocate(memory.pages)
-    runner = Runner(model, executor, sampler, scorer, scheduler.pool.table, kv, most)
+    pages = store.allocate(memory.pages)
+    kv = allocate_states(pages, model.states, memory.slots, device.torch_device)
+    runner = Runner(
+        model,
+        executor,
+        sampler,
+        scorer,
+        pooler,
+        scheduler.pool.table,
+        kv,
+        most,
+        tells_types=blueprint.token_types > 1,
+    )
     grammars = _grammars(config, plugins, blueprint.vocab_size, _eos_token_ids(checkpoint))
     core = EngineCore(scheduler, runner, grammars, max_waiting=config.max_queued_requests)
     info = _model_info(
@@ -97,6 +122,29 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
     )
     reasons = {**chosen.reasons, "KV pages": f"limited by {memory.limited_by}"}
     return Built(core, info, device, dispatcher, memory, reasons)
+
+
+def _running(wanted: int, memory: MemoryPlan) -> int:
+    """Requests at once: as many as recurrent states leave room for."""
+    if not memory.slots or memory.slots > wanted:
+        return wanted
+    log.warning(
+        "%d requests run at once, not %d: each has a recurrent state of %d MiB",
+        memory.slots - 1,
+        wanted,
+        memory.slot_bytes >> 20,
+    )
+    return memory.slots - 1
+
+
+def _step_tokens(
+    config: EngineConfig, device: Device, context: int, running: int, *, causal: bool
+) -> int:
+    """The budget of a step. Attention to both sides needs a prompt whole: the longest should fit."""
+    if config.max_step_tokens is not None:
+        return max(config.max_step_tokens, running)
+    longest = 0 if causal else min(context, LONGEST_WHOLE)
+    return max(device.step_tokens, running, longest)
 
 
 def _grammars(
@@ -117,19 +165,22 @@ def _size_memory(
     store: KVStore,
     model: Model,
     executor: Executor,
-    sampler: Sampler,
+    sampler: Sampler | None,
+    pooler: Pooler,
     most: StepShape,
     *,
     weights: int,
     context: int,
     vocab_size: int,
+    causal: bool,
 ) -> MemoryPlan:
-    sampled = _rehearsal(device, store, model, sampler, context)
+    behind = context if causal else 0
+    sampled = _rehearsal(device, store, model, sampler or pooler, behind)
     activations = measure_activations(device, sampled, most.tokens, most.seqs)
     kept = model.kept_bytes(most)
     captured = executor.kept(most)
     if captured is not None:
-        shape, unsampled = captured.shape, _rehearsal(device, store, model, None, context)
+        shape, unsampled = captured.shape, _rehearsal(device, store, model, None, behind)
         kept += captured.more + measure_activations(device, unsampled, shape.tokens, shape.seqs)
     return plan_memory(
         device,
@@ -138,16 +189,26 @@ def _size_memory(
         weights=weights,
         activations=activations,
         kept=kept,
-        sampling=Sampler.penalty_bytes(most.seqs, vocab_size),
+        sampling=Sampler.penalty_bytes(most.seqs, vocab_size) if sampler else 0,
         kv_tokens=config.kv_tokens,
-        most_tokens=context * most.seqs * USEFUL_CONTEXTS,
+        most_tokens=(
+            context * most.seqs * USEFUL_CONTEXTS
+            if causal  # else nothing is kept behind a step
+            else MAX_IN_FLIGHT * (most.tokens + most.seqs * store.layout.page_tokens)
+        ),
+        slot_bytes=model.states.slot_bytes,
+        running=most.seqs,
+        fewer=config.max_running_requests is None,
     )
 
 
 def _rehearsal(
-    device: Device, store: KVStore, model: Model, sampler: Sampler | None, context: int
+    device: Device, store: KVStore, model: Model, after: Sampler | Pooler | None, context: int
 ) -> RunStep:
-    """A step of padding; with `prefix` its last sequence's tokens end a whole context."""
+    """A step of padding; with `prefix` its last sequence's tokens end a whole context.
+
+    after: what works on its results.
+    """
 
     @torch.inference_mode()
     def run_step(tokens: int, seqs: int, prefix: bool) -> None:
@@ -158,9 +219,13 @@ def _rehearsal(
         kv_lens[-1] = max(kv_lens[-1], context if prefix else 0)
         plans = model.plan(batch.attention).on(device)
         inputs = StepInputs(**upload(device, batch.inputs), plans=plans)
-        logits, _ = model.forward(inputs, store.allocate(2))
-        if sampler is not None:
-            sampler.rehearse(logits)
+        if not model.generates:
+            inputs = replace(inputs, last_token=torch.arange(tokens, device=device.torch_device))
+        run = model.forward if model.generates else model.hidden
+        kv = allocate_states(store.allocate(2), model.states, 2, device.torch_device)
+        result, _ = run(inputs, kv)
+        if after is not None:
+            after.rehearse(result)
 
     return run_step
 
@@ -185,7 +250,8 @@ def _model_info(
         path=config.model,
         architecture=str(checkpoint.config["architectures"][0]),
         context_length=chosen.context,
-        max_request_tokens=min(chosen.context, scheduler.pool.capacity),
+        max_request_tokens=scheduler.longest(chosen.context),
+        head=_head_info(checkpoint, blueprint),
         vocab_size=blueprint.vocab_size,
         dtype=dtype_name(chosen.dtype),
         backend=config.backend,
@@ -200,6 +266,24 @@ def _model_info(
         reference_ops=tuple(sorted(on_reference)),
         ops=tuple(OpChoice(*row) for row in explain(dispatcher.choices)),
         grammar_kinds=grammars.kinds,
+    )
+
+
+def _head_info(checkpoint: Checkpoint, blueprint: Blueprint) -> HeadInfo:
+    head = blueprint.pooled or LAST_TOKEN
+    prompts, default = read_prompts(checkpoint.folder)
+    return HeadInfo(
+        generates=blueprint.pooled is None,
+        outputs=head.outputs(blueprint.hidden),
+        each_token=head.pooling.kind == "each",
+        normalized=head.normalize,
+        labels=head.labels,
+        scores=head.scores,
+        tells_texts_apart=blueprint.token_types > 1,
+        whole_prompts=not blueprint.causal,
+        prompts=prompts,
+        default_prompt=default,
+        words=read_words(checkpoint.folder),
     )
 
 

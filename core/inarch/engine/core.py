@@ -29,6 +29,7 @@ from inarch.engine.messages import (
 )
 from inarch.engine.pace import Pace
 from inarch.engine.plan import Produced, StepPlan
+from inarch.engine.pooling import as_vectors
 from inarch.engine.request import Request, Status
 from inarch.engine.runner import Forwarded, InFlight, Runner, StepResult
 from inarch.engine.sampler import TokenMask
@@ -89,6 +90,8 @@ class EngineCore:
         request.arrived_s = self._pace.now()
         request.go_on(np.frombuffer(message.output, dtype=np.int32).tolist())
         self._requests[client, message.handle] = request
+        if request.params.encode:
+            request.encode(self._runner.wanted(len(request.prompt)))
         if request.params.grammar is None:
             self.scheduler.add(request)
         else:
@@ -250,6 +253,22 @@ class EngineCore:
         self._steps += 1
         for item in self.scheduler.commit(step.plan, result.tokens):
             self._report(item, result, outputs)
+        for part, rows in result.vectors:
+            part.request.keep(part.start, rows)
+            if part.last:
+                self._report_vectors(part.request, outputs)
+
+    def _report_vectors(self, request: Request, outputs: Outputs) -> None:
+        """The one news of a prompt to encode, unless somebody has ended it meanwhile."""
+        if self._requests.pop((request.client, request.handle), None) is None:
+            return
+        output = _of(request.client, outputs)
+        index = len(output.handles)
+        self._report_begin(request, index, output)
+        output.vectors[index] = as_vectors(request)
+        output.finish[index] = "stop"
+        output.handles.append(request.handle)
+        output.tokens.append(0)
 
     def _report(self, item: Produced, result: StepResult | None, outputs: Outputs) -> None:
         request = item.request
@@ -257,9 +276,7 @@ class EngineCore:
             self._refuse(request, "the grammar engine failed; see the server's log", status=500)
             return
         self._generated_tokens += 1
-        output = outputs.get(request.client)
-        if output is None:
-            output = outputs[request.client] = TokenOutput(handles=[], tokens=[])
+        output = _of(request.client, outputs)
         if item.finish or item.first or request.params.logprobs is not None:
             self._report_details(item, result, output)
         output.handles.append(request.handle)
@@ -271,12 +288,9 @@ class EngineCore:
         """What comes with a sample's first and last token, and with each if it wants logprobs."""
         request, index = item.request, len(output.handles)
         if item.first:
-            output.cached[index] = request.cached_tokens
-            output.queued[index] = request.queued_s or 0.0
+            self._report_begin(request, index, output)
             if request.params.prompt_logprobs is not None:
                 output.prompts[index] = prompt_logprobs(request)
-            self._prompt_tokens += len(request.prompt)
-            self._cached_tokens += request.cached_tokens
         wanted = request.params.logprobs
         if wanted is not None and result is not None:
             told = result.logprobs[item.sequence]
@@ -290,6 +304,19 @@ class EngineCore:
         if item.finish:
             output.finish[index] = item.finish
             self._requests.pop((request.client, request.handle), None)
+
+    def _report_begin(self, request: Request, index: int, output: TokenOutput) -> None:
+        output.cached[index] = request.cached_tokens
+        output.queued[index] = request.queued_s or 0.0
+        self._prompt_tokens += len(request.prompt)
+        self._cached_tokens += request.cached_tokens
+
+
+def _of(client: bytes, outputs: Outputs) -> TokenOutput:
+    """The step's news for one client."""
+    if client not in outputs:
+        outputs[client] = TokenOutput(handles=[], tokens=[])
+    return outputs[client]
 
 
 def _page(node: Node | None) -> int:

@@ -11,7 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from inarch.config import EngineConfig
+from inarch.engine.encoding import Asked, Asking, Encoding, Ranked, T, paired
 from inarch.engine.frontend import Frontend
 from inarch.engine.messages import Abort, ModelInfo, NewRequest, Stats
 from inarch.engine.outputs import RequestOutput, TokenLogprob
@@ -37,6 +40,7 @@ class Answer:
     sample: int  # which of its n samples
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     cumulative_logprob: float | None = None  # of its tokens, if logprobs were asked for
+    vectors: np.ndarray | None = None  # of a prompt to encode
 
 
 class Engine:
@@ -84,6 +88,70 @@ class Engine:
         for number, output in self.stream_batch(many, self._per_prompt(params, len(many))):
             parts.setdefault((number, output.index), []).append(output)
         return [_join(number, outputs) for (number, _), outputs in sorted(parts.items())]
+
+    def encode(
+        self,
+        inputs: Prompt | Sequence[Prompt],
+        *,
+        dimensions: int | None = None,
+        prompt_name: str | None = None,
+        truncate: bool = False,
+    ) -> list[Encoding]:
+        """Embeddings of texts, or raw scores if the model is a classifier; in one batch.
+
+        dimensions: how many to keep of each. prompt_name: one of the prompts that the model's
+        makers put before texts, by what they are for. truncate: cut what is too long, in the
+        methods below too. All of them raise InvalidRequestError.
+        """
+        asked = self._asking.vectors(
+            _as_list(inputs), dimensions, prompt_name, self._most(truncate)
+        )
+        return self._run(asked)
+
+    def classify(
+        self, inputs: Prompt | Sequence[Prompt], *, truncate: bool = False
+    ) -> list[np.ndarray]:
+        """Of each input the probabilities of `info.head.labels`, float32 [labels]."""
+        return self._run(self._asking.classes(_as_list(inputs), self._most(truncate)))
+
+    def score(
+        self,
+        first: str | Sequence[str],
+        second: str | Sequence[str],
+        *,
+        instruction: str | None = None,
+        truncate: bool = False,
+    ) -> list[float]:
+        """How well each text of `second` answers the one of `first`; one of `first` may go with all.
+
+        A cross-encoder says so itself; of embeddings it is the cosine; a language model is asked for
+        a yes or no, and may be told by `instruction` what to look for.
+        """
+        pairs = paired(first, second)
+        return self._run(self._asking.pairs(pairs, instruction, self._most(truncate)))
+
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_n: int | None = None,
+        instruction: str | None = None,
+        truncate: bool = False,
+    ) -> list[Ranked]:
+        """The documents by falling score as answers to the query; of several alike the first one."""
+        most = self._most(truncate)
+        return self._run(self._asking.ranking(query, documents, instruction, most))[:top_n]
+
+    @property
+    def _asking(self) -> Asking:
+        return Asking(self.tokenizer, self.info)
+
+    def _most(self, truncate: bool) -> int | None:
+        return self.info.max_request_tokens if truncate else None
+
+    def _run(self, asked: Asked[T]) -> list[T]:
+        return asked.judge(self.generate(asked.prompts, asked.params))
 
     def stream(
         self, prompt: Prompt, params: SamplingParams | None = None
@@ -205,4 +273,5 @@ def _join(number: int, outputs: Sequence[RequestOutput]) -> Answer:
         sample=last.index,
         prompt_logprobs=outputs[0].prompt_logprobs,
         cumulative_logprob=last.cumulative_logprob,
+        vectors=last.vectors,
     )

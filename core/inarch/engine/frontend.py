@@ -18,6 +18,7 @@ from inarch.engine.messages import ModelInfo, NewRequest, TokenOutput
 from inarch.engine.outputs import FinishReason, RequestOutput, TokenLogprob, prompt_entries
 from inarch.engine.stop_patterns import MatchingBudget
 from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.vectors import check_generates
 from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms, check_token_ids
 
@@ -90,6 +91,8 @@ class Frontend:
     ) -> list[NewRequest]:
         """Make the samples of a request. Raises InvalidRequestError."""
         params.check(self.info.vocab_size)
+        if not params.encode:
+            check_generates(self.info)
         max_tokens = self._max_tokens(len(prompt), params)
         request_id = request_id or uuid.uuid4().hex
         stop_ids = self._stop_ids(params)
@@ -178,6 +181,10 @@ class Frontend:
             if index in news.prompts:
                 told = tuple(prompt_entries(news.prompts[index], sample.prompt, sample.params))
                 output = msgspec.structs.replace(output, prompt_logprobs=told)
+            if index in news.vectors:
+                rows = np.frombuffer(news.vectors[index].rows, "<f4")
+                vectors = rows.reshape(news.vectors[index].count, -1)
+                output = msgspec.structs.replace(output, vectors=vectors, finish_reason="stop")
             outputs.append(output)
             if finish is None and output.finish_reason is not None:
                 cut.append(sample.handle)
@@ -201,9 +208,12 @@ class Frontend:
             limit = "context length"
             if self.info.max_request_tokens < self.info.context_length:
                 limit = "KV memory of this server"
+                if self.info.head.whole_prompts:
+                    limit = "budget of a step of this server (--max-step-tokens)"
             raise InvalidRequestError(
                 f"the prompt has {prompt_tokens} tokens, but the {limit} is "
-                f"{self.info.max_request_tokens} tokens for prompt and answer together",
+                f"{self.info.max_request_tokens} tokens"
+                + ("" if params.encode else " for prompt and answer together"),
                 param="prompt",
                 code="context_length_exceeded",
             )

@@ -1,4 +1,8 @@
-"""How large the KV cache may be: measured on the device, not guessed from constants."""
+"""How large the KV cache may be: measured on the device, not guessed from constants.
+
+A model with recurrent states has slots for them too: enough for what runs and as much again as cache,
+if that leaves the pages half of the memory.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from inarch.hal.device import Device
 from inarch.hal.kv import KVLayout
 
 PROBE_TOKENS, PROBE_SEQS = 64, 8  # the size of the first measured step
+# Beyond this many states per running request a cache of them would seldom be asked.
+USEFUL_STATES = 4
 PATIENCE_S = 10.0  # the full step is measured if it should take less than this
 
 
@@ -28,15 +34,21 @@ class MemoryPlan:
     page_bytes: int
     pages: int  # the null page included
     limited_by: str
+    slot_bytes: int = 0  # of recurrent states
+    slots: int = 0  # the null slot included
 
     @property
     def kv(self) -> int:
         return self.pages * self.page_bytes
 
+    @property
+    def states(self) -> int:
+        return self.slots * self.slot_bytes
+
     def as_dict(self) -> dict[str, int]:
         parts = {
             name: getattr(self, name)
-            for name in ("weights", "activations", "kept", "sampling", "kv")
+            for name in ("weights", "activations", "kept", "sampling", "kv", "states")
         }
         return {"total": self.total, "usable": int(self.total * self.share), **parts}
 
@@ -87,17 +99,28 @@ def plan_memory(
     sampling: int,
     kv_tokens: int | None,
     most_tokens: int,
+    slot_bytes: int = 0,
+    running: int = 1,
+    fewer: bool = False,
 ) -> MemoryPlan:
     """Divide the device's memory; what the other parts leave is the KV cache.
 
-    kv_tokens: what the user asked for; most_tokens: more than this could never be used.
+    kv_tokens: what the user asked for; most_tokens: more than this could never be used. slot_bytes:
+    of a model with recurrent states; running: requests at once, or
+    fewer if their states take too much. Raises OutOfMemoryError.
     """
     stats = device.memory()
     usable = min(int(stats.total * share) - stats.used, int(stats.free * share))
     left = usable - activations - kept - sampling
-    fit = max(left // layout.page_bytes, 0)
     wanted = kv_tokens if kv_tokens is not None else most_tokens
     asked = 1 + -(-wanted // layout.page_tokens)
+    slots = 0
+    if slot_bytes:
+        behind = left - asked * layout.page_bytes
+        room = behind if kv_tokens else max(behind, left // 2)
+        slots = _slots(room, slot_bytes, running, least=1 if fewer else running)
+        left -= slots * slot_bytes
+    fit = max(left // layout.page_bytes, 0) if layout.page_bytes else asked
     if kv_tokens is not None and asked > fit:
         raise OutOfMemoryError(
             f"--kv-tokens {kv_tokens} needs {_gib(asked * layout.page_bytes)}, but only "
@@ -123,7 +146,21 @@ def plan_memory(
         layout.page_bytes,
         min(asked, fit),
         limited_by,
+        slot_bytes,
+        slots,
     )
+
+
+def _slots(room: int, slot_bytes: int, running: int, *, least: int) -> int:
+    """Slots for states, the null slot included, in `room` bytes; for `least` requests at least."""
+    slots = min(max(room, 0) // slot_bytes, 1 + USEFUL_STATES * running)
+    if slots <= least:
+        raise OutOfMemoryError(
+            f"{least} requests at once have recurrent states of {_gib(least * slot_bytes)}, but "
+            f"{_gib(room)} are left for them: lower --max-running-requests to {max(slots - 1, 1)}, or "
+            "raise --memory-share"
+        )
+    return slots
 
 
 def _gib(size: int) -> str:

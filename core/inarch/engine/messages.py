@@ -106,6 +106,22 @@ class OpChoice(msgspec.Struct, frozen=True, array_like=True):
     why: str
 
 
+class HeadInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model makes of a prompt: further tokens, a vector, or scores of labels."""
+
+    generates: bool
+    outputs: int  # of a vector
+    each_token: bool  # a vector for each token of a prompt
+    normalized: bool  # vectors have length 1
+    labels: tuple[str, ...]  # whose scores the vectors are; none: they are embeddings
+    scores: Literal["softmax", "sigmoid", "raw"]  # what makes probabilities of the scores
+    tells_texts_apart: bool  # of a pair
+    whole_prompts: bool  # each is computed in one step
+    prompts: dict[str, str] = {}  # what comes before a text, by what the text is for
+    default_prompt: str | None = None  # one of their names
+    words: tuple[int, ...] = ()  # tokens by which a reranker says yes and no; (): by these words
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a front end must know of the loaded model."""
 
@@ -122,6 +138,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     kv_dtype: str
     page_tokens: int
     max_running_requests: int
+    head: HeadInfo
     eos_token_ids: tuple[int, ...]
     default_sampling: dict[str, Any]  # from generation_config.json
     memory: dict[str, int]  # where the device's bytes went, by purpose
@@ -148,12 +165,21 @@ class PromptLogprobs(msgspec.Struct, frozen=True, array_like=True):
     wanted: bytes
 
 
+class Vectors(msgspec.Struct, frozen=True, array_like=True):
+    """What a model made of a prompt: `count` rows of float32, little endian. One for the whole of it,
+    or one for each token."""
+
+    count: int
+    rows: bytes
+
+
 class TokenOutput(Message, frozen=True):
     """One step's news for one front end: parallel lists, one entry a sample.
 
     finish: index in the lists -> "stop" or "length". With a sample's first token come cached: index
     -> prompt tokens found in the cache; queued: index -> seconds until it was begun; prompts: index
-    -> log-probabilities of a prompt.
+    -> log-probabilities of a prompt. vectors: index -> what was made of a prompt to encode, whose
+    token is void.
     logprobs: index -> (logprob, top values, top ids, log-probabilities of the ids that were named).
     """
 
@@ -164,6 +190,7 @@ class TokenOutput(Message, frozen=True):
     queued: dict[int, float] = {}
     logprobs: dict[int, tuple[float, list[float], list[int], list[float]]] = {}
     prompts: dict[int, PromptLogprobs] = {}
+    vectors: dict[int, Vectors] = {}
 
 
 class Stats(Message, frozen=True):

@@ -62,7 +62,7 @@ def foresee(config: EngineConfig, backend: Backend, plugins: Plugins) -> Outlook
         total=memory.total,
         usable=min(int(memory.total * share) - memory.used, int(memory.free * share)),
         share=share,
-        sampling=Sampler.penalty_bytes(running, vocab_size),
+        sampling=0 if ready.blueprint.pooled else Sampler.penalty_bytes(running, vocab_size),
         notes=tuple(notes),
     )
 

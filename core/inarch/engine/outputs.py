@@ -47,6 +47,7 @@ class RequestOutput(msgspec.Struct, frozen=True, gc=False):
     cumulative_logprob: float | None = None  # of all tokens so far, if logprobs were asked for
     # Of the prompt's tokens from max(logprob_start, 1) on, with the first output, if asked for.
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    vectors: np.ndarray | None = None  # float32 [1 or tokens, outputs]: of a prompt to encode
     queued_s: float = 0.0  # from when the engine had the request until it began with it
 
 

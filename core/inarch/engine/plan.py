@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inarch.engine.request import Request
+from inarch.engine.states import StateRuns
 from inarch.hal.attention import SharedPrefixes
 
 
@@ -28,6 +29,8 @@ class StepPlan:
     decodes: int
     shared: SharedPrefixes | None = None  # among the decodes
     scored: Sequence[Scored] = ()
+    pooled: Sequence[Pooled] = ()
+    states: StateRuns | None = None  # of a model with recurrent states
 
     @property
     def num_tokens(self) -> int:
@@ -41,6 +44,16 @@ class Scored(NamedTuple):
     sequence: int  # its place in the step
     start: int
     end: int
+
+
+class Pooled(NamedTuple):
+    """Positions [start, end) of a prompt to encode, whose hidden states are pooled; may be none."""
+
+    request: Request
+    sequence: int  # its place in the step
+    start: int
+    end: int
+    last: bool  # with them the prompt is complete
 
 
 class PositionLogprobs(NamedTuple):

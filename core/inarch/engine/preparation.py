@@ -50,7 +50,9 @@ def prepare(config: EngineConfig, backend: Backend, plugins: Plugins) -> Prepare
     kernels = [*device.kernels(), *plugins.kernels(backend.name)]
     dispatcher = Dispatcher(kernels, overrides=config.kernels, strict=config.strict)
     spec = blueprint.kv_spec(chosen.kv_dtype)
-    store = device.kv_store(spec, chosen.page_tokens)
+    # A model that keeps nothing of a token has pages all the same, of no bytes: its tokens are counted
+    # and its prefixes shared in them.
+    store = device.kv_store(spec, chosen.page_tokens) if spec.layers else None
     if store is None:
         store = ReferenceKVStore(spec, chosen.page_tokens, device.torch_device)
     return Prepared(checkpoint, blueprint, device, chosen, dispatcher, store)

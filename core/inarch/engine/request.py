@@ -60,6 +60,8 @@ class Request:
         "stop_ids",
         "tree_pages",
         "unscored",
+        "vectors",
+        "wanted",
     )
 
     def __init__(
@@ -102,6 +104,9 @@ class Request:
         # logits are still to be computed for them.
         self.prompt_logprobs: list[PositionLogprobs] = []
         self.unscored = NOWHERE
+        # Of a prompt to encode: positions whose hidden states are pooled, and what came of them.
+        self.wanted: range | None = None
+        self.vectors: list[np.ndarray] = []
         if params.prompt_logprobs is not None:
             self.unscored = max(params.logprob_start - 1, 0)
             self._skip_scored()
@@ -121,6 +126,26 @@ class Request:
         self.output = output
         if output:
             self.unscored = NOWHERE
+
+    def encode(self, wanted: range) -> None:
+        """Ask for hidden states at these positions in place of tokens."""
+        self.wanted = wanted
+
+    def pool(self, start: int, end: int) -> tuple[int, int, bool] | None:
+        """Of positions [start, end), which are computed now, those that are pooled; none may be left
+        when the prompt ends, which the last value says."""
+        if self.wanted is None:
+            return None
+        first, last = max(start, self.wanted.start), min(end, self.wanted.stop)
+        ends = end == len(self.prompt)
+        return (first, max(first, last), ends) if ends or first < last else None
+
+    def keep(self, start: int, rows: np.ndarray) -> None:
+        """Note what was pooled from position `start` on; a prompt that was set back begins anew."""
+        assert self.wanted is not None
+        if start <= self.wanted.start:
+            self.vectors = []
+        self.vectors.append(rows)
 
     def score(self, start: int, end: int) -> tuple[int, int] | None:
         """Of positions [start, end), which are computed now, those whose logits are wanted.

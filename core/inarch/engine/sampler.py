@@ -272,6 +272,10 @@ class Sampler:
             logprobs = tuple(self._device.download(part) for part in parts)
         return Sampled(self._device.download(tokens), logprobs)
 
+    def nothing(self) -> Sampled:
+        """What a step without a token to sample yields; there once the step is done."""
+        return Sampled(self._device.download(self._last[:0]), None)
+
     def _upload_mask(self, mask: TokenMask) -> tuple[Tensor, Tensor]:
         there = upload(self._device, {"bitmask": mask.bitmask, "rows": mask.places})
         return there["bitmask"], there["rows"]

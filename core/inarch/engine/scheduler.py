@@ -16,7 +16,7 @@ import numpy as np
 
 from inarch.cache.sharing import shared_prefixes
 from inarch.engine.growth import GrowthEstimate
-from inarch.engine.plan import Produced, Scored, StepPlan
+from inarch.engine.plan import Pooled, Produced, Scored, StepPlan
 from inarch.engine.pool import Pool
 from inarch.engine.request import Request, Status
 from inarch.engine.waiting import WaitingLine
@@ -52,10 +52,14 @@ class Scheduler:
         max_step_tokens: int,
         context_length: int,
         prefix_cache: bool = True,
+        whole_prompts: bool = False,
+        state_slots: int = 0,
         long_from: int | None = None,
         long_shift: int = 0,
     ) -> None:
-        """long_from: `Description.long_from`; long_shift is added to the positions of what is longer.
+        """whole_prompts: every prompt is computed in one step, as attention to both sides needs.
+        state_slots: of a model with recurrent states, the null slot included. long_from:
+        `Description.long_from`; long_shift is added to the positions of what is longer.
 
         A request that grows beyond `long_from` tokens is set back, and computed anew as a long one.
         """
@@ -69,6 +73,7 @@ class Scheduler:
             # The null row must hold all the padding of a step, which a short context would not.
             row_tokens=max(context_length, max_step_tokens),
             prefix_cache=prefix_cache,
+            state_slots=state_slots,
             long_from=long_from,
             long_shift=long_shift,
         )
@@ -80,6 +85,7 @@ class Scheduler:
         self._shared: SharedPrefixes | None = None  # by the decodes in `_shared_rows`
         self._shared_rows = np.empty(0, dtype=np.int32)
         self._max_step_tokens = max_step_tokens
+        self._whole_prompts = whole_prompts
         self._growth = GrowthEstimate(page_tokens)
         self._admitted = 0
         self._full_at = self._full_for = 0  # the room that was too little, and for how many steps
@@ -88,6 +94,11 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         return bool(self.waiting or self._prefilling or self._decoding)
+
+    def longest(self, context: int) -> int:
+        """Tokens of the longest request that can be taken, of those that fit the context."""
+        most = min(context, self.pool.capacity)
+        return min(most, self._max_step_tokens) if self._whole_prompts else most
 
     def stats(self) -> SchedulerStats:
         cached, total = self.pool.cache.evictable, self.pool.allocator.total
@@ -136,25 +147,31 @@ class Scheduler:
         starts = table.computed[rows]
         lengths = np.ones(len(rows), dtype=np.int32)
         samples = np.ones(len(rows), dtype=bool)
-        scored = []
+        scored, pooled = [], []
         for s, (request, length) in enumerate(chunks, start=len(decodes)):
             lengths[s] = length
             start = int(starts[s])
-            samples[s] = start + length == request.known
+            samples[s] = start + length == request.known and request.wanted is None
             if span := request.score(start, start + length):
                 scored.append(Scored(request, s, *span))
+            if part := request.pool(start, start + length):
+                pooled.append(Pooled(request, s, *part))
+        states = self.pool.plan_states(decode_rows, chunks)
         table.computed[rows] += lengths
         for request, sampled in zip(requests, samples.tolist(), strict=True):
             request.in_flight += sampled
         shared = self._shared_by(decodes, decode_rows)
         self._start_decoding([request for request, _ in chunks])
-        return StepPlan(requests, rows, starts, lengths, samples, len(decodes), shared, scored)
+        return StepPlan(
+            requests, rows, starts, lengths, samples, len(decodes), shared, scored, pooled, states
+        )
 
     def publish(self, plan: StepPlan) -> None:
         """After the plan was launched: let others share the prompt pages that it fills."""
         for request in plan.requests[plan.decodes :]:
             if request.status is Status.RUNNING:
                 self.pool.share(request)
+        self.pool.launched()
 
     def commit(self, plan: StepPlan, tokens: Sequence[int]) -> list[Produced]:
         """Record the tokens of a finished step; `tokens` has one for every sequence of the plan.
@@ -170,6 +187,9 @@ class Scheduler:
             produced.append(self._append(request, tokens[sequence], sequence))
             if self._outgrows(request):
                 self._compute_as_long(request)
+        for part in plan.pooled:
+            if part.last:
+                self.abort(part.request)
         self._growth.step_done()
         return produced
 
@@ -285,12 +305,15 @@ class Scheduler:
         if budget <= 0 or not self.waiting or not pool.table.free_rows or self._still_full():
             return chunks
         reserved = self._reserved_pages()
-        for request in self.waiting.candidates(lambda r: len(pool.match(r).pages)):
+        for request in self.waiting.candidates(lambda r: len(pool.usable(pool.match(r)).pages)):
             if budget <= 0 or not pool.table.free_rows:
                 break
-            match = pool.match(request)
-            if pool.soon_longer(request, match, self._prefilling):
+            if self._whole_prompts and request.known > budget:
                 continue
+            found = pool.match(request)
+            if pool.soon_longer(request, found, self._prefilling):
+                continue
+            match = pool.usable(found)
             node = pool.cache.lock(match)
             pages = pool.pages_of(request.known) - len(match.pages)
             growth = self._growth.pages(request.max_tokens - len(request.output))
@@ -299,8 +322,10 @@ class Scheduler:
                 pool.cache.unlock(node)
                 self._full_at, self._full_for = pool.room, RETRY_STEPS
                 break
+            if not pool.open(request, match, node, found):
+                pool.cache.unlock(node)
+                break
             self.waiting.admit(request)
-            pool.open(request, match, node)
             self._run(request, match.tokens(pool.page_tokens))
             length = pool.grow(request, budget)
             chunks.append((request, length))

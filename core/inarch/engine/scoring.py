@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.engine.batch import HostBatch
 from inarch.engine.messages import PromptLogprobs
-from inarch.engine.plan import PositionLogprobs, Scored, StepPlan
+from inarch.engine.plan import PositionLogprobs, Scored
 from inarch.engine.request import Request
 from inarch.hal.device import Device, Transfer
 from inarch.hal.dispatch import Dispatcher
@@ -74,13 +73,6 @@ class Scorer:
         self._logprobs = dispatcher.bind(ops.logprobs)
         self._head = head
         self._rows = rows
-
-    @staticmethod
-    def places(plan: StepPlan, batch: HostBatch) -> np.ndarray:
-        """Where in the batch the scored positions are, int64."""
-        begins = batch.attention.q_indptr - np.append(plan.starts, 0)
-        spans = [np.arange(s.start, s.end) + begins[s.sequence] for s in plan.scored]
-        return np.concatenate(spans).astype(np.int64)
 
     @staticmethod
     def arrays(scored: Sequence[Scored]) -> dict[str, np.ndarray]:

@@ -63,6 +63,8 @@ class Tokenizer:
         else:
             backend, known = _convert(folder)
             special_tokens = known | special_tokens
+        if config.get("add_eos_token") is True and (folder / "modules.json").is_file():
+            _end_texts(backend, special_tokens.get("eos_token"))
         _mark_special(backend, special_tokens.values())
         templates = (
             given_template(chat_template) if chat_template else read_templates(folder, config)
@@ -89,6 +91,25 @@ class Tokenizer:
             raise InvalidRequestError(_not_unicode(text)) from None
         ids: list[int] = encoded.ids
         return ids
+
+    def encode_pair(
+        self, first: str, second: str, most: int | None = None
+    ) -> tuple[list[int], int | None]:
+        """Token ids of two texts as one prompt, and where in it the tokens of the second type begin.
+
+        None: the tokenizer does not tell them apart. most: tokens to which the second text is cut.
+        """
+        try:
+            encoded = self._backend.encode(first, second)
+        except TypeError:
+            raise InvalidRequestError(_not_unicode(first + second)) from None
+        kept = list(range(len(encoded.ids)))
+        if most is not None and len(kept) > most:
+            second_text = [i for i, text in enumerate(encoded.sequence_ids) if text == 1]
+            cut = set(second_text[len(second_text) - min(len(kept) - most, len(second_text)) :])
+            kept = [i for i in kept if i not in cut]
+        types = [encoded.type_ids[i] for i in kept]
+        return [encoded.ids[i] for i in kept], types.index(1) if 1 in types else None
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         text: str = self._backend.decode(token_ids, skip_special_tokens=skip_special_tokens)
@@ -205,6 +226,23 @@ def _add_missing(backend: Backend, added: Any) -> None:
         if backend.token_to_id(entry["content"]) is None:
             flags = {key: bool(entry.get(key, False)) for key in _ADDED_TOKEN_FLAGS}
             backend.add_tokens([AddedToken(entry["content"], **flags)])
+
+
+def _end_texts(backend: Backend, eos: str | None) -> None:
+    """Put the token that ends a text behind each, as makers of embedding models expect it who let
+    transformers add it; tokenizer.json need not say so."""
+    from tokenizers.processors import TemplateProcessing
+
+    around = backend.encode("")
+    if eos is None or eos in around.tokens[-1:]:
+        return
+    before, ids = around.tokens, [(token, backend.token_to_id(token)) for token in around.tokens]
+    single, second = [*before, "$A", eos], [*before, "$B", eos]
+    backend.post_processor = TemplateProcessing(
+        single=single,
+        pair=[*single, *second],
+        special_tokens=[*ids, (eos, backend.token_to_id(eos))],
+    )
 
 
 _ADDED_TOKEN_FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")

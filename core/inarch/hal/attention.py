@@ -6,15 +6,16 @@ step. `run` happens once a layer, inside the graph.
 
 Conventions: the window counts the token itself; the soft-cap comes before the mask; a sink is a
 logit per head that is added to the denominator only; log-sum-exp, of that denominator, is natural
-and float32; a fully masked row gives 0 and -inf. Letters in shapes: T tokens, S sequences, H query
-heads, G KV heads, D head size.
+and float32; a fully masked row gives 0 and -inf. Where attention is not causal, a query sees the
+tokens after it too, and with a window of w those less than w places before or after it. Letters in
+shapes: T tokens, S sequences, H query heads, G KV heads, D head size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from inarch.hal.device import Device
 from inarch.hal.executor import StepShape
 from inarch.hal.kv import KVState, KVStore
 from inarch.hal.packing import upload
+
+if TYPE_CHECKING:
+    from inarch.hal.state import StateBatch
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class AttentionSpec:
     chunk: int | None = None  # a query sees only its own of the chunks of so many tokens
     softcap: float | None = None
     sinks: bool = False
+    causal: bool = True  # False: every sequence comes whole, without a cached prefix and no tree
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ class AttentionBatch:
     comes out for padding is anything, unless all sequences are padding.
 
     bucket: the captured shape that the batch was padded to; None: it runs as it comes.
+
+    states: which tokens advance which recurrent state, of a model that has any; None: all padding.
     """
 
     q_indptr: np.ndarray  # int32 [S + 1]
@@ -91,6 +98,7 @@ class AttentionBatch:
     tree_parent: np.ndarray | None = None  # int32 [T]
     shared: SharedPrefixes | None = None
     bucket: StepShape | None = None
+    states: StateBatch | None = None
 
 
 class AttentionResult(NamedTuple):

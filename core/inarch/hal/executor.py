@@ -45,13 +45,16 @@ class StepInputs:
     token_ids [T] int64; below 0 it is ~row, the token sampled last for that row. positions [T]
     int64. last_token [S] int64: the index in the batch of each sequence's last query token, whose
     hidden state becomes logits; in a scored step those of further tokens follow. plans: one
-    attention plan per distinct attention spec of the model.
+    attention plan per distinct attention spec of the model, and last the StatePlan of one that has
+    recurrent states. token_types [T] int64: which text of a pair a token belongs to, for models that
+    tell them apart.
     """
 
     token_ids: Tensor
     positions: Tensor
     last_token: Tensor
     plans: tuple[Any, ...]
+    token_types: Tensor | None = None
 
 
 # -> logits [S, V] float32, or a scored step's hidden states; state

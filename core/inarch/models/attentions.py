@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -40,21 +40,13 @@ class Attentions:
     def bind(self, spec: AttentionSpec) -> tuple[Attention, int]:
         """The attention for a spec, and the index of its plan among those of a step."""
         facts = attention_facts(spec, self._store)
-        factory = self._dispatcher.select("attention", ReferenceAttention, **facts)
-        return self._shared(spec, factory)
+        return self._shared(spec, self._dispatcher.select("attention", ReferenceAttention, **facts))
 
     def bind_latent(self, spec: LatentSpec) -> tuple[LatentAttention, int]:
         """As `bind`."""
         facts = latent_facts(spec, self._store)
         factory = self._dispatcher.select("latent_attention", ReferenceLatentAttention, **facts)
         return self._shared(spec, factory)
-
-    def _shared(
-        self, spec: AttentionSpec | LatentSpec, factory: Callable[..., Any]
-    ) -> tuple[Any, int]:
-        if spec not in self._by_spec:
-            self._by_spec[spec] = factory(spec, self._store, self._device)
-        return self._by_spec[spec], list(self._by_spec).index(spec)
 
     @property
     def capturable(self) -> bool:
@@ -65,18 +57,32 @@ class Attentions:
         """What they will keep of the device's memory for steps up to `most`."""
         return sum(attention.kept_bytes(most) for attention in self._by_spec.values())
 
-    def plan(self, batch: AttentionBatch) -> HostPlan:
-        """The plans of one step as one, which is bound to a tuple: `StepInputs.plans`."""
-        plans = [attention.plan(batch) for attention in self._by_spec.values()]
+    def plan(self, batch: AttentionBatch, *others: HostPlan) -> HostPlan:
+        """The plans of one step as one, in the order of their indices: `StepInputs.plans`.
 
-        def bind(there: Mapping[str, Tensor]) -> tuple[AttentionPlan, ...]:
-            return tuple(
-                plan.bind({name: there[f"{i}.{name}"] for name in (*plan.arrays, *plan.passing)})
-                for i, plan in enumerate(plans)
-            )
+        others: of what is no attention; they come last.
+        """
+        return joined([*(attention.plan(batch) for attention in self._by_spec.values()), *others])
 
-        arrays, passing = (
-            {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.items()}
-            for parts in ([p.arrays for p in plans], [p.passing for p in plans])
+    def _shared(
+        self, spec: AttentionSpec | LatentSpec, factory: Callable[..., Any]
+    ) -> tuple[Any, int]:
+        if spec not in self._by_spec:
+            self._by_spec[spec] = factory(spec, self._store, self._device)
+        return self._by_spec[spec], list(self._by_spec).index(spec)
+
+
+def joined(plans: Sequence[HostPlan]) -> HostPlan:
+    """Several plans as one, which is bound to a tuple."""
+
+    def bind(there: Mapping[str, Tensor]) -> tuple[AttentionPlan, ...]:
+        return tuple(
+            plan.bind({name: there[f"{i}.{name}"] for name in (*plan.arrays, *plan.passing)})
+            for i, plan in enumerate(plans)
         )
-        return HostPlan(arrays, passing, bind)
+
+    arrays, passing = (
+        {f"{i}.{name}": array for i, part in enumerate(parts) for name, array in part.items()}
+        for parts in ([p.arrays for p in plans], [p.passing for p in plans])
+    )
+    return HostPlan(arrays, passing, bind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -55,11 +56,20 @@ class Builder:
         self.attentions = Attentions(dispatcher, store, device)
         self._experts: list[Experts] = []
         self._tables: dict[Hashable, Tensor] = {}
+        self._pages, self._states = itertools.count(), itertools.count()
 
     @property
     def capturable(self) -> bool:
         """Whether a step of all that was built so far may be recorded and replayed."""
         return self.attentions.capturable and all(e.capturable for e in self._experts)
+
+    def next_pages(self) -> int:
+        """The index in the store of the next mixer that keeps something of each token."""
+        return next(self._pages)
+
+    def next_state(self) -> int:
+        """The index among the states of the next mixer that has one."""
+        return next(self._states)
 
     def bind(self, op: Op[..., Any], **facts: Any) -> Callable[..., Any]:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
@@ -70,6 +80,11 @@ class Builder:
             self.weights.take(f"{name}.weight"),
             self.weights.take(bias) if bias in self.weights else None,
         )
+
+    def on_device(self, host: Tensor) -> Tensor:
+        """A small tensor, in the dtype of the computation if it is floating-point."""
+        wanted = self.dtype if host.is_floating_point() else host.dtype
+        return host.to(self._device.torch_device, wanted)
 
     def pack(self, weight: Tensor, bias: Tensor | None = None) -> Projection:
         """Weight [N, K] and bias [N] on the device, in the form that the chosen kernel wants."""

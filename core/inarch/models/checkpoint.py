@@ -22,6 +22,9 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 TORCH_INDEX = "pytorch_model.bin.index.json"
 TORCH_SINGLE = "pytorch_model.bin"
+MODULES = "*_Dense/model.safetensors"
+# What was read of a mapped file stays resident until it is unmapped: after so many bytes it is.
+MOST_MAPPED = 1 << 28
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
@@ -44,9 +47,11 @@ class Checkpoint:
         generation = self.folder / "generation_config.json"
         self.generation_config = read_json(generation) if generation.is_file() else {}
         self._mapped: tuple[Path, WeightFile] | None = None
+        self._read, self._last = 0, ""  # bytes since it was mapped, and the last tensor
 
     def names(self) -> frozenset[str]:
-        """All tensors of the weight files."""
+        """All tensors of the weight files. One of a module of sentence-transformers, which has a folder
+        of its own, goes by FOLDER/NAME."""
         return frozenset(self._stored)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -69,9 +74,13 @@ class Checkpoint:
     def get(self, name: str) -> Tensor:
         """One tensor, on the host in the dtype of the file: a view of the memory-mapped file."""
         file = self._find(name).file
-        if self._mapped is None or self._mapped[0] != file:
-            self._mapped = (file, open_weights(file))
-        return self._mapped[1].get(name)
+        if self._mapped is None or self._mapped[0] != file or self._read > MOST_MAPPED:
+            self._mapped, self._read = (file, open_weights(file)), 0
+        tensor = self._mapped[1].get(name.rpartition("/")[2])
+        if self._mapped[1].mapped and name != self._last:
+            self._read += tensor.nbytes
+        self._last = name
+        return tensor
 
     def close(self) -> None:
         """Unmap the file that was last read; a further `get` maps it again."""
@@ -111,6 +120,9 @@ class Checkpoint:
         found: dict[str, Stored] = {}
         for file in self._files():
             found |= open_weights(self.folder / file).stored()
+        for path in sorted(self.folder.glob(MODULES)):
+            inner = open_weights(path).stored().items()
+            found |= {f"{path.parent.name}/{name}": stored for name, stored in inner}
         return found
 
     def _files(self) -> list[str]:

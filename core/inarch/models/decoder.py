@@ -15,13 +15,16 @@ from torch import Tensor
 from inarch.hal.attention import AttentionBatch, HostPlan
 from inarch.hal.executor import StepInputs, StepShape
 from inarch.hal.kv import KVSpec, KVState
+from inarch.hal.state import StateSpec, plan_states
 from inarch.models.attentions import Attentions
 from inarch.models.builder import Builder, Projection
 from inarch.models.description import Description
-from inarch.models.layers import mixer_kv
+from inarch.models.description.pooling import LAST_TOKEN
+from inarch.models.layers import mixer_kv, mixer_states
 from inarch.models.layers.block import RunLayer, build_layer
 from inarch.models.layers.embedding import Embedding, build_embedding
 from inarch.models.layers.norm import AddNorm, build_norm
+from inarch.models.layers.pooling import RunHead, build_pooled_head
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +35,23 @@ class Decoder:
     embedding: Embedding
     layers: tuple[RunLayer, ...]
     norm: AddNorm
-    head: Projection
+    head: Projection | None  # None: it makes no logits
+    pooled: RunHead
     attentions: Attentions
+    states: StateSpec  # of the mixers that have one
     capturable: bool  # see Attention and Experts
+
+    @property
+    def generates(self) -> bool:
+        return self.head is not None
 
     def kept_bytes(self, most: StepShape) -> int:
         return self.attentions.kept_bytes(most)
 
     def plan(self, batch: AttentionBatch) -> HostPlan:
-        return self.attentions.plan(batch)
+        if not self.states:
+            return self.attentions.plan(batch)
+        return self.attentions.plan(batch, plan_states(batch))
 
     def forward(self, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         """Logits [S, V] float32 after each sequence's last token, and the new KV state."""
@@ -59,6 +70,7 @@ class Decoder:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] float32 of hidden states [N, hidden]."""
+        assert self.head is not None
         logits = self.head(hidden).float()
         if self.description.logit_scale != 1.0:
             logits *= self.description.logit_scale
@@ -68,31 +80,42 @@ class Decoder:
 
 def kv_spec(description: Description, dtype: torch.dtype) -> KVSpec:
     """What the model keeps of a token, in `dtype`: known before a store or a weight exists."""
-    mixers = (layer.mixer for layer in description.layers if layer.mixer is not None)
-    return KVSpec(tuple(map(mixer_kv, mixers)), dtype)
+    kept = (mixer_kv(layer.mixer) for layer in description.layers if layer.mixer is not None)
+    return KVSpec(tuple(itertools.chain.from_iterable(kept)), dtype)
+
+
+def state_spec(description: Description, dtype: torch.dtype) -> StateSpec:
+    """What the model keeps of a sequence, computing in `dtype`: empty for most."""
+    kept = (mixer_states(layer.mixer, dtype) for layer in description.layers if layer.mixer)
+    return StateSpec(tuple(itertools.chain.from_iterable(kept)))
 
 
 def build_decoder(description: Description, builder: Builder) -> Decoder:
     """Take every weight once."""
     embedding = build_embedding(builder)
-    kept = itertools.count()  # indices in the KV state: only mixers keep anything
     layers = tuple(
-        build_layer(layer, builder, f"layers.{index}", next(kept) if layer.mixer else -1)
+        build_layer(layer, builder, f"layers.{index}")
         for index, layer in enumerate(description.layers)
     )
     norm = build_norm(description.norm, builder, "norm")
-    # A tied head is packed from the embedding itself: kernels may keep a weight, not write to it.
-    if description.tie_embeddings:
-        bias = builder.weights.take("head.bias") if description.head_bias else None
-        head = builder.pack(embedding.weight, bias)
-    else:
-        head = builder.linear("head")
     return Decoder(
         description=description,
         embedding=embedding,
         layers=layers,
         norm=norm,
-        head=head,
+        head=_build_head(description, builder, embedding.weight),
+        pooled=build_pooled_head(description.pooled or LAST_TOKEN, builder, "pooled"),
         attentions=builder.attentions,
+        states=state_spec(description, builder.dtype),
         capturable=builder.capturable,
     )
+
+
+def _build_head(description: Description, builder: Builder, embedding: Tensor) -> Projection | None:
+    if description.pooled is not None:
+        return None
+    if not description.tie_embeddings:
+        return builder.linear("head")
+    # A tied head is packed from the embedding itself: kernels may keep a weight, not write to it.
+    bias = builder.weights.take("head.bias") if description.head_bias else None
+    return builder.pack(embedding, bias)

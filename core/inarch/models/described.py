@@ -1,83 +1,33 @@
-"""The blueprint of a model that one of our families describes, and our decoder runs."""
+"""From a model folder to its description, and to the names of its tensors there."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 
-import torch
-
-from inarch.hal.device import Device
-from inarch.hal.dispatch import Dispatcher
-from inarch.hal.kv import KVSpec, KVStore
-from inarch.models.builder import Builder
 from inarch.models.checkpoint import Checkpoint
-from inarch.models.decoder import Decoder, build_decoder, kv_spec
 from inarch.models.description import Description
+from inarch.models.endings import both_sides, with_head
 from inarch.models.family import Family
-from inarch.models.loading import load_decoder
-from inarch.models.parameters import Parameter
-from inarch.models.sources import choose_sources
-from inarch.models.survey import Survey, layer_in_words, positions_in_words
-from inarch.models.weights import Weights, check_tensors
+from inarch.models.sentence_modules import dense_tensors, read_limit, read_modules
+from inarch.models.sources import Names
 
 
 @dataclass(frozen=True)
-class DescribedModel:
-    """weights: None for random ones. See Blueprint."""
-
-    family: Family
+class Described:
     description: Description
-    weights: Checkpoint | None
-
-    on_kernels = True
-
-    @property
-    def vocab_size(self) -> int:
-        return self.description.vocab_size
-
-    @property
-    def context_length(self) -> int:
-        return self.description.context_length
-
-    @property
-    def long_from(self) -> int | None:
-        return self.description.long_from
-
-    def kv_spec(self, dtype: torch.dtype) -> KVSpec:
-        return kv_spec(self.description, dtype)
-
-    def survey(self, dtype: torch.dtype) -> Survey:
-        parameters = self.description.parameters()
-        if self.weights is not None:
-            names = self.family.names(self.description)
-            chosen = choose_sources(names, self.weights.names())
-            check_tensors(self.weights, chosen, parameters)
-        return Survey(
-            implementation=f"our decoder, by the family {self.family.name}",
-            parameters=sum(parameter.elements for parameter in parameters.values()),
-            weight_bytes=sum(_bytes(parameter, dtype) for parameter in parameters.values()),
-            stored="none is missing, all shapes fit",
-            layers=tuple(layer_in_words(layer) for layer in self.description.layers),
-            positions=positions_in_words(self.description),
-        )
-
-    def bind(
-        self, dispatcher: Dispatcher, store: KVStore, device: Device, dtype: torch.dtype
-    ) -> None:
-        parameters = self.description.parameters()
-        nowhere = torch.device("meta")
-        weights = Weights(parameters, lambda *_: None, nowhere, dtype, lambda _: None)
-        build_decoder(
-            self.description, Builder(self.description, weights, dispatcher, store, device)
-        )
-
-    def load(
-        self, dispatcher: Dispatcher, store: KVStore, device: Device, dtype: torch.dtype
-    ) -> Decoder:
-        names = self.family.names(self.description)
-        return load_decoder(self.description, names, self.weights, dispatcher, store, device, dtype)
+    names: Names
 
 
-def _bytes(parameter: Parameter, dtype: torch.dtype) -> int:
-    kept = getattr(torch, parameter.dtype) if parameter.dtype else dtype
-    return parameter.elements * int(kept.itemsize)
+def describe_folder(checkpoint: Checkpoint, family: Family) -> Described:
+    """What config.json says, and the modules of sentence-transformers beside it. Raises ModelError."""
+    config = {k: v for k, v in checkpoint.config.items() if k != "use_bidirectional_attention"}
+    description = both_sides(checkpoint.config, family.describe(config))
+    names = family.names(description)
+    modules = read_modules(checkpoint.folder)
+    if modules is not None and not (description.pooled and description.pooled.labels):
+        description = with_head(description, modules.head)
+        names = {**names, **dense_tensors(modules)}
+        longest = min(description.context_length, read_limit(checkpoint.folder) or sys.maxsize)
+        description = replace(description, context_length=longest)
+    return Described(description, names)

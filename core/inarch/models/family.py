@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +51,11 @@ def built_in_families() -> tuple[Family, ...]:
 
 def family_of(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family | None:
     """The family of a model's config.json, or None. PluginError if two claim one architecture."""
+    from inarch.models.endings import derive
+
     known = _by_architecture([*built_in_families(), *plugin_families])
-    return next((known[name] for name in _architectures(config) if name in known), None)
+    found = (known.get(name) or derive(name, known) for name in _architectures(config))
+    return next((family for family in found if family is not None), None)
 
 
 def find_family(config: Mapping[str, Any], plugin_families: Iterable[Family] = ()) -> Family:
@@ -98,11 +101,11 @@ def _by_architecture(families: Iterable[Family]) -> dict[str, Family]:
     return known
 
 
-def refuse_quantized(config: Mapping[str, Any], served: Sequence[str] = ()) -> None:
-    """Raise ModelError for weights in a quantized format that is not served."""
+def refuse_quantized(config: Mapping[str, Any], loadable: Collection[str] = ()) -> None:
+    """Raise ModelError for weights in a quantized format other than those."""
     quantization = config.get("quantization_config")
     method = quantization.get("quant_method") if isinstance(quantization, dict) else None
-    if quantization and method not in served:
+    if quantization and method not in loadable:
         raise ModelError(
             f"the weights are quantized ({method}), which cannot be loaded yet: take the model's "
             "unquantized version (bfloat16, float16 or float32)"

@@ -8,7 +8,8 @@ from typing import Literal
 
 from inarch.errors import ModelError
 from inarch.models.checkpoint import Checkpoint
-from inarch.models.described import DescribedModel
+from inarch.models.decoder_blueprint import DecoderBlueprint
+from inarch.models.described import describe_folder
 from inarch.models.family import Family, family_of, find_family, no_family, refuse_quantized
 from inarch.models.model import Blueprint
 
@@ -32,8 +33,9 @@ def find_blueprint(
     family = family_of(checkpoint.config, families)
     if model_impl == "inarch" or (model_impl == "auto" and family is not None):
         family = find_family(checkpoint.config, families)
-        description = family.describe(checkpoint.config)
-        return DescribedModel(family, description, None if dummy else checkpoint)
+        described = describe_folder(checkpoint, family)
+        weights = None if dummy else checkpoint
+        return DecoderBlueprint(family.name, described.description, described.names, weights)
     if model_impl == "transformers":
         return _by_transformers(checkpoint, dummy, trust_code)
     lacking = no_family(checkpoint.config)

@@ -16,6 +16,9 @@ from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.executor import StepInputs, StepShape
 from inarch.hal.kv import KVSpec, KVState, KVStore
+from inarch.hal.state import StateSpec
+from inarch.models.description.pooling import PooledHead
+from inarch.models.layers.pooling import RunHead
 from inarch.models.survey import Survey
 
 
@@ -23,8 +26,23 @@ class Model(Protocol):
     """A loaded model on one device. Letters in shapes: S sequences, V vocabulary, N any number."""
 
     @property
+    def generates(self) -> bool:
+        """Whether there are logits: else `forward` and `logits` must not be called."""
+        ...
+
+    @property
+    def pooled(self) -> RunHead:
+        """What makes vectors or scores of hidden states."""
+        ...
+
+    @property
     def capturable(self) -> bool:
         """Whether `forward` may be recorded and replayed: see Attention."""
+        ...
+
+    @property
+    def states(self) -> StateSpec:
+        """What it keeps of a sequence beside what it keeps of tokens: nothing, for most."""
         ...
 
     def kept_bytes(self, most: StepShape) -> int:
@@ -69,8 +87,32 @@ class Blueprint(Protocol):
         """See `Description.long_from`."""
         ...
 
+    @property
+    def hidden(self) -> int:
+        """Features of a hidden state."""
+        ...
+
+    @property
+    def causal(self) -> bool:
+        """Whether no token sees a later one, so that a prompt may come in chunks."""
+        ...
+
+    @property
+    def token_types(self) -> int:
+        """How many kinds of text it tells apart; 0: none."""
+        ...
+
+    @property
+    def pooled(self) -> PooledHead | None:
+        """What it has in place of an output head; None: it is a language model."""
+        ...
+
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
         """What it keeps of a token, in `dtype`."""
+        ...
+
+    def state_spec(self, dtype: torch.dtype) -> StateSpec:
+        """What it keeps of a sequence, computing in `dtype`."""
         ...
 
     def survey(self, dtype: torch.dtype) -> Survey:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from inarch.errors import ModelError
 
 CONFIGURATION = ("*.json", "*.txt", "*.jinja", "*.model")  # .model: SentencePiece vocabularies
 WEIGHTS = ("*.safetensors",)
+TORCH_WEIGHTS = ("pytorch_model*.bin",)  # where there are no safetensors
+TEMPLATES = ("additional_chat_templates/*.jinja",)
 CODE = ("*.py",)
-OTHER_FORMATS = ("consolidated*", "original/*", "*/*")  # copies of the same weights
+# Copies of the same weights; but sentence-transformers has modules in folders such as 1_Pooling.
+OTHER_FORMATS = ("consolidated*", "[!0-9]*/*")
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", re.ASCII)
 
 
@@ -49,12 +52,18 @@ def resolve_model(
 def _download(model: str, revision: str | None, weights: bool, code: bool) -> Path:
     from huggingface_hub import snapshot_download
 
+    def download(wanted: Sequence[str], ignored: Sequence[str] = ()) -> Path:
+        found = snapshot_download(
+            model, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(ignored)
+        )
+        return Path(found)
+
     wanted = [*CONFIGURATION, *(WEIGHTS if weights else ()), *(CODE if code else ())]
-    ignored = list(OTHER_FORMATS)
-    found = snapshot_download(
-        model, revision=revision, allow_patterns=wanted, ignore_patterns=ignored
-    )
-    return Path(found)
+    folder = download(wanted, OTHER_FORMATS)
+    if weights and not any(folder.glob("*.safetensors")):
+        download(TORCH_WEIGHTS, OTHER_FORMATS)
+    download(TEMPLATES)
+    return folder
 
 
 def _why_not(model: str, error: Exception) -> str:

@@ -52,6 +52,8 @@ class Stored:
 class WeightFile(Protocol):
     """An opened file. Whoever holds a tensor of it keeps it mapped."""
 
+    mapped: bool  # else its tensors are read as a whole
+
     def stored(self) -> dict[str, Stored]:
         """All tensors by name, without reading them."""
 
@@ -64,6 +66,8 @@ def open_weights(path: Path) -> WeightFile:
 
 
 class SafetensorsFile:
+    mapped = True
+
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
@@ -90,22 +94,22 @@ class TorchFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.mapped = zipfile.is_zipfile(path)
         self._tensors: dict[str, Tensor] | None = None
 
     def stored(self) -> dict[str, Stored]:
         return {
             name: Stored(self._path, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-            for name, tensor in _load(self._path, "meta").items()
+            for name, tensor in _load(self._path, "meta", mapped=False).items()
         }
 
     def get(self, name: str) -> Tensor:
         if self._tensors is None:
-            self._tensors = _load(self._path, "cpu")
+            self._tensors = _load(self._path, "cpu", mapped=self.mapped)
         return self._tensors[name]
 
 
-def _load(path: Path, device: str) -> dict[str, Tensor]:
-    mapped = device == "cpu" and zipfile.is_zipfile(path)
+def _load(path: Path, device: str, *, mapped: bool) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old pickle protocols

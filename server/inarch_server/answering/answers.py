@@ -15,6 +15,8 @@ from itertools import accumulate
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
@@ -39,6 +41,8 @@ class Piece:
     completion_tokens: int = 0  # so far, of the whole choice
     cached_tokens: int = 0
     cumulative_logprob: float | None = None  # so far, if logprobs were asked for
+    prompt_tokens: int = 0
+    vectors: np.ndarray | None = None  # of a prompt to encode
     prompt_logprobs: tuple[TokenLogprob, ...] = ()  # in the first piece, if asked for
 
     def add(self, output: RequestOutput) -> None:
@@ -50,6 +54,8 @@ class Piece:
         self.completion_tokens = output.completion_tokens
         self.cached_tokens = output.cached_tokens
         self.cumulative_logprob = output.cumulative_logprob
+        if output.vectors is not None:
+            self.prompt_tokens, self.vectors = output.prompt_tokens, output.vectors
         if output.prompt_logprobs:
             self.prompt_logprobs = output.prompt_logprobs
 

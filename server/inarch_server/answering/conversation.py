@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from inarch.engine.vectors import check_generates
 from inarch.errors import InvalidRequestError
 from inarch.grammar import Grammar
 from inarch.parsing import Choice, Tool
@@ -90,6 +91,7 @@ async def prepare(service: Service, asked: Conversation, params: SamplingParams)
     tool is called.
     """
     engine = service.engine
+    check_generates(engine.info)
     formats = engine.formats
     if not asked.separate_reasoning:
         formats = replace(formats, reasoning=None)

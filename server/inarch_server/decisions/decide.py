@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from inarch.engine.vectors import check_generates
 from inarch.errors import InvalidRequestError
 from inarch.sampling import Terms
 from inarch_server.answering.conversation import Conversation
@@ -56,6 +57,7 @@ async def decisions(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     body = await read_body(request, DecisionRequest)
     service.check_model(body.model)
+    check_generates(service.engine.info)
     messages = to_messages(body.input)
     asked = await _ask(service.engine, messages, body.questions)
     shares, usage = await _shares(request, service, asked, body.terms(service.config))

@@ -22,7 +22,7 @@ async def model_info(request: web.Request) -> web.Response:
             "model_path": info.path,
             "tokenizer_path": info.path,
             "served_model_name": info.name,
-            "is_generation": True,
+            "is_generation": info.head.generates,
             "preferred_sampling_params": info.default_sampling or None,
             "weight_version": "default",
             "model_type": info.architecture,

@@ -8,6 +8,7 @@ Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
+NUMBER: Schema = {"type": "number"}
 PROBABILITY: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 
 
@@ -60,6 +61,7 @@ CALL = record(id=TEXT, type=const("function"), function=record(name=TEXT, argume
 MESSAGE = record(role=const("assistant"), content=maybe(TEXT))
 MESSAGE["properties"] |= {"reasoning_content": TEXT, "reasoning": TEXT, "tool_calls": listed(CALL)}
 LOGPROBS = maybe({"type": "object"})
+VECTOR = listed(NUMBER)
 GENERATED = record(text=TEXT, output_ids=listed(COUNT), meta_info={"type": "object"})
 
 
@@ -167,6 +169,46 @@ ANSWERS: dict[str, Schema] = {
     "TokenCount": record(input_tokens=COUNT),
     "Deleted": record(id=TEXT, object=TEXT, deleted={"const": True}),
     "Decision": record(answers=listed({"anyOf": _answers()}), model=TEXT, usage=NEWER_USAGE),
+    "Embeddings": record(
+        object=const("list"),
+        data=listed(
+            record(
+                object=const("embedding"),
+                index=COUNT,
+                embedding={"anyOf": [VECTOR, listed(VECTOR), TEXT]},
+            )
+        ),
+        model=TEXT,
+        usage=record(prompt_tokens=COUNT, total_tokens=COUNT),
+    ),
+    "Ranking": record(
+        id=TEXT,
+        model=TEXT,
+        results=listed(record(index=COUNT, relevance_score=NUMBER)),
+        usage=USAGE,
+    ),
+    "Scores": {
+        "anyOf": [
+            record(
+                id=TEXT,
+                object=const("list"),
+                model=TEXT,
+                data=listed(record(index=COUNT, object=const("score"), score=NUMBER)),
+                usage=USAGE,
+            ),
+            record(scores=listed(VECTOR), object=const("scoring"), model=TEXT, usage=USAGE),
+        ]
+    },
+    "Classes": record(
+        id=TEXT,
+        object=const("list"),
+        model=TEXT,
+        data=listed(record(index=COUNT, label=one_or_many(TEXT), num_classes=COUNT)),
+        usage=USAGE,
+    ),
+    "Encoded": one_or_many(
+        record(embedding={"anyOf": [VECTOR, listed(VECTOR)]}, meta_info={"type": "object"})
+    ),
     "Tokens": record(
         tokens=one_or_many(listed(COUNT)),
         count=one_or_many(COUNT),

@@ -118,9 +118,16 @@ async def _accept_no_more(site: web.SockSite, listener: socket.socket) -> None:
     await site.stop()
 
 
+# What to try, by what a model makes.
+TALK = ("/v1/chat/completions", '{"messages": [{"role": "user", "content": "Hello"}]}')
+EMBED = ("/v1/embeddings", '{"input": "Hello"}')
+CLASSIFY = ("/v1/classify", '{"input": "Hello"}')
+
+
 def banner(service: Service, listener: socket.socket) -> str:
     """What a person needs to know of a server that is ready."""
     info, url = service.engine.info, listening.url(listener)
+    path, body = TALK if info.head.generates else CLASSIFY if info.head.labels else EMBED
     key = " -H 'Authorization: Bearer KEY'" if service.config.api_key is not None else ""
     return (
         f"\nInarch {__version__} serves {service.model} at {url}\n\n"
@@ -128,6 +135,6 @@ def banner(service: Service, listener: socket.socket) -> str:
         f"  context  {info.context_length:,} tokens\n"
         f"  memory   KV cache of {info.kv_tokens:,} tokens in {info.kv_dtype}\n"
         f"  try      open {url} in a browser, or\n"
-        f"           curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n"
-        """             -d '{"messages": [{"role": "user", "content": "Hello"}]}'\n"""
+        f"           curl {url}{path} -H 'Content-Type: application/json'{key} \\\n"
+        f"             -d '{body}'\n"
     )

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from inarch.errors import EngineDeadError, InarchError
-from inarch.sampling import SamplingParams
+from inarch.sampling import SamplingParams, encoding
 
 if TYPE_CHECKING:
     from inarch.engine.async_engine import AsyncEngine
@@ -42,6 +42,8 @@ class Health:
 
     async def _probe(self) -> None:
         params = SamplingParams(max_tokens=1, temperature=0.0, ignore_eos=True)
+        if not self._engine.info.head.generates:
+            params = encoding()
         outputs = self._engine.generate(PROBE, params)
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S), aclosing(outputs):

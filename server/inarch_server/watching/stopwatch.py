@@ -53,8 +53,9 @@ class Stopwatch:
     def finished(self, choice: int, output: RequestOutput, *, constrained: bool) -> None:
         """Note the last output of a choice."""
         self.finish_reasons[choice] = str(output.finish_reason)
+        self._metrics.last_token_s = now = time.perf_counter()
         self._metrics.finished(
-            time.perf_counter() - self.received_s,
+            now - self.received_s,
             output.prompt_tokens,
             output.completion_tokens,
             constrained=constrained,

@@ -25,6 +25,7 @@ from inarch_server.watching.account import Account
 OPERATIONS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "text_completion",
+    "/v1/embeddings": "embeddings",
     "/v1/responses": "chat",
     "/v1/messages": "chat",
     "/api/chat": "chat",

@@ -17,6 +17,7 @@ import pytest
 from inarch.config import EngineConfig
 from inarch.engine import keeper
 from inarch.engine.async_engine import AsyncEngine
+from inarch.engine.engine import Engine
 from inarch.engine.outputs import RequestOutput
 from inarch.errors import EngineDeadError, InvalidRequestError, OutOfMemoryError
 from inarch.sampling import SamplingParams, Terms
@@ -236,3 +237,28 @@ def test_while_no_engine_is_there_no_more_wait_than_may(run: Callable[..., None]
         assert [len(answer) for answer in answers if isinstance(answer, list)] == [3, 3]
 
     run(program, max_queued_requests=2)
+
+
+def test_vectors_scores_and_ranks_are_those_of_the_other_engine(
+    run: Callable[..., None], served: Callable[[str], Saved]
+) -> None:
+    texts = ["one", "two", "three", "one"]
+
+    async def program(engine: AsyncEngine) -> None:
+        found["vectors"] = [one.vector for one in await engine.encode(texts, dimensions=9)]
+        found["cut"] = (await engine.encode(["x" * 600], truncate=True))[0].prompt_tokens
+        with pytest.raises(InvalidRequestError, match="600 tokens"):
+            await engine.encode(["fine", "x" * 600])
+        with pytest.raises(InvalidRequestError, match="no chat template"):
+            await engine.rerank("one", texts)
+        with pytest.raises(InvalidRequestError, match="no chat template"):
+            await engine.score("one", texts)
+        await until_idle(engine)
+
+    found: dict[str, object] = {}
+    run(program, dtype="float32")
+    config = EngineConfig(model=str(served("llama").folder), backend="reference", dtype="float32")
+    with Engine(config) as engine:
+        expected = [one.vector for one in engine.encode(texts, dimensions=9)]
+    np.testing.assert_allclose(found["vectors"], expected, atol=1e-5)  # type: ignore[arg-type]
+    assert found["cut"] == 512

@@ -7,14 +7,19 @@ from tokenizers import decoders, models
 
 from inarch.engine.chat_template import ChatTemplate
 from inarch.engine.frontend import Frontend
-from inarch.engine.messages import ModelInfo, TokenOutput
+from inarch.engine.messages import HeadInfo, ModelInfo, TokenOutput
 from inarch.engine.tokenizer import Tokenizer
 from inarch.sampling import SamplingParams
 
+HEAD = HeadInfo(
+    generates=True, outputs=4, each_token=False, normalized=True, labels=(), scores="raw",
+    tells_texts_apart=False, whole_prompts=False,
+)  # fmt: skip
 INFO = ModelInfo(
-    name="none", path="/nowhere", architecture="none", context_length=64, max_request_tokens=64,
-    vocab_size=26, dtype="float32", backend="none", device="none", kv_tokens=64, page_tokens=16,
-    kv_dtype="float32", max_running_requests=4, eos_token_ids=(), default_sampling={}, memory={},
+    head=HEAD, name="none", path="/nowhere", architecture="none", context_length=64,
+    max_request_tokens=64, vocab_size=26, dtype="float32", backend="none", device="none",
+    kv_tokens=64, page_tokens=16, kv_dtype="float32", max_running_requests=4, eos_token_ids=(),
+    default_sampling={}, memory={},
 )  # fmt: skip
 
 

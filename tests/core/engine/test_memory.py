@@ -82,3 +82,31 @@ def test_too_little_memory_is_refused_with_the_figures(device: Device) -> None:
         make_plan(device, kv_tokens=16000)
     with pytest.raises(OutOfMemoryError, match=r"no memory is left for the KV cache"):
         make_plan(device, activations=80 * MIB)
+
+
+def test_recurrent_states_take_what_runs_needs_and_a_cache_of_them_what_is_spare(
+    device: Device,
+) -> None:
+    plan = make_plan(device, slot_bytes=MIB // 2, running=4, most_tokens=16 * 10)
+    assert plan.slots == 1 + memory.USEFUL_STATES * 4
+    assert plan.pages == 11, "pages that could be used are not given up for them"
+    tight = make_plan(device, slot_bytes=4 * MIB, running=5)
+    assert tight.slots == (90 - 34) // 2 // 4
+    assert tight.pages == (90 - 34) - 4 * tight.slots
+    asked = make_plan(device, slot_bytes=4 * MIB, running=5, kv_tokens=16 * 30)
+    assert (asked.slots, asked.pages) == ((90 - 34 - 31) // 4, 31)
+
+
+def test_too_little_memory_for_the_states_of_what_may_run_is_refused(device: Device) -> None:
+    with pytest.raises(OutOfMemoryError, match=r"lower --max-running-requests to 6,"):
+        make_plan(device, slot_bytes=4 * MIB, running=8)
+    assert make_plan(device, slot_bytes=4 * MIB, running=8, fewer=True).slots == 7
+
+
+def test_a_model_without_pages_counts_its_tokens_all_the_same(device: Device) -> None:
+    layout = KVLayout(page_tokens=16, page_bytes=0, fingerprint="none")
+    parts = {"share": 0.9, "weights": 0, "activations": 0, "kept": 0, "sampling": 0}
+    plan = plan_memory(
+        device, layout, **parts, kv_tokens=None, most_tokens=160, slot_bytes=MIB, running=4
+    )
+    assert (plan.pages, plan.slots) == (11, 17)

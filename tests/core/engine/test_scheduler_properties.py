@@ -14,7 +14,8 @@ from inarch.engine.request import Request, Status
 from inarch.engine.scheduler import Scheduler
 from inarch.sampling import SamplingParams
 
-VOCABULARY = 3
+WORDS = 2  # of prompts, so that many begin alike
+VOCABULARY = 9
 STOP = 0
 
 
@@ -28,11 +29,14 @@ class ServeRandomly(RuleBasedStateMachine):
 
     @initialize(
         page=st.sampled_from([1, 2, 4]),
-        pages=st.integers(6, 24),
+        pages=st.integers(6, 60),
         budget=st.integers(4, 12),
         prefix_cache=st.booleans(),
+        state_slots=st.just(0) | st.integers(5, 9) | st.integers(5, 30),
     )
-    def start(self, page: int, pages: int, budget: int, prefix_cache: bool) -> None:
+    def start(
+        self, page: int, pages: int, budget: int, prefix_cache: bool, state_slots: int
+    ) -> None:
         self.page = page
         self.scheduler = Scheduler(
             pages=pages,
@@ -41,16 +45,18 @@ class ServeRandomly(RuleBasedStateMachine):
             max_step_tokens=budget,
             context_length=64,
             prefix_cache=prefix_cache,
+            state_slots=state_slots,
         )
         self.memory: dict[int, tuple[int, ...]] = {}  # slot -> the tokens up to and with its own
+        self.states: dict[int, tuple[int, ...]] = {}  # slot -> the tokens that its state has seen
         self.flight: deque[tuple[StepPlan, list[int]]] = deque()
         self.requests: list[Request] = []
         self.scored: dict[int, list[int]] = {}  # handle -> positions whose logits were told
         self.device: dict[int, list[int]] = {}  # handle -> all tokens, as the device knows them
 
     @rule(
-        prompt=st.lists(st.integers(1, VOCABULARY - 1), min_size=1, max_size=20),
-        max_tokens=st.integers(1, 12),
+        prompt=st.lists(st.integers(1, WORDS), min_size=1, max_size=20),
+        max_tokens=st.integers(1, 16),
         namespace=st.sampled_from(["", "tenant"]),
         priority=st.integers(0, 2),
         asked=st.none() | st.integers(0, 20),
@@ -58,7 +64,22 @@ class ServeRandomly(RuleBasedStateMachine):
     def arrive(
         self, prompt: list[int], max_tokens: int, namespace: str, priority: int, asked: int | None
     ) -> None:
-        if len(prompt) + max_tokens - 1 > self.scheduler.pool.capacity:
+        self.add(prompt, max_tokens, namespace, priority, asked)
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data(), more=st.lists(st.integers(1, WORDS), min_size=1, max_size=4))
+    def follow_up(self, data: st.DataObject, more: list[int]) -> None:
+        """A prompt that begins as an earlier one, or as that and its answer."""
+        earlier = data.draw(st.sampled_from(self.requests))
+        known = self.device[earlier.handle]
+        kept = data.draw(st.integers(0, len(known)))
+        prompt = [max(token, 1) for token in known[:kept]] + more
+        self.add(prompt, data.draw(st.integers(1, 16)), earlier.namespace, 0, None)
+
+    def add(
+        self, prompt: list[int], max_tokens: int, namespace: str, priority: int, asked: int | None
+    ) -> None:
+        if len(prompt) + max_tokens - 1 > min(self.scheduler.pool.capacity, 64):
             return
         request = Request(
             len(self.requests),
@@ -88,6 +109,11 @@ class ServeRandomly(RuleBasedStateMachine):
     def retract_all(self) -> None:
         self.scheduler.retract_all()
 
+    @rule(steps=st.integers(1, 6))
+    def serve(self, steps: int) -> None:
+        for _ in range(steps):
+            self.launch()
+
     @rule()
     def launch(self) -> None:
         if len(self.flight) > 1:
@@ -105,6 +131,7 @@ class ServeRandomly(RuleBasedStateMachine):
 
     def compute(self, plan: StepPlan) -> list[int]:
         self.check_sharing(plan)
+        self.advance_states(plan)
         for span in plan.scored:
             start = int(plan.starts[span.sequence])
             assert start <= span.start < span.end <= start + int(plan.lengths[span.sequence])
@@ -130,6 +157,39 @@ class ServeRandomly(RuleBasedStateMachine):
             if plan.samples[s]:
                 known.append(tokens[-1])
         return tokens
+
+    def advance_states(self, plan: StepPlan) -> None:
+        """Each run begins with the state of exactly its request's tokens before it."""
+        runs = plan.states
+        if runs is None:
+            assert self.scheduler.pool.states is None
+            return
+        r = 0
+        steps: list[list[tuple[int, int, tuple[int, ...], tuple[int, ...]]]] = [
+            [] for _ in range(99)
+        ]
+        for s, request in enumerate(plan.requests):
+            at, end = int(plan.starts[s]), int(plan.starts[s] + plan.lengths[s])
+            known = self.device[request.handle]
+            while at < end:
+                to = at + int(runs.lengths[r])
+                before, after = tuple(known[:at]), tuple(known[:to])
+                name = (hash(request.namespace),)
+                steps[runs.wave[r]].append(
+                    (int(runs.read[r]), int(runs.write[r]), name + before, name + after)
+                )
+                at, r = to, r + 1
+            assert at == end
+        assert r == len(runs.lengths)
+        for wave in steps:
+            written = [write for _, write, _, _ in wave]
+            assert 0 not in written, "the null slot was handed out"
+            assert len(set(written)) == len(written), "two runs write to one slot"
+            for read, write, before, _ in wave:
+                assert read == write or read not in written, "what one run reads another writes"
+                assert (self.states[read] if read else before[:1]) == before
+            for _, write, _, after in wave:
+                self.states[write] = after
 
     def check_sharing(self, plan: StepPlan) -> None:
         """The groups of decodes against their pages: the hint may not miss one, nor promise more."""
@@ -169,6 +229,21 @@ class ServeRandomly(RuleBasedStateMachine):
         unlocked = sum(len(n.pages) for n in scheduler.pool.cache.nodes() if n.locks == 0)
         assert scheduler.pool.cache.evictable == unlocked
 
+    @invariant()
+    def every_state_has_one_owner(self) -> None:
+        if not hasattr(self, "scheduler") or self.scheduler.pool.states is None:
+            return
+        states, pool = self.scheduler.pool.states, self.scheduler.pool
+        free = states.slots._free._stack[: states.slots._free.free].tolist()
+        cached = [node.state for node in pool.cache.nodes() if node.state]
+        assert states.slots.checkpoints == len(cached), "a checkpoint was left pinned or forgotten"
+        running = [r.row for r in self.requests if r.status is Status.RUNNING]
+        held = [int(slots[row]) for slots in (states._own, states._kept) for row in running]
+        assert not states._left, "a state that was left behind did not come to the tree"
+        everything = sorted(free + cached + [slot for slot in held if slot])
+        assert everything == list(range(1, states.slots.total + 1))
+        assert states.slots.room >= pool.table.free_rows, "a request would find no state"
+
     def teardown(self) -> None:
         if not hasattr(self, "scheduler"):
             return
@@ -193,6 +268,10 @@ class ServeRandomly(RuleBasedStateMachine):
         self.every_page_has_one_owner()
         self.scheduler.pool.clear_cache()
         assert self.scheduler.pool.allocator.free == self.scheduler.pool.allocator.total
+        if self.scheduler.pool.states is not None:
+            slots = self.scheduler.pool.states.slots
+            assert slots.room == slots.total
+            assert slots.checkpoints == 0
 
 
 ServeRandomly.TestCase.settings = settings(

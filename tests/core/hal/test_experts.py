@@ -133,8 +133,8 @@ def swiglu_by_hand(gate: float, up: float, alpha: float, limit: float) -> float:
 
 
 def test_the_clamped_activation_cuts_gates_above_and_ups_on_both_sides() -> None:
-    x = torch.tensor([[9.0, -9.0, 0.5, -3.0, 9.0, -0.5]])
+    x = torch.tensor([[9.0, -9.0, 0.5, -9.0, 9.0, -0.5]])
     found: Any = clamped_swiglu(x, alpha=1.702, limit=7.0)
-    pairs = [(9.0, -3.0), (-9.0, 9.0), (0.5, -0.5)]
+    pairs = [(9.0, -9.0), (-9.0, 9.0), (0.5, -0.5)]
     expected = [swiglu_by_hand(*pair, 1.702, 7.0) for pair in pairs]
     assert found.tolist()[0] == pytest.approx(expected, rel=1e-5)

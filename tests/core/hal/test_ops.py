@@ -118,9 +118,10 @@ def test_activations_without_a_gate(
     assert_close(relu(x), np.maximum(wide, 0), dtype, "relu")
     assert_close(relu_squared(x), np.maximum(wide, 0) ** 2, dtype, "relu_squared")
     learned = normal(seed + 1, dtype, 2, 1)
-    above, below = np.log1p(np.exp(learned.double().numpy())) + np.array([[0.0], [0.5]])
+    beta, eps = torch.tensor([[0.25], [-1e-6]])
+    above, below = np.log1p(np.exp(learned.double().numpy())) + np.array([[0.0], [0.25]])
     curve = np.where(wide > 0, above * wide**2, below * (np.exp(wide) - 1 - wide))
-    assert_close(xielu(x, *learned), curve + wide / 2, dtype, "xielu")
+    assert_close(xielu(x, *learned, beta, eps), curve + wide / 4, dtype, "xielu")
 
 
 @settings(max_examples=30, deadline=None)

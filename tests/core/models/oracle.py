@@ -50,14 +50,19 @@ def make(name: str, folder: Path, **changes: Any) -> Saved:
     """A model of random weights, all of them, norms and biases included, saved to the folder."""
     torch.manual_seed(sum(name.encode()))
     model = MODELS[name].model()
-    with torch.no_grad():
-        corrections = ((k, b) for k, b in model.named_buffers() if "correction" in k)
-        for key, parameter in itertools.chain(model.named_parameters(), corrections):
-            parameter.normal_(mean=float("norm" in key), std=0.15)
+    randomize(model)
     model.save_pretrained(folder, **changes)
     if (stored := MODELS[name].stored) is not None:
         stored(folder)
     return Saved(model, folder)
+
+
+@torch.no_grad()
+def randomize(model: PreTrainedModel) -> None:
+    """Every weight, norms and biases included."""
+    corrections = ((k, b) for k, b in model.named_buffers() if "correction" in k)
+    for key, parameter in itertools.chain(model.named_parameters(), corrections):
+        parameter.normal_(mean=float("norm" in key.lower()), std=0.15)
 
 
 def load(

@@ -84,8 +84,9 @@ QWEN3_8B = {
 
 # transformers' model types whose config class has a default for every key that its family reads
 families = {family.name: family for family in built_in_families()}
-WITHOUT = ("dots1", "glm4_moe")  # no number of experts; heads that do not divide the hidden size
-WRAPPERS = ("gemma3", "mistral3")  # their text has a family of its own
+# no number of experts; heads that do not divide the hidden size; experts that are not served
+WITHOUT = ("dots1", "glm4_moe", "nemotron_h")
+WRAPPERS = ("gemma3", "mistral3", "qwen3_5", "qwen3_5_moe")  # their text has a family of its own
 MODEL_TYPES = [name for name in families if name in {*CONFIG_MAPPING} - {*WITHOUT, *WRAPPERS}]
 
 

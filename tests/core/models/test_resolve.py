@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import filter_repo_objects
 
 from inarch.errors import ModelError
 from inarch.models.resolve import resolve_model
@@ -47,6 +49,48 @@ def test_a_revision_of_the_hub_can_be_chosen(tmp_path: Path) -> None:
     assert resolve_model("org/name", {}, revision="v2").resolve() == snapshot.resolve()
     with pytest.raises(ModelError, match="not in the local hub cache"):
         resolve_model("org/name", {})
+
+
+HUB_FILES = {
+    "config.json", "tokenizer.json", "chat_template.jinja", "additional_chat_templates/tool.jinja",
+    "onnx/config.json", "training_args.bin", "consolidated.safetensors", "original/model.safetensors",
+    "pytorch_model.bin.index.json", "pytorch_model-00001-of-00001.bin",
+}  # fmt: skip
+TAKEN_ALWAYS = {
+    "config.json", "tokenizer.json", "chat_template.jinja", "additional_chat_templates/tool.jinja",
+    "pytorch_model.bin.index.json",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("weights", "safetensors", "taken"),
+    [
+        (True, {"model.safetensors"}, {"model.safetensors"}),
+        (True, set(), {"pytorch_model-00001-of-00001.bin"}),
+        (False, set(), set()),
+    ],
+    ids=["safetensors", "torch", "configuration"],
+)
+def test_of_a_repository_only_what_is_read_is_downloaded(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    weights: bool,
+    safetensors: set[str],
+    taken: set[str],
+) -> None:
+    folder = tmp_path / "snapshot"
+
+    def snapshot_download(model: str, **patterns: Any) -> str:
+        patterns.pop("revision")
+        for name in filter_repo_objects(HUB_FILES | safetensors, **patterns):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    resolve_model("org/name", {}, weights=weights)
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert found == TAKEN_ALWAYS | taken
 
 
 def test_a_model_that_is_nowhere(tmp_path: Path) -> None:

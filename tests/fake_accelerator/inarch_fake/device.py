@@ -92,4 +92,6 @@ def _supports_attention(facts: Facts) -> Support:
         reasons.append("no soft-cap")
     if facts["sinks"]:
         reasons.append("no sinks")
+    if not facts["causal"]:
+        reasons.append("no attention to both sides")
     return no(*reasons) if reasons else yes()

@@ -5,11 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from inarch.hal.op import Op
-from inarch.hal.ops import activation, norm, rotary, routing, sampling
+from inarch.hal.ops import (
+    activation,
+    convolution,
+    delta_rule,
+    gated_norm,
+    norm,
+    rotary,
+    routing,
+    sampling,
+    state_space,
+)
 
 OPS: dict[str, Op[..., Any]] = {
     value.name: value
-    for module in (activation, norm, rotary, routing, sampling)
+    for module in (
+        activation,
+        convolution,
+        delta_rule,
+        gated_norm,
+        norm,
+        rotary,
+        routing,
+        sampling,
+        state_space,
+    )
     for value in vars(module).values()
     if isinstance(value, Op)
 }

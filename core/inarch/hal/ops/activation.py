@@ -8,9 +8,6 @@ from torch import Tensor
 
 from inarch.hal.op import op
 
-XIELU_BETA = 0.5  # the slope at zero
-XIELU_EPS = -1e-6  # expm1 is not taken of less than this distance from zero
-
 
 @op()
 def silu_mul(x: Tensor) -> Tensor:
@@ -64,17 +61,17 @@ def relu_squared(x: Tensor) -> Tensor:
 
 
 @op()
-def xielu(x: Tensor, alpha_p: Tensor, alpha_n: Tensor) -> Tensor:
+def xielu(x: Tensor, alpha_p: Tensor, alpha_n: Tensor, beta: Tensor, eps: Tensor) -> Tensor:
     """A parabola above zero, an exponential below: x [T, N]; alphas [1] before their softplus.
 
-    a_p x^2 + b x above zero, a_n (exp(x) - 1 - x) + b x below. Source: Huang and Schlag, 2024,
+    p x^2 + b x above zero, n (exp(min(x, eps)) - 1 - x) + b x below, where b is beta [1], the slope
+    at zero, p is softplus(alpha_p) and n is b + softplus(alpha_n). Source: Huang and Schlag, 2024,
     arXiv:2411.13010.
     """
-    wide = x.float()
-    above, below = F.softplus(alpha_p.float()), XIELU_BETA + F.softplus(alpha_n.float())
-    linear = XIELU_BETA * wide
-    curve = below * (torch.expm1(wide.clamp(max=XIELU_EPS)) - wide)
-    return (linear + torch.where(wide > 0, above * wide.square(), curve)).to(x.dtype)
+    wide, slope = x.float(), beta.float()
+    above, below = F.softplus(alpha_p.float()), slope + F.softplus(alpha_n.float())
+    curve = below * (torch.expm1(torch.minimum(wide, eps.float())) - wide)
+    return (slope * wide + torch.where(wide > 0, above * wide.square(), curve)).to(x.dtype)
 
 
 @op()

@@ -43,7 +43,7 @@ class Group:
     pages: Tensor | None  # [n * pages]; None: the keys are the batch's own K and V
     unwritten: Tensor | None  # places among the gathered tokens that are none of the sequence's
     own: Tensor  # [n, Q]: place in the span of each query's own key
-    masking: Literal["none", "causal", "mask"]  # "none": one query sees all; "causal": Q = L
+    masking: Literal["none", "causal", "mask"]  # "none": all is seen; "causal": Q = L
     mask: Tensor | None = None  # bool [n, Q, L]; None with "mask": too large, built block by block
 
 
@@ -142,7 +142,10 @@ class ReferenceAttention:
 
     def _masking(self, group: HostGroup) -> Literal["none", "causal", "mask"]:
         limits = (self._spec.window, self._spec.chunk)
-        if group.tree_mask is not None or any(n is not None and n < group.span for n in limits):
+        limited = any(limit is not None and limit < group.span for limit in limits)
+        if not self._spec.causal:
+            return "mask" if limited else "none"
+        if group.tree_mask is not None or limited:
             return "mask"
         if group.pages is None:
             return "causal"
@@ -152,6 +155,8 @@ class ReferenceAttention:
         """bool [n, rows, keys] of a group of chains."""
         own = group.own[:, rows].unsqueeze(-1)
         key = torch.arange(keys, device=own.device)
+        if not self._spec.causal:
+            return (key - own).abs() < (self._spec.window or keys)
         visible = key <= own
         if self._spec.window is not None:
             visible &= key > own - self._spec.window
@@ -202,5 +207,6 @@ class ReferenceAttention:
         size = max(1, BLOCK // (group.size * group.span * heads))
         for start in range(0, group.queries, size):
             stop = min(start + size, group.queries)
-            keys = group.span - group.queries + stop  # no query of the block sees further
+            # No query of the block sees further.
+            keys = group.span - group.queries + stop if self._spec.causal else group.span
             yield slice(start, stop), self._visible(group, slice(start, stop), keys)

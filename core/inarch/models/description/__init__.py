@@ -23,6 +23,13 @@ from inarch.models.description.moe import (
     SparseMixer,
 )
 from inarch.models.description.norm import LayerNorm, Norm, RMSNorm
+from inarch.models.description.parallel import Branch, ParallelMixers
+from inarch.models.description.recurrent import (
+    GatedDeltaNet,
+    GatedNorm,
+    KimiDeltaAttention,
+    Mamba2,
+)
 from inarch.models.description.rotary import (
     LinearScaling,
     Llama3Scaling,
@@ -35,11 +42,15 @@ from inarch.models.description.rotary import (
 
 __all__ = [
     "MLP",
+    "Branch",
     "ClampedSwiglu",
     "Description",
     "FeedForward",
+    "GatedDeltaNet",
     "GatedMLP",
+    "GatedNorm",
     "GroupedQueryAttention",
+    "KimiDeltaAttention",
     "LatentAttention",
     "Layer",
     "LayerNorm",
@@ -47,9 +58,11 @@ __all__ = [
     "LinearScaling",
     "Llama3Scaling",
     "LongRopeScaling",
+    "Mamba2",
     "Mixer",
     "MixtureOfExperts",
     "Norm",
+    "ParallelMixers",
     "ProportionalScaling",
     "QueryScaling",
     "RMSNorm",

@@ -40,6 +40,7 @@ class GroupedQueryAttention:
     chunk: int | None = None  # a query sees only its own of the chunks of so many tokens
     qkv_bias: bool = False
     out_bias: bool = False
+    causal: bool = True  # False: a query sees both sides, and `window` counts on each
     qk_norm: Norm | None = None
     norm_over: Literal["head", "each_head", "all_heads"] = "head"
     norm_after_rotary: bool = False
@@ -47,11 +48,15 @@ class GroupedQueryAttention:
     query_scaling: QueryScaling | None = None
     softcap: float | None = None  # scores are soft-capped to +-softcap
     sinks: bool = False  # a learned logit per query head joins each denominator
+    out_gate: bool = (
+        False  # what a head gives is multiplied by the sigmoid of a gate, feature by feature
+    )
 
     def parameters(self, hidden: int) -> Parameters:
         q, kv = self.q_heads * self.head_dim, self.kv_heads * self.head_dim
+        gate = (q,) if self.out_gate else ()
         found = nested(
-            qkv=linear(hidden, q, kv, kv, bias=self.qkv_bias),
+            qkv=linear(hidden, q, kv, kv, *gate, bias=self.qkv_bias),
             out=linear(q, hidden, bias=self.out_bias),
         )
         if self.qk_norm is not None:

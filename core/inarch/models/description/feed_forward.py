@@ -11,14 +11,23 @@ from inarch.models.parameters import Parameter, Parameters, linear, nested
 Gate = Literal["silu", "gelu", "gelu_tanh"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared", "xielu"]
 
+XIELU: Parameters = {
+    "alpha_p": Parameter((1,)),
+    "alpha_n": Parameter((1,)),
+    "beta": Parameter((1,), default=0.5, dtype="float32"),
+    "eps": Parameter((1,), default=-1e-6, dtype="float32"),
+}
+
 
 @dataclass(frozen=True)
 class GatedMLP:
-    """down(activation(gate(x)) * up(x))."""
+    """down(activation(gate(x)) * up(x)). The scales multiply what the gate and what down gives."""
 
     intermediate: int
     activation: Gate = "silu"
     bias: bool = False
+    gate_scale: float = 1.0
+    out_scale: float = 1.0
 
     def parameters(self, hidden: int) -> Parameters:
         return nested(
@@ -29,7 +38,7 @@ class GatedMLP:
 
 @dataclass(frozen=True)
 class MLP:
-    """down(activation(up(x))). "xielu" has two learned numbers of its own."""
+    """down(activation(up(x))). "xielu" has numbers of its own."""
 
     intermediate: int
     activation: Activation
@@ -41,5 +50,5 @@ class MLP:
             down=linear(self.intermediate, hidden, bias=self.bias),
         )
         if self.activation == "xielu":
-            found |= nested(activation={"alpha_p": Parameter((1,)), "alpha_n": Parameter((1,))})
+            found |= nested(activation=XIELU)
         return found

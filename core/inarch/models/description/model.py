@@ -9,10 +9,14 @@ from inarch.models.description.feed_forward import MLP, GatedMLP
 from inarch.models.description.latent import LatentAttention
 from inarch.models.description.moe import MixtureOfExperts
 from inarch.models.description.norm import Norm
+from inarch.models.description.parallel import ParallelMixers
+from inarch.models.description.pooling import PooledHead
+from inarch.models.description.recurrent import GatedDeltaNet, KimiDeltaAttention, Mamba2
 from inarch.models.description.rotary import LongRopeScaling
 from inarch.models.parameters import Parameters, linear, nested
 
-Mixer = GroupedQueryAttention | LatentAttention
+Recurrent = GatedDeltaNet | KimiDeltaAttention | Mamba2
+Mixer = GroupedQueryAttention | LatentAttention | Recurrent | ParallelMixers
 FeedForward = GatedMLP | MLP | MixtureOfExperts
 
 
@@ -65,8 +69,10 @@ class Description:
     """A whole model. tie_embeddings: the output head uses the embedding's weight.
 
     embedding_scale, rounded to the dtype of the computation, multiplies the embeddings, before
-    positions are added and embedding_norm works on them. logit_scale multiplies the logits, which
-    are soft-capped to +-logit_softcap after that.
+    positions are added and embedding_norm works on them. token_types: how many kinds of text it tells
+    apart, such as the two of a pair, each with an embedding that is added too; 0: it does not.
+    logit_scale multiplies the logits, which are soft-capped to +-logit_softcap after that. pooled:
+    what it has in place of an output head; None: it is a language model.
     """
 
     vocab_size: int
@@ -81,6 +87,18 @@ class Description:
     embedding_norm: Norm | None = None
     logit_scale: float = 1.0
     logit_softcap: float | None = None
+    token_types: int = 0
+    pooled: PooledHead | None = None
+
+    @property
+    def causal(self) -> bool:
+        """Whether no token sees a later one, so that a prompt may come in chunks."""
+        return all(getattr(layer.mixer, "causal", True) for layer in self.layers)
+
+    @property
+    def has_states(self) -> bool:
+        """Whether a mixer keeps a recurrent state."""
+        return any(layer.mixer is not None and _has_state(layer.mixer) for layer in self.layers)
 
     @property
     def long_from(self) -> int | None:
@@ -98,17 +116,28 @@ class Description:
 
     def parameters(self) -> Parameters:
         """Every canonical tensor of the model."""
-        parts: dict[str, Layer | LearnedPositions | Norm | None] = {
+        parts: dict[str, Layer | LearnedPositions | Norm | PooledHead | None] = {
             "positions": self.positions,
             "embedding_norm": self.embedding_norm,
             **{f"layers.{index}": layer for index, layer in enumerate(self.layers)},
             "norm": self.norm,
+            "pooled": self.pooled,
         }
         found = nested(embedding=linear(self.hidden, self.vocab_size))
         for name, part in parts.items():
             if part is not None:
                 found |= nested(**{name: part.parameters(self.hidden)})
+        if self.token_types:
+            found |= nested(token_types=linear(self.hidden, self.token_types))
+        if self.pooled is not None:
+            return found
         head = linear(self.hidden, self.vocab_size, bias=self.head_bias)
         if self.tie_embeddings:
             del head["weight"]
         return found | nested(head=head)
+
+
+def _has_state(mixer: Mixer) -> bool:
+    if isinstance(mixer, ParallelMixers):
+        return any(_has_state(branch.mixer) for branch in mixer.branches)
+    return isinstance(mixer, Recurrent)

@@ -15,8 +15,10 @@ from inarch.hal.attention import Attention, AttentionSpec
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.kv import KVHeads, KVSpec, KVStore
+from inarch.hal.state import StateSpec
 from inarch.models.attentions import Attentions
 from inarch.models.checkpoint import Checkpoint
+from inarch.models.description.pooling import PooledHead
 from inarch.models.fallback.check import check_against_transformers
 from inarch.models.fallback.interface import TRACING, register
 from inarch.models.fallback.loading import load_module
@@ -48,14 +50,24 @@ class TransformersBlueprint:
 
     on_kernels = False
     long_from = None  # positions are rotated by transformers, alike in every sequence
+    causal = True
+    token_types = 0
+    pooled: PooledHead | None = None
 
     @property
     def vocab_size(self) -> int:
         return self.trace.vocab_size
 
+    @property
+    def hidden(self) -> int:
+        return int(self.config.get_text_config().hidden_size)
+
     def kv_spec(self, dtype: torch.dtype) -> KVSpec:
         heads = (KVHeads(s.kv_heads, s.key_dim, s.value_dim) for s in self.trace.specs)
         return KVSpec(tuple(heads), dtype)
+
+    def state_spec(self, dtype: torch.dtype) -> StateSpec:
+        return StateSpec()  # a model with recurrent states is refused
 
     def survey(self, dtype: torch.dtype) -> Survey:
         import transformers

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from inarch.hal.attention import Attention, AttentionBatch, HostPlan
 from inarch.hal.executor import StepInputs, StepShape
 from inarch.hal.kv import KVState
+from inarch.hal.state import StateSpec
 from inarch.models.attentions import Attentions
+from inarch.models.description.pooling import LAST_TOKEN
 from inarch.models.fallback.interface import attach
 from inarch.models.fallback.parts import split
+from inarch.models.layers.pooling import RunHead
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,9 @@ class TransformersModel:
 
     # Nothing says that foreign code can be recorded: it may read values back, or choose by them.
     capturable = False
+    states = StateSpec()
+    generates = True
+    pooled = RunHead(LAST_TOKEN.pooling, (), LAST_TOKEN.normalize)
 
     def __init__(
         self, model: Any, layers: Sequence[LayerAttention], attentions: Attentions

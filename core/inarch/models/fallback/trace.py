@@ -56,7 +56,7 @@ def trace(model: Any) -> Trace:
     """
     name = type(model).__name__
     backbone, _ = split(model)
-    refuse_without_positions(name, backbone)
+    _refuse_without_positions(name, backbone)
     if model._is_stateful:
         raise refusal(name, "it keeps a recurrent state beside what attention keeps")
     calls = _Calls(model)
@@ -69,12 +69,12 @@ def trace(model: Any) -> Trace:
         why = f"its code cannot be followed without weights ({described(error)})"
         raise refusal(name, why) from error
     layers = model.config.get_text_config().num_hidden_layers
-    refuse_bypassing(name, len(calls.specs), layers)
+    _refuse_bypassing(name, len(calls.specs), layers)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Trace(tuple(calls.specs), tuple(calls.modules), layers, vocab_size, parameters)
 
 
-def refuse_bypassing(name: str, calls: int, layers: int) -> None:
+def _refuse_bypassing(name: str, calls: int, layers: int) -> None:
     """Every layer must have attended where we could see it."""
     if calls == 0:
         raise refusal(
@@ -90,7 +90,7 @@ def refuse_bypassing(name: str, calls: int, layers: int) -> None:
         )
 
 
-def refuse_without_positions(name: str, backbone: nn.Module) -> None:
+def _refuse_without_positions(name: str, backbone: nn.Module) -> None:
     if "position_ids" not in inspect.signature(backbone.forward).parameters:
         raise refusal(
             name,

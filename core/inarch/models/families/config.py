@@ -71,6 +71,9 @@ class Config:
         found = repr(self._values[key]) if key in self._values else "nothing"
         return ModelError(f"{self._section}: {key} must be {wanted}, found {found}")
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
     def __bool__(self) -> bool:
         return bool(self._values)
 

@@ -1,8 +1,8 @@
-"""GLM-4.5, 4.6 and 4.7, and dots.llm1: ordinary attention, and experts as DeepSeek-V3 has them."""
+"""GLM-4.5 to 4.7, Solar Open and dots.llm1: ordinary attention, experts as DeepSeek-V3 has them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,10 @@ DEFAULTS = llama_like.Defaults(
     rotated=0.5,
 )
 EXPERTS = deepseek_experts.Defaults(experts=128, top_k=8, intermediate=1408, shared=1, scale=1.0)
+SOLAR = replace(
+    DEFAULTS, vocab_size=196608, layers=48, heads=64, head_dim=128, theta=1_000_000.0, rotated=1.0
+)
+SOLAR_EXPERTS = replace(EXPERTS, intermediate=1280)
 DOTS = llama_like.Defaults(
     vocab_size=152064,
     intermediate_size=10944,
@@ -36,18 +40,34 @@ DOTS = llama_like.Defaults(
 
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
-    norm = llama_like.norm(config, DEFAULTS)
-    attention = replace(
-        llama_like.attention(config, DEFAULTS),
-        qkv_bias=config.flag("attention_bias", False),
-        qk_norm=norm if config.flag("use_qk_norm", False) else None,
-    )
-    layer = Layer(attention, llama_like.mlp(config, DEFAULTS), norm, norm)
-    layers = [layer] * llama_like.layer_count(config, DEFAULTS.layers)
-    dense = llama_like.model(config, DEFAULTS, layers, norm)
+    normed = config.flag("use_qk_norm", False)
     sparse = deepseek_experts.after_first(config, 1)
-    router = deepseek_experts.sigmoid_router(config, EXPERTS)
-    return deepseek_experts.describe(dense, config, EXPERTS, router, sparse)
+    return _describe(config, DEFAULTS, EXPERTS, sparse, normed=normed)
+
+
+def describe_solar(values: Mapping[str, Any]) -> Description:
+    return _describe(Config(values), SOLAR, SOLAR_EXPERTS, lambda index: True, normed=False)
+
+
+def _describe(
+    config: Config,
+    defaults: llama_like.Defaults,
+    experts: deepseek_experts.Defaults,
+    sparse: Callable[[int], bool],
+    *,
+    normed: bool,
+) -> Description:
+    norm = llama_like.norm(config, defaults)
+    attention = replace(
+        llama_like.attention(config, defaults),
+        qkv_bias=config.flag("attention_bias", False),
+        qk_norm=norm if normed else None,
+    )
+    layer = Layer(attention, llama_like.mlp(config, defaults), norm, norm)
+    layers = [layer] * llama_like.layer_count(config, defaults.layers)
+    dense = llama_like.model(config, defaults, layers, norm)
+    router = deepseek_experts.sigmoid_router(config, experts)
+    return deepseek_experts.describe(dense, config, experts, router, sparse)
 
 
 def describe_dots(values: Mapping[str, Any]) -> Description:
@@ -73,3 +93,4 @@ def names(description: Description) -> Names:
 
 FAMILY = Family("glm4_moe", ("Glm4MoeForCausalLM",), describe, names)
 FAMILY_DOTS = Family("dots1", ("Dots1ForCausalLM",), describe_dots, names)
+FAMILY_SOLAR = Family("solar_open", ("SolarOpenForCausalLM",), describe_solar, names)

@@ -34,7 +34,7 @@ AT_ONCE = replace(  # queries that have no latent
 class Ranks:
     """What transformers' config class assumes for keys of latent attention that are missing."""
 
-    q_lora_rank: int
+    q_lora_rank: int | None
     kv_lora_rank: int = 512
     qk_nope_head_dim: int = 128
     qk_rope_head_dim: int = 64

@@ -31,26 +31,28 @@ class AttentionMixer:
     attention: Attention
     plan: int  # index in the plans of a step
     sinks: Tensor | None
+    out_gate: bool
 
     def __call__(self, x: Tensor, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
         parts = [self.q_heads, self.kv_heads, self.kv_heads]
+        if self.out_gate:
+            parts.append(self.q_heads)
         qkv = self.qkv(x).view(len(x), sum(parts), self.head_dim)
-        q, k, v = torch.split(qkv, parts, dim=1)
+        q, k, v, *gate = torch.split(qkv, parts, dim=1)
         for step in self.steps:
             q, k, v = step(q, k, v, inputs.positions)
         rotation = None if self.rotation is None else self.rotation(positions=inputs.positions)
         plan, sinks = inputs.plans[self.plan], self.sinks
         result = self.attention.run(self.layer, q, k, v, kv, plan, rotation=rotation, sinks=sinks)
-        return self.out(result.out.flatten(1)), result.kv
+        out = result.out if not gate else result.out * gate[0].sigmoid()
+        return self.out(out.flatten(1)), result.kv
 
 
-def build_attention(
-    spec: GroupedQueryAttention, builder: Builder, name: str, layer: int
-) -> AttentionMixer:
+def build_attention(spec: GroupedQueryAttention, builder: Builder, name: str) -> AttentionMixer:
     attention, plan = builder.attention(attention_spec(spec, builder.dtype))
     steps, rotation = build_heads(spec, builder, name)
     return AttentionMixer(
-        layer=layer,
+        layer=builder.next_pages(),
         q_heads=spec.q_heads,
         kv_heads=spec.kv_heads,
         head_dim=spec.head_dim,
@@ -61,6 +63,7 @@ def build_attention(
         attention=attention,
         plan=plan,
         sinks=builder.weights.take(f"{name}.sinks") if spec.sinks else None,
+        out_gate=spec.out_gate,
     )
 
 
@@ -77,6 +80,7 @@ def attention_spec(spec: GroupedQueryAttention, dtype: torch.dtype) -> Attention
         scale=spec.scale,
         dtype=dtype,
         window=spec.window,
+        causal=spec.causal,
         chunk=spec.chunk,
         softcap=spec.softcap,
         sinks=spec.sinks,

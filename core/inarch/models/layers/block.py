@@ -80,15 +80,15 @@ class Parallel:
         return mixed + fed, residual, kv
 
 
-def build_layer(spec: Layer, builder: Builder, name: str, layer: int) -> RunLayer:
-    """name: the prefix of its parameters; layer: its mixer's index in the KV state."""
+def build_layer(spec: Layer, builder: Builder, name: str) -> RunLayer:
+    """name: the prefix of its parameters."""
     renewing = spec.normed_residual
     mixer_norm = build_add_norm(
         spec.mixer_norm, builder, f"{name}.mixer_norm", normed_residual=renewing
     )
     mixer = feed_forward = None
     if spec.mixer is not None:
-        run = build_mixer(spec.mixer, builder, f"{name}.mixer", layer)
+        run = build_mixer(spec.mixer, builder, f"{name}.mixer")
         after = _after(
             spec.mixer_post_norm, spec.residual_scale, builder, f"{name}.mixer_post_norm"
         )

@@ -22,6 +22,7 @@ class Embedding:
     scale: float
     positions: Tensor | None  # [count, hidden]
     offset: int  # of a position's row in them
+    types: Tensor | None  # [types, hidden]
     norm: Callable[[Tensor], Tensor] | None
 
     def __call__(self, inputs: StepInputs) -> Tensor:
@@ -30,6 +31,8 @@ class Embedding:
             x = x * self.scale
         if self.positions is not None:
             x = x + F.embedding(inputs.positions + self.offset, self.positions)
+        if self.types is not None:
+            x = x + self.types[0 if inputs.token_types is None else inputs.token_types]
         return x if self.norm is None else self.norm(x)
 
 
@@ -41,5 +44,6 @@ def build_embedding(builder: Builder) -> Embedding:
         scale=torch.tensor(spec.embedding_scale, dtype=builder.dtype).item(),
         positions=None if places is None else builder.weights.take("positions.weight"),
         offset=0 if places is None else places.offset,
+        types=builder.weights.take("token_types.weight") if spec.token_types else None,
         norm=None if norm is None else build_norm(norm, builder, "embedding_norm").alone,
     )

@@ -139,6 +139,7 @@ def _clipped(most: float) -> HeadStep:
 def _scaled(scaling: QueryScaling, builder: Builder) -> HeadStep:
     def factors() -> Tensor:
         places = torch.arange(builder.description.context_length, dtype=torch.float32)
+        places = places.repeat(2)  # where LongRoPE shifts the positions of long requests to
         return 1 + scaling.beta * ((places + scaling.first) / scaling.tokens).floor().log1p()
 
     table = builder.table(scaling, factors)

@@ -49,11 +49,11 @@ class LatentMixer:
         return self.out(out.flatten(1)), kv
 
 
-def build_latent(spec: LatentAttention, builder: Builder, name: str, layer: int) -> LatentMixer:
+def build_latent(spec: LatentAttention, builder: Builder, name: str) -> LatentMixer:
     facts = latent_spec(spec, builder.dtype)
     attention, plan = builder.latent_attention(facts)
     return LatentMixer(
-        layer=layer,
+        layer=builder.next_pages(),
         spec=facts,
         down=builder.linear(f"{name}.down"),
         queries=_queries(spec, builder, name),

@@ -61,6 +61,16 @@ def test_32_greedy_tokens(foreign: Foreign, name: str) -> None:
     assert load(saved.folder).greedy(0, prompt, 32) == greedy(saved, prompt, 32)
 
 
+def test_two_models_in_one_process_do_not_meet(foreign: Foreign) -> None:
+    prompt, names = tokens(30), ("gemma2", "gpt2")
+    running = {name: load(foreign(name).folder) for name in names}
+    for start in (0, 10, 20):
+        for name in names:
+            found = running[name].step({0: prompt[start : start + 10]})[0]
+            wanted = foreign(name).logits(prompt)[start + 9]
+            torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE)
+
+
 def test_a_model_without_a_family_runs_by_itself_and_says_so(
     foreign: Foreign, caplog: pytest.LogCaptureFixture
 ) -> None:

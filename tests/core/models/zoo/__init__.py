@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import dense, latent, moe
+from . import dense, hybrid, latent, moe
 from .example import Example
 
-MODELS: dict[str, Example] = {**dense.MODELS, **latent.MODELS, **moe.MODELS}
+MODELS: dict[str, Example] = {**dense.MODELS, **hybrid.MODELS, **latent.MODELS, **moe.MODELS}

@@ -27,6 +27,13 @@ MINISTRAL = {
     "original_max_position_embeddings": 16,
     "llama_4_scaling_beta": 0.5,
 }
+LONGROPE = {  # three quarters of each head: phi-4-mini
+    "rope_type": "longrope",
+    "rope_theta": 1000.0,
+    "partial_rotary_factor": 0.75,
+    "short_factor": [1.0, 1.1, 1.3, 1.6, 2.0, 2.5],
+    "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0],
+}
 SLIDES = "sliding_attention"
 WINDOWS = {"use_sliding_window": True, "sliding_window": 7}
 GEMMA3 = {
@@ -138,6 +145,11 @@ MODELS = {
             "layer_types": [SLIDES, "full_attention", SLIDES],
             "rope_parameters": {"full_attention": YARN, SLIDES: {"rope_theta": 50.0}},
         },
+    ),
+    "phi3-longrope": Example(
+        "Phi3ForCausalLM",
+        {"rope_parameters": LONGROPE, "original_max_position_embeddings": 512}
+        | {"max_position_embeddings": 1024},
     ),
     "phi3": Example("Phi3ForCausalLM", {"sliding_window": 9}),
     "smollm3": Example("SmolLM3ForCausalLM", {"no_rope_layers": [1, 0, 1]}),

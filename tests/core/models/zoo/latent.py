@@ -77,5 +77,8 @@ MODELS = {
         {**EXPERTS, "n_group": 2, "mlp_layer_types": ["sparse", "dense", "sparse"]},
     ),
     "youtu": Example("YoutuForCausalLM", DIMS),
-    "minicpm3": Example("MiniCPM3ForCausalLM", {**DIMS, "rms_norm_eps": 1e-3, "mlp_bias": True}),
+    "minicpm3": Example(
+        "MiniCPM3ForCausalLM",
+        {**DIMS, "rms_norm_eps": 1e-3, "mlp_bias": True, "rope_parameters": LONGROPE},
+    ),
 }

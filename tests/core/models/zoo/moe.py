@@ -192,4 +192,5 @@ MODELS = {
         "Dots1ForCausalLM",
         {**GLM, "n_group": 1, "topk_group": 1, "sliding_window": 9, "max_window_layers": 1},
     ),
+    "solar-open": Example("SolarOpenForCausalLM", {**GLM, "n_group": 2, "head_dim": 16}),
 }

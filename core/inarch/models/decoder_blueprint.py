@@ -1,0 +1,104 @@
+"""The blueprint of a model that one of our families describes, and our decoder runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from inarch.hal.device import Device
+from inarch.hal.dispatch import Dispatcher
+from inarch.hal.kv import KVSpec, KVStore
+from inarch.hal.state import StateSpec
+from inarch.models.builder import Builder
+from inarch.models.checkpoint import Checkpoint
+from inarch.models.decoder import Decoder, build_decoder, kv_spec, state_spec
+from inarch.models.description import Description
+from inarch.models.description.pooling import PooledHead
+from inarch.models.loading import load_decoder
+from inarch.models.parameters import Parameter
+from inarch.models.sources import Names, choose_sources
+from inarch.models.survey import Survey, layer_in_words, positions_in_words
+from inarch.models.weights import Weights, check_tensors
+
+
+@dataclass(frozen=True)
+class DecoderBlueprint:
+    """See Blueprint. names: of the description's tensors; weights: None for random ones."""
+
+    family: str
+    description: Description
+    names: Names
+    weights: Checkpoint | None
+
+    on_kernels = True
+
+    @property
+    def vocab_size(self) -> int:
+        return self.description.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        return self.description.context_length
+
+    @property
+    def hidden(self) -> int:
+        return self.description.hidden
+
+    @property
+    def causal(self) -> bool:
+        return self.description.causal
+
+    @property
+    def token_types(self) -> int:
+        return self.description.token_types
+
+    @property
+    def pooled(self) -> PooledHead | None:
+        return self.description.pooled
+
+    @property
+    def long_from(self) -> int | None:
+        return self.description.long_from
+
+    def kv_spec(self, dtype: torch.dtype) -> KVSpec:
+        return kv_spec(self.description, dtype)
+
+    def state_spec(self, dtype: torch.dtype) -> StateSpec:
+        return state_spec(self.description, dtype)
+
+    def survey(self, dtype: torch.dtype) -> Survey:
+        parameters = self.description.parameters()
+        if self.weights is not None:
+            chosen = choose_sources(self.names, self.weights.names())
+            check_tensors(self.weights, chosen, parameters)
+        return Survey(
+            implementation=f"our decoder, by the family {self.family}",
+            parameters=sum(parameter.elements for parameter in parameters.values()),
+            weight_bytes=sum(_bytes(parameter, dtype) for parameter in parameters.values()),
+            stored="none is missing, all shapes fit",
+            layers=tuple(layer_in_words(layer) for layer in self.description.layers),
+            positions=positions_in_words(self.description),
+        )
+
+    def bind(
+        self, dispatcher: Dispatcher, store: KVStore, device: Device, dtype: torch.dtype
+    ) -> None:
+        parameters = self.description.parameters()
+        nowhere = torch.device("meta")
+        weights = Weights(parameters, lambda *_: None, nowhere, dtype, lambda _: None)
+        build_decoder(
+            self.description, Builder(self.description, weights, dispatcher, store, device)
+        )
+
+    def load(
+        self, dispatcher: Dispatcher, store: KVStore, device: Device, dtype: torch.dtype
+    ) -> Decoder:
+        return load_decoder(
+            self.description, self.names, self.weights, dispatcher, store, device, dtype
+        )
+
+
+def _bytes(parameter: Parameter, dtype: torch.dtype) -> int:
+    kept = getattr(torch, parameter.dtype) if parameter.dtype else dtype
+    return parameter.elements * int(kept.itemsize)

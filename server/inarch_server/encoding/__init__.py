@@ -1,0 +1,1 @@
+"""Routes that give vectors, scores and classes of texts: nothing is generated."""
