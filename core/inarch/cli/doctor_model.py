@@ -20,6 +20,7 @@ from inarch.engine.resolve import resolve
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import InarchError
 from inarch.hal.backend import Backend
+from inarch.models.checkpoint import read_json
 from inarch.models.model import Blueprint
 from inarch.plugins import Plugins
 
@@ -52,9 +53,10 @@ def look_at(config: EngineConfig, plugins: Plugins) -> Iterator[str]:
 def _folder_of(config: EngineConfig) -> Iterator[EngineConfig]:
     """A configuration whose model may also be a config.json alone, which is then put in a folder."""
     path = Path(config.model or "")
-    if path.suffix != ".json" or not path.is_file():
+    if path.suffix != ".json" or path.is_dir():
         yield config
         return
+    read_json(path)  # an error then names this file, not the copy
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(path, Path(folder, "config.json"))
         name = config.served_model_name or str(path)

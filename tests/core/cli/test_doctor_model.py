@@ -178,3 +178,14 @@ def test_the_chat_template_tells_what_it_knows(look: Look, model: Path) -> None:
     assert "tokenizer 258 tokens" in lines
     assert "chat template knows no tools" in lines
     assert any(line.startswith("calls of tools json") for line in lines)
+
+
+def test_a_file_that_cannot_be_read_is_called_by_its_name(look: Look, tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    code, lines = look(path)
+    assert code == 1
+    assert any(line.startswith(f"trouble: {path} is not readable") for line in lines)
+    path.write_text("{")
+    code, lines = look(path)
+    assert code == 1
+    assert any(line.startswith(f"trouble: {path} is not readable as JSON") for line in lines)
