@@ -83,16 +83,17 @@ class Program(Generic[P]):
     ) -> Any:
         """Run it once for each set of arguments, many side by side: their states, in order.
 
-        num_threads: "auto" runs all programs in this one; programs that wait for other things than
-        the model, such as the web, want so many threads of their own. generator_style: an iterator
-        instead of a list. A state whose program failed says so by `error()` and raises it when it
-        is read.
+        num_threads: "auto" runs all programs in this thread, and finds what they begin with alike
+        by running one more on placeholders up to its first call; programs that do or wait for other
+        things, such as the web, want so many threads of their own, and are run as often as they are
+        asked for. generator_style: an iterator instead of a list. A state whose program failed says
+        so by `error()` and raises it when it is read.
         """
         several = [dict(arguments) for arguments in batch]
         if num_threads != "auto" and num_threads < 1:
             raise InvalidRequestError(f"num_threads must be 1 or more, got {num_threads}")
         made = [self._prepare(backend, (), {**sampling, **arguments}) for arguments in several]
-        if len(made) > 1:
+        if len(made) > 1 and num_threads == "auto":
             self.cache(backend=backend)
         calls = [functools.partial(_quietly, call) for _, call in made]
         ended = (

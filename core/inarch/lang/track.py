@@ -187,6 +187,7 @@ class Track:
                 copies.set_result([self.transcript.copy() for _ in range(count)])
             case Reach(reached):
                 reached.set_result(None)
+                self._wake()
             case ScopeEnd(name):
                 begun = self._scopes[name].pop()
                 told = [event.text for event in self.events[begun:] if not event.aside]

@@ -99,9 +99,11 @@ def _fields(params: SamplingParams) -> dict[str, Any]:
 
 
 def _meta(reason: str, usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Their input tokens are those that no cache had."""
+    parts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
     return {
         "finish_reason": {"type": reason},
-        "prompt_tokens": usage.get("input_tokens"),
+        "prompt_tokens": sum(usage.get(part) or 0 for part in parts),
         "completion_tokens": usage.get("output_tokens"),
         "cached_tokens": usage.get("cache_read_input_tokens"),
     }
