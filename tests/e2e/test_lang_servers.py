@@ -104,12 +104,15 @@ def test_tools_are_called_over_the_chat_api(endpoint: sgl.RuntimeEndpoint) -> No
         s += sgl.user("What is 2 + 3?")
         s += sgl.assistant(sgl.gen("sum", 64, tools=[add], tool_choice="required"))
 
+    error = None
     try:
         state = sums.run(backend=endpoint, temperature=0)
-    except sgl.ProgramError as error:  # a model as small as this may write digits for ever
-        assert "no answer" in str(error)
-    else:
+    except sgl.ProgramError as failed:  # a model as small as this may write digits for ever
+        error = failed
+    if error is None:
         assert state.messages()[-1]["role"] == "assistant"
+    else:
+        assert "no answer" in str(error)
 
 
 def test_reasoning_over_http_needs_messages(endpoint: sgl.RuntimeEndpoint) -> None:
@@ -141,7 +144,7 @@ def test_a_server_that_breaks_off_or_is_not_there_is_an_error() -> None:
         with pytest.raises(sgl.ProgramError, match="ended before it was complete"):
             capitals.run(backend=sgl.Anthropic("any", base_url=url))
         broken.shutdown()
-    with pytest.raises(sgl.ProgramError, match="127.0.0.1"):
+    with pytest.raises(sgl.ProgramError, match=r"127\.0\.0\.1"):
         capitals.run(backend=sgl.OpenAI("any", base_url=url))
-    with pytest.raises(sgl.InarchError, match="127.0.0.1"):
+    with pytest.raises(sgl.InarchError, match=r"127\.0\.0\.1"):
         sgl.RuntimeEndpoint(url)
