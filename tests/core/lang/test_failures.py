@@ -249,5 +249,7 @@ def test_a_failure_at_a_message_end_names_the_program() -> None:
             s += "a"
             s += sgl.assistant_begin()
 
-    with pytest.raises(sgl.ProgramError, match=r"inside of a user message.*test_failures.py.*mixes"):
+    with pytest.raises(
+        sgl.ProgramError, match=r"inside of a user message.*test_failures.py.*mixes"
+    ):
         mixes.run()

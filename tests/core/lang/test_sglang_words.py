@@ -53,7 +53,9 @@ def test_run_takes_the_words_of_gen() -> None:
     assert len(state.get_meta_info("more")["output_token_logprobs"]) == 3
     whole = lines.run(n=2, max_new_tokens=12, temperature=0)["more"]
     stop = whole[3:5]
-    assert lines.run(n=2, max_new_tokens=12, temperature=0, stop=stop)["more"] == whole.split(stop)[0]
+    assert (
+        lines.run(n=2, max_new_tokens=12, temperature=0, stop=stop)["more"] == whole.split(stop)[0]
+    )
     assert lines.run(n=2, temperature=0).get_meta_info("more")["completion_tokens"] == 128
 
 
