@@ -14,7 +14,11 @@ TURN = {"model": "inarch-tiny", "messages": [{"role": "user", "content": "Hi"}],
 STREAMS: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": TURN | {"max_tokens": 1500, "ignore_eos": True},
     "/v1/messages": TURN | {"max_tokens": 1500, "ignore_eos": True},
-    "/generate": {"text": "Hi", "stream": True, "sampling_params": {"max_new_tokens": 1500}},
+    "/generate": {
+        "text": "Hi",
+        "stream": True,
+        "sampling_params": {"max_new_tokens": 1500, "ignore_eos": True},
+    },
 }
 
 
@@ -26,7 +30,9 @@ def test_nothing_is_held_for_those_who_left(server: ServerProcess, path: str) ->
             head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(raw)}\r\n\r\n"
             client.sendall(head.encode() + raw)
             while size > 0:
-                size -= len(client.recv(size))
+                received = client.recv(size)
+                assert received, "the stream ended before the client left"
+                size -= len(received)
 
     def at_rest() -> bool:
         _, live = server.ask("GET", "/live")

@@ -18,6 +18,12 @@ THREADS = 2
 KEPT = 256  # compiled grammars
 
 
+NO_END = (
+    "this model names no token that ends an answer, without which none can be held to a grammar: set"
+    " eos_token_id in its generation_config.json"
+)
+
+
 class Grammars:
     """Compiles with the first engine that can enforce a grammar to the letter."""
 
@@ -78,6 +84,8 @@ class Grammars:
         with self._opening:
             if self._vocabulary is None:
                 self._vocabulary = self._make_vocabulary()
+            if not self._vocabulary.stop_ids:
+                raise InvalidRequestError(NO_END, param="grammar")
             if engine.name not in self._compilers:
                 self._compilers[engine.name] = engine.open(self._vocabulary)
             return self._compilers[engine.name]

@@ -364,3 +364,17 @@ def test_a_served_engine_compiles_beside_its_steps_and_forgets_what_was_aborted(
             assert stats.running == stats.waiting == stats.kv_pages_used == 0
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_model_that_names_no_end_is_held_to_nothing(tmp_path: Path, name: str) -> None:
+    shutil.copytree(MODEL, tmp_path, dirs_exist_ok=True)
+    for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        values = json.loads((tmp_path / file).read_text())
+        values = {key: value for key, value in values.items() if not key.startswith("eos_token")}
+        (tmp_path / file).write_text(json.dumps(values))
+    (tmp_path / "special_tokens_map.json").unlink(missing_ok=True)
+    with Engine(dataclasses.replace(config(grammar_engine=name), model=str(tmp_path))) as engine:
+        with pytest.raises(InvalidRequestError, match=r"set eos_token_id in its generation_config"):
+            engine.generate("Hello", greedy(grammar=schema(WORD)))
+        assert engine.generate("Hello", greedy(max_tokens=3))[0].finish_reason == "length"

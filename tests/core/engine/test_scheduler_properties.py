@@ -37,6 +37,11 @@ class ServeRandomly(RuleBasedStateMachine):
     def start(
         self, page: int, pages: int, budget: int, prefix_cache: bool, state_slots: int
     ) -> None:
+        self.begin(page, pages, budget, prefix_cache, state_slots)
+
+    def begin(
+        self, page: int, pages: int, budget: int, prefix_cache: bool, state_slots: int
+    ) -> None:
         self.page = page
         self.scheduler = Scheduler(
             pages=pages,
@@ -72,8 +77,8 @@ class ServeRandomly(RuleBasedStateMachine):
         """A prompt that begins as an earlier one, or as that and its answer."""
         earlier = data.draw(st.sampled_from(self.requests))
         known = self.device[earlier.handle]
-        kept = data.draw(st.integers(0, len(known)))
-        prompt = [max(token, 1) for token in known[:kept]] + more
+        kept = data.draw(st.just(len(known)) | st.integers(0, len(known)))
+        prompt = known[:kept] + more
         self.add(prompt, data.draw(st.integers(1, 16)), earlier.namespace, 0, None)
 
     def add(
@@ -122,6 +127,23 @@ class ServeRandomly(RuleBasedStateMachine):
         if plan is not None:
             self.flight.append((plan, self.compute(plan)))
             self.scheduler.publish(plan)
+
+    @rule(data=st.data(), forced=st.lists(st.integers(1, WORDS), min_size=1, max_size=9))
+    def jump(self, data: st.DataObject, forced: list[int]) -> None:
+        """A sequence of the next step yields more tokens than one, as a grammar may have it."""
+        while self.flight:
+            self.commit()
+        plan = self.scheduler.plan()
+        if plan is None:
+            return
+        tokens = self.compute(plan)
+        self.scheduler.publish(plan)
+        sampled = np.flatnonzero(plan.samples).tolist()
+        if sampled:
+            sequence = data.draw(st.sampled_from(sampled))
+            self.device[plan.requests[sequence].handle] += forced
+            self.scheduler.jump(plan, sequence, [tokens[sequence], *forced])
+        self.flight.append((plan, tokens))
 
     @precondition(lambda self: self.flight)
     @rule()
@@ -226,6 +248,8 @@ class ServeRandomly(RuleBasedStateMachine):
         everything = sorted(free + cached + private)
         assert everything == list(range(1, scheduler.pool.allocator.total + 1))
         assert scheduler.pool.cache.pages == len(cached)
+        nodes = scheduler.pool.cache.nodes()
+        assert all(len(node.tokens) == len(node.pages) * self.page for node in nodes)
         unlocked = sum(len(n.pages) for n in scheduler.pool.cache.nodes() if n.locks == 0)
         assert scheduler.pool.cache.evictable == unlocked
 
@@ -274,7 +298,22 @@ class ServeRandomly(RuleBasedStateMachine):
             assert slots.checkpoints == 0
 
 
+class ServeStates(ServeRandomly):
+    """With recurrent states, and room for a cache of them."""
+
+    @initialize(
+        page=st.sampled_from([2, 4]),
+        pages=st.integers(30, 80),
+        budget=st.integers(4, 12),
+        state_slots=st.integers(7, 30),
+    )
+    def start(self, page: int, pages: int, budget: int, state_slots: int) -> None:  # type: ignore[override]
+        self.begin(page, pages, budget, True, state_slots)
+
+
 ServeRandomly.TestCase.settings = settings(
     max_examples=150, stateful_step_count=40, deadline=None, derandomize=True
 )
 TestServeRandomly = ServeRandomly.TestCase
+ServeStates.TestCase.settings = ServeRandomly.TestCase.settings
+TestServeStates = ServeStates.TestCase
