@@ -38,7 +38,9 @@ def test_arguments_go_by_place_and_choices_are_told_with_their_tokens() -> None:
     state = use_a_tool.run("2 + 3")
     assert ("sum" in state) == (state["tool"] == "calculator")
     meta = state.get_meta_info("tool")
-    for choice, tokens in zip(("calculator", "telescope"), meta["input_token_logprobs"]):
+    for choice, tokens in zip(
+        ("calculator", "telescope"), meta["input_token_logprobs"], strict=True
+    ):
         assert "".join(text for _, _, text in tokens) == choice
     assert len(meta["normalized_prompt_logprobs"]) == 2
 
@@ -71,7 +73,7 @@ def test_what_would_come_next_is_told_without_its_coming() -> None:
         assert first["first"] == ""
         likely = first.get_meta_info("first")["output_top_logprobs"][0]
         assert len(likely) == 3
-        for fork, (_, _, text) in zip(s.fork(3), likely):
+        for fork, (_, _, text) in zip(s.fork(3), likely, strict=True):
             fork += text + sgl.gen("rest", max_tokens=8, temperature=0)
             assert str(fork)[len("ProgramState(") : -1].endswith(text + fork["rest"])
         s += likely[0][2] + sgl.gen("rest", max_tokens=32)
@@ -162,7 +164,7 @@ def test_an_unknown_format_of_reasoning_is_answered_with_the_known_ones() -> Non
     def thinks(s: State) -> None:
         s += "a" + sgl.separate_reasoning(sgl.gen("x", max_tokens=1), model_type="nobody")
 
-    with pytest.raises(sgl.ProgramError, match="there is no such format; there are: .*qwen3"):
+    with pytest.raises(sgl.ProgramError, match=r"there is no such format; there are: .*qwen3"):
         thinks.run()
 
 
