@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -225,6 +226,20 @@ def test_a_model_in_this_process_answers_as_its_engine_does(run: Run, model: Pat
 
     assert ended.code == 0
     assert said.translate(CONTROL_PICTURES) in ended.out
+
+
+def test_a_model_that_generates_no_text_is_refused_before_the_talk(
+    run: Run, model: Path, tmp_path: Path
+) -> None:
+    classifier = shutil.copytree(model, tmp_path / "classifier")
+    config = json.loads((model / "config.json").read_text())
+    config["architectures"] = ["LlamaForSequenceClassification"]
+    (classifier / "config.json").write_text(json.dumps(config))
+    ended = run("chat", str(classifier), "--load-format", "dummy", stdin="Hi\n")
+
+    assert ended.code == 1
+    assert "generates no text: it gives scores of labels, by /v1/classify" in ended.err
+    assert "Talking to" not in ended.out
 
 
 def test_ctrl_c_ends_a_request_of_the_engine_and_harms_no_other(model: Path) -> None:
