@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 from inarch.config import EngineConfig
 from inarch.engine.encoding import Asked, Asking, Encoding, Ranked, T, Text, paired
@@ -165,6 +165,22 @@ class AsyncEngine:
                 unfinished -= output.finish_reason is not None
         finally:
             self.end(name)
+
+    async def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        params: SamplingParams | None = None,
+        *,
+        terms: Terms = DEFAULT_TERMS,
+        **variables: Any,
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """As `generate`, what the assistant says next; see Engine.chat."""
+        self._requests()
+        ids = await asyncio.to_thread(self.tokenizer.encode_chat, messages, **variables)
+        params = params or SamplingParams(**self.info.default_sampling)
+        async with aclosing(self.generate(ids, params, terms=terms)) as outputs:
+            async for output in outputs:
+                yield output
 
     async def encode(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -23,6 +23,7 @@ from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import SamplingParams
 
 Prompt = str | Sequence[int]
+Conversation = Sequence[Mapping[str, Any]]
 Inbox = deque[tuple[int, RequestOutput | InarchError]]  # (number of the prompt, output)
 
 
@@ -88,6 +89,23 @@ class Engine:
         for number, output in self.stream_batch(many, self._per_prompt(params, len(many))):
             parts.setdefault((number, output.index), []).append(output)
         return [_join(number, outputs) for (number, _), outputs in sorted(parts.items())]
+
+    def chat(
+        self,
+        messages: Conversation | Sequence[Conversation],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        **variables: Any,
+    ) -> list[Answer]:
+        """As `generate`, what the assistant says next in one conversation or many.
+
+        messages: as OpenAI's chat API has them. variables: for the chat template
+        (enable_thinking=False). Raises InvalidRequestError if the model has no template, or it
+        refuses the messages.
+        """
+        one_alone = bool(messages) and isinstance(messages[0], Mapping)
+        many: Sequence[Any] = [messages] if one_alone else messages
+        prompts = [self.tokenizer.encode_chat(one, **variables) for one in many]
+        return self.generate(prompts, params)
 
     def encode(
         self,
@@ -204,6 +222,8 @@ class Engine:
         """Give the device back. The engine cannot be used afterwards."""
         self._core.close()
         self._built.device.close()
+
+    shutdown = close  # as SGLang's engine has it
 
     def __enter__(self) -> Engine:
         return self

@@ -160,6 +160,10 @@ class Tokenizer:
             messages, add_generation_prompt=add_generation_prompt, tools=tools, variables=variables
         )
 
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
+        """The tokens of the prompt for a conversation, up to where the answer begins."""
+        return self.encode(self.apply_chat_template(messages, **variables), False)
+
     def detokenizer(
         self,
         prompt_ids: Sequence[int] = (),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -74,16 +75,19 @@ class Calls:
             wanted = replace(wanted, params=msgspec.structs.replace(params, max_tokens=1))
         begun_s = time.monotonic()
         samples = [Sample() for _ in range(params.n)]
-        async for piece in self._executor.generate(transcript, wanted):
-            if peeks:
-                piece = replace(piece, text="", reasoning="")
-            samples[piece.sample].add(piece)
-            if piece.sample == 0:
-                if piece.reasoning and gen.name is not None:
-                    self._tell(Event(piece.reasoning, gen.reasoning_name, aside=True))
-                self._tell(Event(piece.text, gen.name, piece.meta))
+        async with aclosing(self._executor.generate(transcript, wanted)) as pieces:
+            async for piece in pieces:
+                heard = replace(piece, text="", reasoning="") if peeks else piece
+                samples[piece.sample].add(heard)
+                if piece.sample == 0:
+                    self._hear(gen, heard)
         self._called(gen.name, "gen", begun_s, [sample.meta for sample in samples])
         return samples
+
+    def _hear(self, gen: Gen, piece: Piece) -> None:
+        if piece.reasoning and gen.name is not None:
+            self._tell(Event(piece.reasoning, gen.reasoning_name, aside=True))
+        self._tell(Event(piece.text, gen.name, piece.meta))
 
     async def _run(self, gen: Gen, sample: Sample) -> list[dict[str, Any]]:
         """Run all calls of an answer side by side, and put their results into the transcript."""

@@ -239,6 +239,32 @@ def test_while_no_engine_is_there_no_more_wait_than_may(run: Callable[..., None]
     run(program, max_queued_requests=2)
 
 
+def test_conversations_are_answered_as_their_prompts_are(
+    run: Callable[..., None], tmp_path: Path, served: Callable[[str], Saved]
+) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text("{% for m in messages %}{{ m.content }}{{ mark }}{% endfor %}")
+    said = [[{"role": "user", "content": word}] for word in ("one", "two")]
+    greedy = SamplingParams(max_tokens=5, temperature=0)
+
+    async def program(engine: AsyncEngine) -> None:
+        outputs = [output async for output in engine.chat(said[0], greedy, mark="!")]
+        found["async"] = "".join(output.text for output in outputs)
+
+    found: dict[str, str] = {}
+    run(program, dtype="float32", chat_template=str(template))
+    config = EngineConfig(
+        model=str(served("llama").folder), backend="reference", dtype="float32",
+        chat_template=str(template),
+    )  # fmt: skip
+    with Engine(config) as engine:
+        prompts = [engine.tokenizer.encode(f"{word}!", False) for word in ("one", "two")]
+        expected = [answer.text for answer in engine.generate(prompts, greedy)]
+        assert [answer.text for answer in engine.chat(said, greedy, mark="!")] == expected
+        assert engine.chat(said[1], greedy, mark="!")[0].text == expected[1]
+    assert found["async"] == expected[0]
+
+
 def test_vectors_scores_and_ranks_are_those_of_the_other_engine(
     run: Callable[..., None], served: Callable[[str], Saved]
 ) -> None:

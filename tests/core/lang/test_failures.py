@@ -148,10 +148,11 @@ def test_a_streaming_program_that_fails_tells_its_reader() -> None:
         assert s["x"]
         raise RuntimeError("in the middle")
 
-    pieces = breaks.run(stream=True, temperature=0).text_iter()
-    assert next(pieces) == "a"
+    heard: list[str] = []
+    state = breaks.run(stream=True, temperature=0)
     with pytest.raises(sgl.ProgramError, match=r"in the middle.*in breaks"):
-        list(pieces)
+        heard.extend(state.text_iter())
+    assert heard[0] == "a"
 
 
 def test_a_streaming_program_is_read_before_it_has_said_anything() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -40,7 +40,7 @@ class Anthropic:
     def defaults(self) -> Mapping[str, Any]:
         return {}  # the server has its own for what is not sent
 
-    async def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncIterator[Piece]:
+    async def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncGenerator[Piece, None]:
         if wanted.tools:
             raise InvalidRequestError("tools run on Runtime, Engine, RuntimeEndpoint and OpenAI")
         body = {

@@ -6,7 +6,7 @@ Where an answer must be read for calls or reasoning the server's chat API does i
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from inarch.lang.executors.executor import Piece, Wanted
 from inarch.lang.executors.http import cut_off
 from inarch.lang.executors.openai import OpenAI, continued
 from inarch.lang.loop import submit
-from inarch.lang.transcript import Transcript
+from inarch.lang.transcript import Encoded, Transcript
 from inarch.sampling import SamplingParams
 
 RENAMED = {"max_tokens": "max_new_tokens", "min_tokens": "min_new_tokens", "seed": "sampling_seed"}
@@ -49,7 +49,7 @@ class RuntimeEndpoint(OpenAI):
         info: dict[str, Any] = found.result()
         return info
 
-    async def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncIterator[Piece]:
+    async def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncGenerator[Piece, None]:
         if wanted.tools or wanted.reasoning is not None:
             if not transcript.chat:
                 raise InvalidRequestError(
@@ -66,6 +66,8 @@ class RuntimeEndpoint(OpenAI):
             new, seen[index] = text[seen.get(index, 0) :], len(text)
             ended = meta["finish_reason"] is not None
             over += ended
+            if ended and index == 0 and not transcript.chat:
+                transcript.encoded = _extended(transcript.content, ids, event)
             yield Piece(new, index, meta if ended else None)
         if over < wanted.params.n:
             raise cut_off(url)
@@ -95,9 +97,9 @@ class RuntimeEndpoint(OpenAI):
 
     async def _tokens(self, transcript: Transcript) -> list[int]:
         if not transcript.chat:
-            body: dict[str, Any] = {"prompt": transcript.content}
-        elif transcript.role is None:
-            body = {"messages": transcript.as_messages()}
+            return await self._plain_tokens(transcript)
+        if transcript.role is None:
+            body: dict[str, Any] = {"messages": transcript.as_messages()}
         elif transcript.role == "assistant":
             body = continued(transcript)
             body.pop("add_generation_prompt", None)
@@ -106,6 +108,21 @@ class RuntimeEndpoint(OpenAI):
                 f"a server continues messages of the assistant alone, not one of the"
                 f" {transcript.role}: assistant(gen(...)), or run it on Runtime"
             )
+        return await self._tokenized(body)
+
+    async def _plain_tokens(self, transcript: Transcript) -> list[int]:
+        """What was known of it stays as it was."""
+        text, known = transcript.content, transcript.encoded
+        if known.text and text.startswith(known.text):
+            more = text[len(known.text) :]
+            rest = await self._tokenized({"prompt": more, "add_special_tokens": False})
+            ids = [*known.ids, *rest]
+        else:
+            ids = await self._tokenized({"prompt": text})
+        transcript.encoded = Encoded(text, tuple(ids))
+        return ids
+
+    async def _tokenized(self, body: Mapping[str, Any]) -> list[int]:
         found = await self._http.json("POST", f"{self._url}/tokenize", body)
         tokens: list[int] = found["tokens"]
         return tokens
@@ -128,6 +145,16 @@ class RuntimeEndpoint(OpenAI):
         body = {"input_ids": prompts, "sampling_params": {"max_new_tokens": 0}, **asked}
         answers = await self._http.json("POST", f"{self._root}/generate", body)
         return [answer["meta_info"] for answer in answers]
+
+
+def _extended(prompt: str, ids: list[int], answer: Mapping[str, Any]) -> Encoded:
+    """With the answer's own tokens, unless a stop string has cut it."""
+    written: list[int] = answer["output_ids"]
+    matched = answer["meta_info"]["finish_reason"].get("matched")
+    if isinstance(matched, str):
+        return Encoded(prompt, tuple(ids))
+    kept = written[:-1] if isinstance(matched, int) else written
+    return Encoded(prompt + answer["text"], (*ids, *kept))
 
 
 def _native(params: SamplingParams) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -43,7 +44,7 @@ class TokenEngine(Protocol):
 
     def generate(
         self, prompt: Sequence[int], params: SamplingParams
-    ) -> AsyncIterator[RequestOutput]: ...
+    ) -> AsyncGenerator[RequestOutput, None]: ...
 
 
 class TokenExecutor:
@@ -55,7 +56,7 @@ class TokenExecutor:
     def defaults(self) -> Mapping[str, Any]:
         return self._engine.info.default_sampling
 
-    async def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncIterator[Piece]:
+    async def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncGenerator[Piece, None]:
         formats = formats_for(wanted, self._engine.formats)
         known = self._encode(transcript, wanted.tools)
         params = self._held(wanted, formats)
@@ -123,8 +124,9 @@ class TokenExecutor:
 
     async def _prompt(self, ids: Sequence[int], params: SamplingParams) -> RequestOutput:
         """Compute a prompt and generate nothing."""
-        async for output in self._engine.generate(ids, params):
-            return output
+        async with aclosing(self._engine.generate(ids, params)) as outputs:
+            async for output in outputs:
+                return output
         raise InarchError("the engine gave no answer")
 
     def _start_of_text(self, ids: Sequence[int]) -> Sequence[int]:
@@ -246,7 +248,7 @@ class Runtime(TokenExecutor):
         submit(self._own.__aenter__()).result()
         super().__init__(self._own)
 
-    async def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncIterator[Piece]:
+    async def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncGenerator[Piece, None]:
         self._check_process()
         async for piece in super().generate(transcript, wanted):
             yield piece

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,7 +42,7 @@ class Executor(Protocol):
     def defaults(self) -> Mapping[str, Any]:
         """Fields of SamplingParams that the model's makers recommend."""
 
-    def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncIterator[Piece]:
+    def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncGenerator[Piece, None]:
         """What the model writes behind the transcript, which does not change meanwhile.
 
         The last piece of the first sample leaves `transcript.encoded` such that the text is known

@@ -7,7 +7,7 @@ an extension of the API that ours and other open servers share.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -55,7 +55,7 @@ class OpenAI:
     def defaults(self) -> Mapping[str, Any]:
         return {}  # the server has its own for what is not sent
 
-    async def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncIterator[Piece]:
+    async def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncGenerator[Piece, None]:
         route, prompt = _prompt(transcript, self._model, chat_only=self._chat_only)
         body = {
             **prompt,
