@@ -18,7 +18,7 @@ from inarch.engine.outlook import Outlook, foresee
 from inarch.engine.recognition import recognise_formats
 from inarch.engine.resolve import resolve
 from inarch.engine.tokenizer import Tokenizer
-from inarch.errors import InarchError
+from inarch.errors import InarchError, ModelError
 from inarch.hal.backend import Backend
 from inarch.models.checkpoint import read_json
 from inarch.models.model import Blueprint
@@ -60,7 +60,10 @@ def _folder_of(config: EngineConfig) -> Iterator[EngineConfig]:
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(path, Path(folder, "config.json"))
         name = config.served_model_name or str(path)
-        yield dataclasses.replace(config, model=folder, served_model_name=name)
+        try:
+            yield dataclasses.replace(config, model=folder, served_model_name=name)
+        except ModelError as error:
+            raise ModelError(str(error).replace(folder, str(path.parent))) from error
 
 
 def _resolve(config: EngineConfig, plugins: Plugins) -> tuple[EngineConfig, Backend]:

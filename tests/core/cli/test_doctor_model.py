@@ -159,6 +159,10 @@ def test_a_model_without_a_family_is_said_to_run_by_transformers(
             "BloomModel.forward takes no position_ids",
         ),
         ({"architectures": ["Gpt9"], "model_type": "gpt9"}, "knows no model_type 'gpt9'"),
+        (
+            {"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava"},
+            "transformers has no AutoModelForCausalLM of its kind. It needs a model family",
+        ),
         (LLAMA_31_8B | {"quantization_config": {"quant_method": "gptq"}}, "quantized (gptq)"),
         (LLAMA_31_8B | {"hidden_size": "wide"}, "hidden_size must be a whole number"),
     ],
@@ -189,3 +193,10 @@ def test_a_file_that_cannot_be_read_is_called_by_its_name(look: Look, tmp_path: 
     code, lines = look(path)
     assert code == 1
     assert any(line.startswith(f"trouble: {path} is not readable as JSON") for line in lines)
+
+
+def test_code_of_a_model_is_looked_for_beside_its_config(look: Look, tmp_path: Path) -> None:
+    config = {"architectures": ["Own"], "model_type": "own", "auto_map": {"AutoConfig": "own.C"}}
+    code, lines = look(written(tmp_path / "config.json", config))
+    assert code == 1
+    assert any(f"code of its own ({tmp_path}/*.py)" in line for line in lines)

@@ -132,8 +132,10 @@ def transformers_blueprint(
 
 
 def _without_weights(name: str, config: Any, trusted: bool) -> Any:
-    from transformers import AutoModelForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
+    if not trusted and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise refusal(name, "transformers has no AutoModelForCausalLM of its kind")
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(
