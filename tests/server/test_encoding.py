@@ -236,8 +236,9 @@ def test_a_model_is_told_apart_by_what_it_gives(embedder: Server, classifier: Se
     assert (refused.status, "no classifier" in refused.error["message"]) == (400, True)
     refused = classifier.post(SCORE, {"text_1": "a", "text_2": "b"})
     assert (refused.status, "scores 3 labels" in refused.error["message"]) == (400, True)
-    refused = classifier.post(EMBEDDINGS, {"input": "one", "dimensions": 1})
-    assert "scores of labels" in refused.error["message"]
+    refused = classifier.post(EMBEDDINGS, {"input": "one"})
+    assert refused.status == 400
+    assert "no embeddings, but scores of labels, by /v1/classify" in refused.error["message"]
 
 
 @pytest.mark.parametrize(

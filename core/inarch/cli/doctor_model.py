@@ -20,6 +20,7 @@ from inarch.engine.resolve import resolve
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import InarchError
 from inarch.hal.backend import Backend
+from inarch.models.checkpoint import read_json
 from inarch.models.model import Blueprint
 from inarch.plugins import Plugins
 
@@ -52,9 +53,10 @@ def look_at(config: EngineConfig, plugins: Plugins) -> Iterator[str]:
 def _folder_of(config: EngineConfig) -> Iterator[EngineConfig]:
     """A configuration whose model may also be a config.json alone, which is then put in a folder."""
     path = Path(config.model or "")
-    if path.suffix != ".json" or not path.is_file():
+    if path.suffix != ".json" or path.is_dir():
         yield config
         return
+    read_json(path)  # an error then names this file, not the copy
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(path, Path(folder, "config.json"))
         name = config.served_model_name or str(path)
@@ -89,14 +91,16 @@ def _model_rows(outlook: Outlook) -> list[Row]:
         *_layer_rows(survey.layers),
         *(("positions", rotation, "") for rotation in survey.positions),
         ("context length", f"{chosen.context:,} tokens", why["context length"]),
-        (
-            "KV cache",
-            f"{outlook.token_bytes / KIB:,.1f} KiB a token in {kv_dtype}",
-            why["KV dtype"],
-        ),
+        ("KV cache", *_kv_cache(outlook.token_bytes, kv_dtype, why["KV dtype"])),
         ("page", f"{layout.page_tokens} tokens", why["page size"]),
         *(("note", note, "") for note in outlook.notes),
     ]
+
+
+def _kv_cache(token_bytes: float, dtype: str, why: str) -> tuple[str, str]:
+    if not token_bytes:
+        return "none", "no layer keeps anything of each token"
+    return f"{token_bytes / KIB:,.1f} KiB a token in {dtype}", why
 
 
 def _given(blueprint: Blueprint) -> str:
@@ -105,7 +109,8 @@ def _given(blueprint: Blueprint) -> str:
         return "text"
     each = ", of each token" if head.pooling.kind == "each" else ""
     if head.labels:
-        return f"scores of {len(head.labels)} labels{each}"
+        count = len(head.labels)
+        return f"scores of {count} labels{each}" if count > 1 else f"a score{each}"
     length = ", of length 1" if head.normalize else ""
     return f"vectors of {head.outputs(blueprint.hidden)}{each}{length}"
 
@@ -168,18 +173,26 @@ def _memory_rows(outlook: Outlook) -> list[Row]:
         ("sampling", outlook.sampling, "counts for penalties, per request that can run"),
         ("one context", int(context * outlook.token_bytes), f"KV of {context:,} tokens"),
     ]
-    prepared = outlook.prepared
-    state = prepared.blueprint.state_spec(prepared.chosen.dtype).slot_bytes
-    if state:
-        rows.append(("one state", state, "recurrent: of each request, and of each checkpoint"))
-    told = [(name, f"{size / GIB:.3f}", source) for name, size, source in rows]
-    room = f"room for {outlook.kv_tokens:,} tokens, less what a step takes (see --measure)"
-    left = outlook.usable - outlook.survey.weight_bytes - outlook.sampling
-    return [*told, ("left for KV", f"{max(left, 0) / GIB:.3f}", room)]
+    if outlook.state_bytes:
+        source = "recurrent: of each request, and of each checkpoint"
+        rows.append(("one state", outlook.state_bytes, source))
+    rows.append(_left(outlook))
+    return [(name, f"{size / GIB:.3f}", source) for name, size, source in rows]
+
+
+def _left(outlook: Outlook) -> tuple[str, int, str]:
+    """Tokens and states share what is left."""
+    left, token, state = outlook.left, outlook.token_bytes, outlook.state_bytes
+    if not token:
+        room = f"room for {left // state:,} states, less what a step takes (see --measure)"
+        return "left for states", left, room
+    taken = "what states and a step take" if state else "what a step takes"
+    room = f"room for {int(left / token):,} tokens, less {taken} (see --measure)"
+    return "left for KV", left, room
 
 
 def _troubles(outlook: Outlook) -> Iterator[str]:
-    if outlook.kv_tokens >= outlook.prepared.store.layout.page_tokens:
+    if outlook.left >= outlook.prepared.store.layout.page_bytes + outlook.state_bytes:
         return
     needed = outlook.survey.weight_bytes + outlook.sampling
     yield (

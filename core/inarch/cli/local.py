@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from inarch.engine.vectors import check_generates
 from inarch.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ class EngineReplies:
     """Answers to a conversation. `given` are fields of SamplingParams."""
 
     def __init__(self, engine: Engine, given: Mapping[str, Any]) -> None:
-        """Raises ModelError if the model cannot chat, InvalidRequestError if `given` is wrong."""
+        """Raises ModelError if the model has no chat template, InvalidRequestError if it generates
+        no text or `given` is wrong."""
+        check_generates(engine.info)
         self.name = engine.info.name
         if not engine.tokenizer.has_chat_template:
             raise ModelError(

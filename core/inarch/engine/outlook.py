@@ -32,15 +32,19 @@ class Outlook:
 
     @property
     def token_bytes(self) -> float:
+        """Of the KV cache; 0 where the layers keep states alone."""
         layout = self.prepared.store.layout
         return layout.page_bytes / layout.page_tokens
 
     @property
-    def kv_tokens(self) -> int:
-        """What fits beside the weights, less what a step takes, which only a run can tell."""
-        return max(
-            int((self.usable - self.survey.weight_bytes - self.sampling) / self.token_bytes), 0
-        )
+    def state_bytes(self) -> int:
+        """Of a request's recurrent state; 0 where there is none."""
+        return self.prepared.blueprint.state_spec(self.prepared.chosen.dtype).slot_bytes
+
+    @property
+    def left(self) -> int:
+        """What is left beside the weights, less what a step takes, which only a run can tell."""
+        return max(self.usable - self.survey.weight_bytes - self.sampling, 0)
 
 
 def foresee(config: EngineConfig, backend: Backend, plugins: Plugins) -> Outlook:

@@ -62,12 +62,24 @@ def prompt_text(head: HeadInfo, name: str | None) -> str:
 
 def check_generates(info: ModelInfo) -> None:
     if not info.head.generates:
-        made = "scores of labels" if info.head.labels else "vectors"
         raise InvalidRequestError(
-            f"{info.name} generates no text: it gives {made} of what it is sent, by /v1/embeddings,"
-            " /v1/rerank, /v1/score or /v1/classify",
-            param="model",
+            f"{info.name} generates no text: it gives {_given(info)}", param="model"
         )
+
+
+def check_embeds(info: ModelInfo) -> None:
+    if info.head.labels:
+        raise InvalidRequestError(
+            f"{info.name} gives no embeddings, but {_given(info)}", param="model"
+        )
+
+
+def _given(info: ModelInfo) -> str:
+    """What a model without an output head gives, and where."""
+    if not info.head.labels:
+        return "vectors of what it is sent, by /v1/embeddings, /v1/rerank or /v1/score"
+    pairs = ", /v1/rerank or /v1/score" if len(info.head.labels) == 1 else ""
+    return f"scores of labels, by /v1/classify{pairs}"
 
 
 def check_classifier(info: ModelInfo) -> None:

@@ -48,9 +48,11 @@ def part_in_words(part: Any) -> str:
 
 
 def positions_in_words(description: Description) -> tuple[str, ...]:
-    """Every way in which its layers rotate positions, and "none" where a mixer does not."""
+    """The table that is added to embeddings, and every way in which layers rotate; or "none"."""
+    learned = description.positions
+    table = (f"learned, {learned.count:,} of them",) if learned is not None else ()
     rotations = dict.fromkeys(found_in(description.layers, Rotary))
-    return tuple(map(_rotary_in_words, rotations)) or ("none",)
+    return (*table, *map(_rotary_in_words, rotations)) or ("none",)
 
 
 def _rotary_in_words(rotary: Rotary) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from inarch.engine.vectors import check_dimensions, prompt_text, vector
+from inarch.engine.vectors import check_dimensions, check_embeds, prompt_text, vector
 from inarch_server.encoding.protocol import EmbeddingRequest
 from inarch_server.encoding.running import new_id, run_texts
 from inarch_server.http.body import read_body
@@ -21,6 +21,7 @@ async def embeddings(request: web.Request) -> web.Response:
     body = await read_body(request, EmbeddingRequest)
     service.check_model(body.model)
     info = service.engine.info
+    check_embeds(info)
     check_dimensions(body.dimensions, info.head)
     ran = await run_texts(
         request,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +28,8 @@ class Server:
     """Speaks as much of OpenAI's API as a chat needs, in a thread of its own.
 
     Answers "You said: <the last message>" in four pieces. `refuse` is (status, message) or None;
-    `after_piece` is called after each piece is sent.
+    `after_piece` is called after each piece is sent: if it gives True, no more comes until the client
+    has gone.
     """
 
     def __init__(self) -> None:
@@ -34,7 +37,7 @@ class Server:
         self.headers: list[dict[str, str]] = []
         self.refuse: tuple[int, str] | None = None
         self.raw_event: str | None = None
-        self.after_piece: Callable[[], None] = lambda: None
+        self.after_piece: Callable[[], bool | None] = lambda: None
         self._ready, self._stop = threading.Event(), asyncio.Event()
 
     def __enter__(self) -> Server:
@@ -77,7 +80,9 @@ class Server:
         for piece in ["You ", "said: ", self.bodies[-1]["messages"][-1]["content"], "."]:
             event = {"choices": [{"delta": {"content": piece}}]}
             await response.write(f"data: {json.dumps(event)}\n\n".encode())
-            await asyncio.to_thread(self.after_piece)
+            if await asyncio.to_thread(self.after_piece):
+                while request.transport is not None and not request.transport.is_closing():
+                    await asyncio.sleep(0.01)
         await response.write(b"data: [DONE]\n\n")
         return response
 
@@ -144,12 +149,14 @@ def test_only_what_was_given_is_sent(run: Run, server: Server) -> None:
 def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(run: Run, server: Server) -> None:
     sent: list[None] = []
 
-    def interrupt_after_two() -> None:
+    def interrupt_after_two() -> bool:
         sent.append(None)
-        if len(sent) == 2:
-            time.sleep(0.2)  # for these to arrive
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.2)  # for the client to go away
+        if len(sent) != 2:
+            return False
+        while "said: " not in sys.stdout.getvalue():  # type: ignore[attr-defined]
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        return True
 
     server.after_piece = interrupt_after_two
     ended = run("chat", "--url", server.url, stdin="Hi\nBye\n")
@@ -219,6 +226,20 @@ def test_a_model_in_this_process_answers_as_its_engine_does(run: Run, model: Pat
 
     assert ended.code == 0
     assert said.translate(CONTROL_PICTURES) in ended.out
+
+
+def test_a_model_that_generates_no_text_is_refused_before_the_talk(
+    run: Run, model: Path, tmp_path: Path
+) -> None:
+    classifier = shutil.copytree(model, tmp_path / "classifier")
+    config = json.loads((model / "config.json").read_text())
+    config["architectures"] = ["LlamaForSequenceClassification"]
+    (classifier / "config.json").write_text(json.dumps(config))
+    ended = run("chat", str(classifier), "--load-format", "dummy", stdin="Hi\n")
+
+    assert ended.code == 1
+    assert "generates no text: it gives scores of labels, by /v1/classify" in ended.err
+    assert "Talking to" not in ended.out
 
 
 def test_ctrl_c_ends_a_request_of_the_engine_and_harms_no_other(model: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from ..models.fallback.conftest import save
 from ..models.zoo import MODELS
+from ..models.zoo.encoders import CLASSIFIERS
 from ..models.zoo.example import Example
 from ..models.zoo.foreign import FOREIGN
 from .conftest import Run
@@ -95,6 +96,25 @@ def test_layers_of_different_kinds_are_told_apart(look: Look, tmp_path: Path) ->
     assert f"layers 1 x {kind}, window 7; gated MLP layers 1" in lines
 
 
+def test_states_take_the_place_of_the_kv_cache(look: Look, tmp_path: Path) -> None:
+    save(MODELS["mamba2"].model(), tmp_path)
+    code, lines = look(tmp_path)
+    assert code == 0
+    assert "KV cache none no layer keeps anything of each token" in lines
+    assert any(line.startswith("left for states ") for line in lines)
+    assert not any("left for KV" in line for line in lines)
+
+
+def test_an_encoder_says_what_it_gives_and_how_it_knows_positions(
+    look: Look, tmp_path: Path
+) -> None:
+    save(CLASSIFIERS["bert-pairs"].model(), tmp_path)
+    code, lines = look(tmp_path)
+    assert code == 0
+    assert any(line.startswith("gives a score the architecture") for line in lines)
+    assert "positions learned, 512 of them" in lines
+
+
 def test_headers_of_the_weight_files_are_compared_with_the_config(
     look: Look, tmp_path: Path
 ) -> None:
@@ -158,3 +178,14 @@ def test_the_chat_template_tells_what_it_knows(look: Look, model: Path) -> None:
     assert "tokenizer 258 tokens" in lines
     assert "chat template knows no tools" in lines
     assert any(line.startswith("calls of tools json") for line in lines)
+
+
+def test_a_file_that_cannot_be_read_is_called_by_its_name(look: Look, tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    code, lines = look(path)
+    assert code == 1
+    assert any(line.startswith(f"trouble: {path} is not readable") for line in lines)
+    path.write_text("{")
+    code, lines = look(path)
+    assert code == 1
+    assert any(line.startswith(f"trouble: {path} is not readable as JSON") for line in lines)
