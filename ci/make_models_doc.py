@@ -36,7 +36,7 @@ from inarch.config import EngineConfig  # noqa: E402
 from inarch.engine.engine import Engine  # noqa: E402
 from inarch.models.checkpoint import Checkpoint  # noqa: E402
 from inarch.models.described import describe_folder  # noqa: E402
-from inarch.models.description import Description  # noqa: E402
+from inarch.models.description import Description, Rotary  # noqa: E402
 from inarch.models.fallback.trace import Trace  # noqa: E402
 from inarch.models.family import built_in_families, find_family  # noqa: E402
 from inarch.models.implementation import find_blueprint  # noqa: E402
@@ -209,9 +209,9 @@ def _features(described: Sequence[Description]) -> str:
         if any(getattr(part, name, None) not in (None, False) for part in parts)
     ]
     scalings = {
-        type(part).__name__.removesuffix("Scaling").lower()
+        type(part.scaling).__name__.removesuffix("Scaling").removesuffix("Rope").lower()
         for part in parts
-        if type(part).__name__.endswith("Scaling") and hasattr(part, "factor")
+        if isinstance(part, Rotary) and part.scaling is not None
     }
     return ", ".join([*told, *(f"{kind} rope" for kind in sorted(scalings))])
 

@@ -28,7 +28,6 @@ DEFAULTS = llama_like.Defaults(
     layers=24,
     kv_heads=4,
 )
-CALLED = ExpertNames(shared="mlp.shared_expert")
 
 
 def describe(values: Mapping[str, Any]) -> Description:
@@ -61,7 +60,7 @@ def experts(config: Config) -> MixtureOfExperts:
 
 
 def names(description: Description) -> Names:
-    return {**llama_like.names(description), **expert_names(description, CALLED)}
+    return {**llama_like.names(description), **expert_names(description, ExpertNames())}
 
 
 FAMILY = Family("qwen3_moe", ("Qwen3MoeForCausalLM",), describe, names)

@@ -93,4 +93,9 @@ MODELS = {
         "Qwen3_5ForCausalLM", DELTA, stored=as_text_of("Qwen3_5ForConditionalGeneration")
     ),
     "qwen3.5-moe-text": Example("Qwen3_5MoeForCausalLM", {**DELTA, **EXPERTS, **TWO}),
+    "qwen3.5-moe-with-images": Example(
+        "Qwen3_5MoeForCausalLM",
+        {**DELTA, **EXPERTS, **TWO},
+        stored=as_text_of("Qwen3_5MoeForConditionalGeneration"),
+    ),
 }
