@@ -14,6 +14,7 @@ import inarch.lang as sgl
 from inarch import Engine, EngineConfig
 from inarch.errors import InvalidRequestError
 from inarch.lang import Runtime, State
+from inarch.lang.words import sampling_fields
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -231,3 +232,8 @@ def test_a_runtime_is_of_one_process(tmp_path: Path) -> None:
             os._exit(0)
     os.waitpid(child, 0)
     assert "started in another process" in told.read_text()
+
+
+def test_one_stop_string_is_one_however_many_letters_it_has() -> None:
+    found = sampling_fields({"stop": "ab", "stop_regex": ["c", "d"], "max_new_tokens": 3})
+    assert found == {"max_tokens": 3, "stop": ("ab",), "stop_regex": ("c", "d")}
