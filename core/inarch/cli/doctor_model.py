@@ -40,7 +40,7 @@ def look_at(config: EngineConfig, plugins: Plugins) -> Iterator[str]:
         try:
             print_table(("model", str(resolved.served_model_name), "why"), _model_rows(outlook))
             if not alone:
-                print_table(("text", "", "why"), _text_rows(resolved))
+                print_table(("text", "", "why"), _text_rows(resolved, outlook))
             print_table(("memory", "GiB", "where from"), _memory_rows(outlook))
             rows = [(op, kernel, str(count), why) for op, kernel, count, why in outlook.ops]
             print_table(("op", "kernel", "bindings", "why"), rows)
@@ -148,13 +148,15 @@ def _ranges(numbers: list[int]) -> str:
     return ", ".join(told[:4]) + (" ..." if len(told) > 4 else "")
 
 
-def _text_rows(config: EngineConfig) -> list[Row]:
-    """The tokenizer, and what the chat template tells of calls and reasoning."""
+def _text_rows(config: EngineConfig, outlook: Outlook) -> list[Row]:
+    """The tokenizer, and for what generates text what the chat template tells of its formats."""
     try:
         tokenizer = Tokenizer.load(Path(str(config.model)), chat_template=config.chat_template)
     except InarchError as error:
         return [("tokenizer", "none: prompts must be token ids", str(error))]
     rows = [("tokenizer", f"{tokenizer.vocab_size:,} tokens", "")]
+    if outlook.prepared.blueprint.pooled is not None:
+        return rows
     if not tokenizer.has_chat_template:
         return [*rows, ("chat template", "none: completions only", "--chat-template gives one")]
     formats, by = recognise_formats(config, tokenizer), "told by the chat template"
