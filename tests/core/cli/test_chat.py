@@ -146,6 +146,15 @@ def test_only_what_was_given_is_sent(run: Run, server: Server) -> None:
     assert server.headers[1]["Authorization"] == "Bearer secret"
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """As in a terminal: what runs in the background of a script ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(run: Run, server: Server) -> None:
     sent: list[None] = []
 
@@ -242,6 +251,7 @@ def test_a_model_that_generates_no_text_is_refused_before_the_talk(
     assert "Talking to" not in ended.out
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_ends_a_request_of_the_engine_and_harms_no_other(model: Path) -> None:
     question = [{"role": "user", "content": "Hi"}]
     with Engine(EngineConfig(model=str(model), load_format="dummy")) as engine:
