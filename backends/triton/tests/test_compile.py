@@ -34,7 +34,7 @@ def test_no_kernel_spills_or_needs_more_shared_memory_than_there_is(arch: str, c
     kernels = json.loads(done.stdout)[arch]
     assert len(kernels) >= 8
     narrow = [name for name in kernels if "fp8" in name]
-    assert len(narrow) == {"sm_90": 6, "sm_100": 5, "gfx950": 5}.get(arch, 0)
+    assert len(narrow) == {"sm_90": 7, "sm_100": 6, "gfx950": 6}.get(arch, 0)
     for name, usage in kernels.items():
         assert usage["spilled"] == 0, (name, usage)
         assert usage["registers"] <= (255 if arch.startswith("sm_") else 512), (name, usage)
