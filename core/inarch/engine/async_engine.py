@@ -339,8 +339,6 @@ class AsyncEngine:
 
     def engine_begins(self, engine: Incarnation) -> None:
         """An engine is there: say hello, and give it what is open as soon as it answers."""
-        if self._open is not None:
-            self._open.learn(Path(engine.folder))
         self._link = Link(engine)
         self._talk = asyncio.create_task(self._converse(self._link))
 
@@ -396,8 +394,7 @@ class AsyncEngine:
         """The engine can answer: whoever waited for one, and whoever lost one, has it now."""
         self.info = info
         if self._open is None:
-            self._open = OpenRequests(self.tokenizer, info, self.config, self._send)
-            self._open.learn(folder)
+            self._open = OpenRequests(self.tokenizer, info, self.config, self._send, folder)
         self._ready.set()
         self._open.resubmit(info)
         return self._open

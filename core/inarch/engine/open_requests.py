@@ -36,7 +36,7 @@ class Ongoing:
 
 
 class OpenRequests:
-    """`send` gives a message to the engine, or drops it while there is none."""
+    """`send` gives a message to the engine, or drops it while there is none; `folder`: the engines'."""
 
     def __init__(
         self,
@@ -44,12 +44,13 @@ class OpenRequests:
         info: ModelInfo,
         config: EngineConfig,
         send: Callable[[ToEngine], None],
+        folder: Path,
     ) -> None:
         self._frontend = Frontend(tokenizer, info, config.random_seed, self._deliver)
         self._most = config.max_queued_requests
         self._send = send
         self._requests: dict[str, Ongoing] = {}
-        self._quarantine = Quarantine()
+        self._quarantine = Quarantine(folder)
 
     # ---- for whoever asks ----
 
@@ -124,10 +125,6 @@ class OpenRequests:
 
     # ---- engines come and go ----
 
-    def learn(self, folder: Path) -> None:
-        """Of requests that killed engines of this server."""
-        self._quarantine.learn(folder)
-
     def resubmit(self, info: ModelInfo) -> None:
         """Give all that is open to an engine that has come."""
         self._frontend.info = info
@@ -142,11 +139,11 @@ class OpenRequests:
         """End the samples of which the engine has died."""
         if not link.engine.journal.exists():  # it never got that far
             return
-        journal, folder = Journal(link.engine.journal), Path(link.engine.folder)
+        journal = Journal(link.engine.journal)
         for sample in convict(list(self._frontend.samples.values()), link.name, journal):
             log.error("request %s is refused: the engine died of it", sample.request_id)
             self._frontend.close(sample.handle)
-            self._deliver(sample.request_id, self._quarantine.take(sample.message, folder))
+            self._deliver(sample.request_id, self._quarantine.take(sample.message))
 
     def fail(self, error: EngineDeadError) -> None:
         """End all of them: there will be no engine any more."""

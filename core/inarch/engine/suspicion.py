@@ -50,26 +50,23 @@ def _was_touched(sample: Sample, held: bool) -> bool:
 class Quarantine:
     """Requests that killed engines: one like them is refused, for clients like to try again.
 
-    All front ends of a server learn of them from the folder of its engines, with each new engine.
+    They are files in `folder`, that of the server's engines, so that a request which one front end
+    has refused is refused by all of them from then on: a client that tries again costs no engine.
     """
 
-    def __init__(self) -> None:
-        self._known: set[str] = set()
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-    def take(self, message: NewRequest, folder: Path) -> InvalidRequestError:
+    def take(self, message: NewRequest) -> InvalidRequestError:
         """Remember a request; the error with which it is answered."""
         name = _fingerprint(message.prompt, message.params)
-        self._known.add(name)
-        Path(folder, name + SUFFIX).touch()
+        Path(self._folder, name + SUFFIX).touch()
         return _refusal()
-
-    def learn(self, folder: Path) -> None:
-        """Of what others have taken."""
-        self._known.update(path.stem for path in folder.glob("*" + SUFFIX))
 
     def check(self, prompt: Sequence[int], params: SamplingParams) -> None:
         """Raise InvalidRequestError for a request that was taken."""
-        if self._known and _fingerprint(as_bytes(prompt), params) in self._known:
+        taken = {path.stem for path in self._folder.glob("*" + SUFFIX)}
+        if taken and _fingerprint(as_bytes(prompt), params) in taken:
             raise _refusal()
 
 

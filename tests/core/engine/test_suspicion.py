@@ -173,11 +173,11 @@ def test_suspects_come_in_one_at_a_time_until_each_is_cleared_ended_or_gone(tmp_
 
 
 def test_a_request_like_one_that_killed_engines_is_refused_at_once(tmp_path: Path) -> None:
-    quarantine, another, params = Quarantine(), Quarantine(), SamplingParams(temperature=0.5)
+    params = SamplingParams(temperature=0.5)
+    quarantine, another = Quarantine(tmp_path), Quarantine(tmp_path)
     quarantine.check([1], params)
-    error = quarantine.take(sample(1, params).message, tmp_path)
+    error = quarantine.take(sample(1, params).message)
     assert (error.status, error.code) == (500, "poison_request")
-    another.learn(tmp_path)
     for one in (quarantine, another):
         with pytest.raises(InvalidRequestError, match="died of this request"):
             one.check([1], params)
