@@ -6,7 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.hal.kv import CanonicalPages, KVLayout, KVSpec, KVState, KVStore, check_pages
+from inarch.hal.kv import (
+    CanonicalPages,
+    KVLayout,
+    KVSpec,
+    KVState,
+    KVStore,
+    check_dtype,
+    check_pages,
+)
 from inarch_fake.memory import DEVICE, FakeDeviceError
 
 PAGE_TOKENS = 128
@@ -64,6 +72,9 @@ class FakeKVStore(KVStore):
 
     def import_pages(self, kv: KVState, pages: np.ndarray, data: CanonicalPages) -> KVState:
         check_pages(pages, kv[0].shape[1])
+        check_dtype(self.spec, data)
+        if -(-len(data[0][0]) // PAGE_TOKENS) != len(pages):
+            raise ValueError(f"{len(data[0][0])} tokens do not fill {len(pages)} pages")
         slots = (pages[:, None] * PAGE_TOKENS + np.arange(PAGE_TOKENS)).ravel()
         on_device = self._upload(slots[: len(data[0][0])])
         for layer, (k, v) in enumerate(data):
