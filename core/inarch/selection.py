@@ -134,7 +134,7 @@ def _missing(plugins: Plugins, name: str) -> str:
         if record.name == name and record.state is not PluginState.READY:
             where = f"{record.distribution} {record.version}"
             return f"its plugin ({where}) cannot be used, {record.why}; {SEE}"
-    if _is_extra(name):
+    if is_extra(name):
         cure = f"it is not installed: pip install 'inarch[{name}]'"
     else:
         known = ", ".join(sorted(status.name for status in survey(plugins)))
@@ -183,7 +183,7 @@ def _may_hide_backend(record: PluginRecord) -> bool:
     return record.broken and normalized(record.distribution) != OWN_DISTRIBUTION
 
 
-def _is_extra(name: str) -> bool:
+def is_extra(name: str) -> bool:
     """Whether `pip install inarch[name]` would install a backend package."""
     wanted = normalized(f"{OWN_DISTRIBUTION}-{name}")
     try:

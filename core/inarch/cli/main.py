@@ -34,6 +34,9 @@ BUILT_IN = {
     "chat": BuiltIn("inarch.cli.chat:chat", "Talk to a model in the terminal."),
     "doctor": BuiltIn("inarch.cli.doctor:doctor", "Say what this machine can run, and why not."),
     "generate": BuiltIn("inarch.cli.generate:generate", "Answer prompts without a server."),
+    "new-backend": BuiltIn(
+        "inarch.cli.new_backend:new_backend", "Write a package for one more kind of hardware."
+    ),
     "plugins": BuiltIn("inarch.cli.plugins:plugins", "List the plugins and how each one fares."),
 }
 
