@@ -1,4 +1,4 @@
-"""A stranger's hardware: generated, built into a wheel, installed beside the core's wheel, and served with."""
+"""A stranger's hardware: generated, built, installed beside the core's wheel, and served with."""
 
 from __future__ import annotations
 

@@ -123,8 +123,17 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 1
     except Exception as error:
         traceback.print_exc()
-        _say_error(f"this is a bug in inarch, please report it: {type(error).__name__}: {error}")
+        _say_error(f"{_whose_bug(error)}, please report it: {type(error).__name__}: {error}")
         return 1
+
+
+def _whose_bug(error: Exception) -> str:
+    from inarch.plugins import culprit, load_plugins
+
+    plugin = culprit(error, load_plugins().records)
+    if plugin is None:
+        return "this is a bug in inarch"
+    return f"this is a bug in {plugin.whole_name}, not in inarch"
 
 
 def _say_error(message: str) -> None:

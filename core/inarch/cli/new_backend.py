@@ -15,8 +15,9 @@ from pathlib import Path
 import click
 
 from inarch.errors import InarchError
+from inarch.hal.reference.backend import ReferenceBackend
 from inarch.plugins import BACKEND_NAME, Plugins, load_plugins
-from inarch.selection import is_extra, survey
+from inarch.selection import is_extra
 
 TEMPLATE = Path(__file__).parent / "backend_template"
 LONGEST_NAME = 40
@@ -76,8 +77,8 @@ def name_problem(name: str, plugins: Plugins) -> str:
     for record in plugins.records:
         if record.name == name:
             return f"{name} is taken by a plugin of {record.distribution}: choose another name"
-    for status in survey(plugins, only=name):
-        owner = status.plugin.distribution if status.plugin else "inarch itself"
+    owners = {backend.name: record.distribution for backend, record in plugins.backends()}
+    if owner := owners.get(name, "inarch itself" if name == ReferenceBackend.name else ""):
         return f"{name} is taken by a backend of {owner}: choose another name"
     if is_extra(name) or importlib.util.find_spec(module(name)) is not None:
         return f"{distribution(name)} is a package of its own already: choose another name"
