@@ -122,7 +122,7 @@ class Service:
         self._journal = Journal(journal, table.null_row)
         table.holders = self._journal.holders
         self._trials = Trials(self._journal, self._core.add)
-        self._control = Control(self._core, self._send, self._send_all)
+        self._control = Control(self._core, self._send, self._send_all, self._built.prefixes)
         self._unprepared = self._prepare_first()
         self._parent = parent
 
