@@ -73,10 +73,11 @@ class FakeKVStore(KVStore):
     def import_pages(self, kv: KVState, pages: np.ndarray, data: CanonicalPages) -> KVState:
         check_pages(pages, kv[0].shape[1])
         check_dtype(self.spec, data)
-        if -(-len(data[0][0]) // PAGE_TOKENS) != len(pages):
-            raise ValueError(f"{len(data[0][0])} tokens do not fill {len(pages)} pages")
+        tokens = len(data[0][0])
+        if -(-tokens // PAGE_TOKENS) != len(pages):
+            raise ValueError(f"{tokens} tokens do not fill {len(pages)} pages of {PAGE_TOKENS}")
         slots = (pages[:, None] * PAGE_TOKENS + np.arange(PAGE_TOKENS)).ravel()
-        on_device = self._upload(slots[: len(data[0][0])])
+        on_device = self._upload(slots[:tokens])
         for layer, (k, v) in enumerate(data):
             self.write(kv, layer, on_device, k.to(DEVICE), v.to(DEVICE))
         return kv
