@@ -19,9 +19,16 @@ WARPS = 4
 
 @triton.jit
 def narrowed(x, dtype: tl.constexpr):
-    """x as pages of `dtype` keep it: 8-bit floats saturate, and keep NaN."""
+    """x as pages of `dtype` keep it: 8-bit floats saturate, and keep NaN.
+
+    float8e4b8 (fnuz) stands for float8e4nv of the same bits, twice its own value: see fnuz.py.
+    """
     if dtype.primitive_bitwidth == 8 and x.dtype != dtype:
         x = tl.clamp(x.to(tl.float32), -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
+        if dtype == tl.float8e4b8:
+            bits = x.to(tl.float8e4nv).to(tl.uint8, bitcast=True)
+            bits = tl.where(bits == 0x80, 0, bits)
+            x = tl.where(x != x, 0x80, bits).to(tl.uint8).to(dtype, bitcast=True)
     return x.to(dtype)
 
 

@@ -17,7 +17,7 @@ from inarch.hal.attention import AttentionSpec
 SHARED_MEMORY = {  # KiB that one program may use
     "sm_80": 163, "sm_86": 99, "sm_87": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227,
     "sm_103": 227, "sm_110": 227, "sm_120": 99, "sm_121": 99, "gfx90a": 64, "gfx942": 64,
-    "gfx950": 160,
+    "gfx950": 160, "gfx1100": 64,
 }  # fmt: skip
 LEAST_SHARED_MEMORY = 64
 LEAST_DEPTH = 16  # of a product

@@ -45,7 +45,7 @@ from inarch_triton import (
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.grouped_linear_kernel import grouped_linear_kernel
 from inarch_triton.hopper_kernel import SWIZZLED, hopper_attention_kernel
-from inarch_triton.kernels import keeps_fp8
+from inarch_triton.kernels import carries_fnuz, keeps_fp8
 from inarch_triton.linear_kernel import linear_kernel
 from inarch_triton.options import FUSED, options_for, pdl
 
@@ -89,7 +89,7 @@ def attention_source(
     tile = tiles.choose_tile(arch, spec, page_tokens, rows, long=long, stored=stored, crowd=crowd)
     tile = tiles.for_shared_prefixes(tile) if shared and long else tile
     parts = "*fp32" if shared and not long else None
-    kind, kept = NAMES[spec.dtype], NAMES[stored or spec.dtype]
+    kind, kept = NAMES[spec.dtype], kept_name(arch, stored or spec.dtype)
     pages = "*i16" if tile.pairs else f"*{kept}"
     if tile.descriptors:
         pages = f"tensordesc<{kept}[{tile.keys}, {spec.key_dim}]>"
@@ -117,6 +117,11 @@ def attention_source(
     return Source(name, attention_kernel, types, constants, tiles.kernel_options(tile))
 
 
+def kept_name(arch: str, dtype: torch.dtype) -> str:
+    """What pages of the dtype hold."""
+    return "fp8e4b8" if dtype == FP8 and carries_fnuz(arch) else NAMES[dtype]
+
+
 def hopper_source(spec: AttentionSpec, *, lse: bool) -> Source:
     tile = tiles.choose_tile("sm_90", spec, 64, 128, long=True, gluon=True)
     assert tile.specialized
@@ -135,7 +140,7 @@ def hopper_source(spec: AttentionSpec, *, lse: bool) -> Source:
 def small_sources(arch: str) -> Iterator[Source]:
     """The others, in the sizes of an 8B model."""
     for kept in (torch.bfloat16, FP8) if keeps_fp8(arch) else (torch.bfloat16,):
-        yield from writing_sources(kept)
+        yield from writing_sources(kept_name(arch, kept))
     tile = tiles.choose_tile(arch, LLAMA, 16, 16, long=False)
     four = {"num_warps": 4}
     merge = attention_launch.merge_constants(LLAMA, tile, sinks=False, lse=False)
@@ -237,11 +242,11 @@ def sampling_sources() -> Iterator[Source]:
             yield Source(name, kernel, types, constants, {"num_warps": warps, **FUSED})
 
 
-def writing_sources(kept: torch.dtype) -> Iterator[Source]:
+def writing_sources(kept: str) -> Iterator[Source]:
     """What writes to pages of the dtype `kept`, and what may be fused with it."""
-    name, four = "" if kept == torch.bfloat16 else f" {NAMES[kept]}", {"num_warps": 4}
+    name, four = "" if kept == "bf16" else f" {kept}", {"num_warps": 4}
     types = dict.fromkeys(("k", "v"), "*bf16") | {"slots": "*i64"}
-    types |= dict.fromkeys(("k_pages", "v_pages"), f"*{NAMES[kept]}")
+    types |= dict.fromkeys(("k_pages", "v_pages"), f"*{kept}")
     types |= dict.fromkeys(("k_token", "k_head", "v_token", "v_head"), "i32")
     yield Source(f"write{name}", kv.write_kernel, types, kv.write_constants(8, 128, 128), four)
     yield Source(f"write row{name}", kv.write_kernel, types, kv.write_constants(1, 576, 0), four)
@@ -294,7 +299,8 @@ def compile_source(source: Source, arch: str) -> dict[str, int]:
         attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
     )
     nvidia = arch.startswith("sm_")
-    target = GPUTarget("cuda", int(arch[3:]), 32) if nvidia else GPUTarget("hip", arch, 64)
+    lanes = 64 if arch.startswith("gfx9") else 32
+    target = GPUTarget("cuda", int(arch[3:]), 32) if nvidia else GPUTarget("hip", arch, lanes)
     compiled = triton.compile(described, target=target, options=options)
     usage = nvidia_usage(compiled.asm["cubin"]) if nvidia else amd_usage(compiled.asm["amdgcn"])
     bytewise = compiled.asm.get("ptx", "").count("ld.shared.b8")
