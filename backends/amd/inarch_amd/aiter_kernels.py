@@ -112,9 +112,7 @@ def _mismatch(function: Callable[..., Any], passed: Sequence[str]) -> str:
     first, others = found[: len(passed)], found[len(passed) :]
     fits = [each.name for each in first if each.kind in plain] == list(passed)
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    needed = [
-        each for each in others if each.default is each.empty and each.kind not in variable
-    ]
+    needed = [each for each in others if each.default is each.empty and each.kind not in variable]
     if fits and not needed:
         return ""
     return f"it takes ({', '.join(each.name for each in found)}), not ({', '.join(passed)})"

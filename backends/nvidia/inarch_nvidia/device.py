@@ -22,7 +22,9 @@ class NvidiaDevice(GpuDevice):
     def __init__(self, index: int) -> None:
         check_index(index)
         major, minor = _capability(index)
-        super().__init__(index, f"sm_{major}{minor}", {"CUDA of torch": torch.version.cuda or "none"})
+        super().__init__(
+            index, f"sm_{major}{minor}", {"CUDA of torch": torch.version.cuda or "none"}
+        )
 
     def dtypes(self, checkpoint: torch.dtype) -> Sequence[tuple[torch.dtype, str]]:
         exact = "exact: TF32 is off; many times slower, twice the memory"

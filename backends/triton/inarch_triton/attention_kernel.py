@@ -317,8 +317,8 @@ def attention_kernel(  # noqa: C901, PLR0915
         near = tl.minimum(near, begin + (end - begin + KEYS - 1) // KEYS * KEYS)
         far = tl.maximum(far, near)
 
-    if not DESCRIPTORS:
-        if k_pages.dtype.element_ty == tl.float8e4b8:  # noqa: SIM102: half of what is meant, as is V
+    if not DESCRIPTORS:  # noqa: SIM102
+        if k_pages.dtype.element_ty == tl.float8e4b8:  # half of what is meant, as V is
             if SOFTCAP:
                 cap *= 2.0
             else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inarch.hal.kv import CanonicalPages, KVLayout, KVSpec, KVState
+from inarch.hal.kv import KVLayout, KVSpec, KVState
 from inarch_triton.kernels import NARROW, carries_fnuz
 from inarch_triton.kv import PagedKVStore
 
@@ -64,7 +64,5 @@ class FnuzKVStore(PagedKVStore):
         return super().write(kv, layer, slots, k, v)
 
     def read(self, kv: KVState, layer: int, pages: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = (
-            part.view(torch.uint8).index_select(0, pages).flatten(0, 1) for part in kv[layer]
-        )
+        k, v = (part.view(torch.uint8).index_select(0, pages).flatten(0, 1) for part in kv[layer])
         return from_fnuz(k), from_fnuz(v)

@@ -114,7 +114,7 @@ def attention_source(
         merged_rows=0 if long or tree else tiles.padded(group),
     )  # fmt: skip
     name = " ".join(["attention", *(["shared"] if shared else []), *features])
-    return Source(name, attention_kernel, types, constants, tiles.kernel_options(tile))
+    return Source(name, attention_kernel, types, constants, tile.options())
 
 
 def kept_name(arch: str, dtype: torch.dtype) -> str:

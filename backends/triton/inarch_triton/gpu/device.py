@@ -95,9 +95,7 @@ class GpuDevice(Device):
         return GraphExecutor(self.torch_device)
 
 
-def dtypes_of(
-    checkpoint: torch.dtype, units: str, exact: str
-) -> Sequence[tuple[torch.dtype, str]]:
+def dtypes_of(checkpoint: torch.dtype, units: str, exact: str) -> Sequence[tuple[torch.dtype, str]]:
     """Dtypes to compute in, where 16-bit products run on `units`; exact: what is said of float32."""
     offered = {
         torch.bfloat16: f"{units} at full rate, with the range of float32",
