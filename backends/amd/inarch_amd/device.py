@@ -13,9 +13,9 @@ from inarch.hal.support import Support
 from inarch_amd import aiter_kernels
 from inarch_amd.architectures import ARCHITECTURES, family, known
 from inarch_amd.kernels import kernels
-from inarch_triton.fnuz import paged_store
 from inarch_triton.gpu.device import GpuDevice, check_index, dtypes_of
 from inarch_triton.kernels import NARROW, keeps_fp8
+from inarch_triton.kv import paged_store
 
 
 class AmdDevice(GpuDevice):

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 
 from inarch_triton.tile import Tile
 
+WIDEST = 256  # bytes: head size 128 in 16 bits
+
 
 @dataclass(frozen=True)
 class AmdTiles:
-    """Tiles of few query tokens and of many, for head sizes up to 128, and keys beyond these."""
+    """Tiles of few query tokens and of many, for rows of up to WIDEST bytes; keys beyond these."""
 
     short: Tile
     long: Tile
@@ -45,15 +47,16 @@ AMD: Mapping[str, AmdTiles] = {
 }
 
 
-def amd_tile(arch: str, rows: int, width: int, *, long: bool) -> Tile:
-    """rows: those that few query tokens need, or that many may have; width: the larger head size."""
+def amd_tile(arch: str, rows: int, row_bytes: int, *, long: bool) -> Tile:
+    """rows: those that few query tokens need, or that many may have; row_bytes: of a head's features."""
     table = AMD.get(arch, CDNA)
     if long:
-        keys = table.long.keys if width <= 128 else table.wide_keys
+        keys = table.long.keys if row_bytes <= WIDEST else table.wide_keys
         return replace(table.long, rows=min(rows, table.long.rows), keys=keys)
     if rows > table.long.rows // 2:
         return replace(table.long, rows=rows, waves=4, chunk=table.short.chunk)
-    waves = (
-        table.short.waves if rows <= 16 else 4
-    )  # what is put aside for chunks grows with the rows
-    return replace(table.short, rows=rows, waves=waves)
+    if rows <= 16 and row_bytes <= WIDEST:
+        return replace(table.short, rows=rows)
+    # What is put aside for chunks grows with the rows, and so do registers.
+    waves = table.short.waves if rows <= 16 else 4
+    return replace(table.short, rows=rows, waves=waves, resident=table.short.resident // 2)

@@ -79,7 +79,7 @@ def choose_tile(
     width = max(padded(spec.key_dim), padded(spec.value_dim))
     decodes = DECODES if stored == spec.dtype else NARROW_DECODES
     if arch.startswith("gfx"):
-        tile = amd_tile(arch, rows, width, long=long)
+        tile = amd_tile(arch, rows, width * spec.dtype.itemsize, long=long)
     else:
         tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows, crowd, decodes)
     if stored != spec.dtype and long and arch.startswith("gfx"):

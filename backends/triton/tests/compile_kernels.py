@@ -122,6 +122,17 @@ def kept_name(arch: str, dtype: torch.dtype) -> str:
     return "fp8e4b8" if dtype == FP8 and carries_fnuz(arch) else NAMES[dtype]
 
 
+def amd_attention(arch: str) -> Iterator[Source]:
+    """The other rows of the tables of AMD: by how many rows, of how many bytes, and in which pages."""
+    half, double = (replace(LLAMA, key_dim=dim, value_dim=dim) for dim in (64, 256))
+    yield attention_source(arch, half, 64, long=True)
+    yield attention_source(arch, replace(LLAMA, dtype=torch.float16), 32, long=False)
+    yield attention_source(arch, LLAMA, 16, long=False, tree=True)
+    for wide in (double, replace(LLAMA, dtype=torch.float32)):
+        for long in (False, True):
+            yield attention_source(arch, wide, 16, long=long)
+
+
 def hopper_source(spec: AttentionSpec, *, lse: bool) -> Source:
     tile = tiles.choose_tile("sm_90", spec, 64, 128, long=True, gluon=True)
     assert tile.specialized
@@ -205,9 +216,8 @@ TABLES = {  # the arguments of the sampling kernels
 SAMPLED = {name: kind for kind, names in TABLES.items() for name in names.split()}
 
 
-def sampling_sources() -> Iterator[Source]:
-    """Vocabularies of 128,256 and of 262,144 tokens."""
-    for vocab in (128_256, 262_144):
+def sampling_sources(vocabularies: tuple[int, ...]) -> Iterator[Source]:
+    for vocab in vocabularies:
         chunks = triton.next_power_of_2(triton.cdiv(vocab, survey.CHUNK))
         chunked = {"VOCAB": vocab, "CHUNK": survey.CHUNK}
         sizes = chunked | {"CHUNKS": chunks}
@@ -270,12 +280,14 @@ def sources(arch: str) -> Iterator[Source]:
         yield hopper_source(LLAMA, lse=False)
         yield hopper_source(replace(LLAMA, q_heads=56, dtype=torch.float16), lse=True)
         yield hopper_source(replace(LLAMA, key_dim=64, value_dim=64), lse=False)
+    if arch.startswith("gfx"):
+        yield from amd_attention(arch)
     for crowd, *_ in tiles.DECODES.get(arch, ())[1:]:
         yield attention_source(arch, LLAMA, 64, long=False, crowd=crowd)
     yield from small_sources(arch)
     yield from linear_sources(arch)
     yield from grouped_sources(arch)
-    yield from sampling_sources()
+    yield from sampling_sources((262_144,) if arch.startswith("gfx") else (128_256, 262_144))
     if keeps_fp8(arch):
         for crowd in (1, *(row[0] for row in tiles.NARROW_DECODES.get(arch, ())[1:])):
             yield attention_source(arch, LLAMA, 64, long=False, stored=FP8, crowd=crowd)
@@ -336,7 +348,15 @@ def amd_usage(assembly: str) -> dict[str, int]:
     return {
         "registers": number("vgpr_count"),
         "spilled": number("vgpr_spill_count") + number("sgpr_spill_count"),
+        "lanes": number("wavefront_size"),
+        "waves": waves_resident(assembly),
     }
+
+
+def waves_resident(assembly: str) -> int:
+    """On a SIMD, as far as registers and LDS allow: what the compiler says."""
+    found = re.search(r"; Occupancy: (\d+)", assembly)
+    return int(found[1]) if found else 0
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from inarch.hal.reference.device import ReferenceDevice
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch_triton import attention_launch
 from inarch_triton.attention import Plan, TritonAttention
-from inarch_triton.fnuz import FNUZ, from_fnuz, paged_store
+from inarch_triton.fnuz import FNUZ, from_fnuz
+from inarch_triton.kv import paged_store
 from inarch_triton.rotary import rope as our_rope
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
