@@ -10,7 +10,7 @@ from inarch.errors import BackendError
 from inarch.hal.kv import KVSpec, KVStore
 from inarch.hal.op import Kernel
 from inarch.hal.support import Support
-from inarch_amd import aiter_kernels
+from inarch_amd.aiter_kernels import version as aiter_version
 from inarch_amd.architectures import ARCHITECTURES, family, known
 from inarch_amd.kernels import kernels
 from inarch_triton.gpu.device import GpuDevice, check_index, dtypes_of
@@ -25,7 +25,7 @@ class AmdDevice(GpuDevice):
         if torch.version.hip is None:
             raise BackendError(f"torch {torch.__version__} has no ROCm: install a ROCm build of it")
         check_index(index)
-        libraries = {"HIP of torch": torch.version.hip, **aiter_kernels.version()}
+        libraries = {"HIP of torch": torch.version.hip, **aiter_version()}
         super().__init__(index, _arch(index), libraries)
 
     def dtypes(self, checkpoint: torch.dtype) -> Sequence[tuple[torch.dtype, str]]:
