@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,20 +14,20 @@ from inarch.hal.attention import AttentionSpec
 def attend(
     spec: AttentionSpec,
     scene: Scene,
-    layer: int,
     q: Tensor,
     k: Tensor,
     v: Tensor,
     sinks: Tensor | None,
+    history: Callable[[int], tuple[Tensor, Tensor]],
 ) -> tuple[Tensor, Tensor]:
-    """out [T, H, value_dim] and lse [T, H], natural; q, k, v as they are after rotation, float64.
+    """out [T, H, value_dim] and lse [T, H], natural; q, k, v [T, ...] float64, as attended with.
 
-    k and v [T, G, ...] of the batch are taken as they are: rounded to the dtype of the pages.
+    history: K and V [prefix, ...] of sequence s.
     """
     outs, sums = [], []
     for s, sequence in enumerate(scene.sequences):
         tokens = slice(int(scene.batch.q_indptr[s]), int(scene.batch.q_indptr[s + 1]))
-        old_k, old_v = (k[:0], v[:0]) if sequence.padding else scene.history(s, layer)
+        old_k, old_v = (k[:0], v[:0]) if sequence.padding else history(s)
         keys, values = (
             torch.cat((old_k.double(), k[tokens])),
             torch.cat((old_v.double(), v[tokens])),

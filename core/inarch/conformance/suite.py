@@ -57,8 +57,11 @@ class Suite:
             case 3:
                 return self.real
             case _:
-                usable = not isinstance(self.real, Refused)
-                return self.real if usable else self.simulated
+                if not isinstance(self.real, Refused):
+                    return self.real
+                if isinstance(self.simulated, Refused):
+                    return Refused(f"{self.real}, and {self.simulated}")
+                return self.simulated
 
     @functools.cached_property
     def real(self) -> Subject | Exception:

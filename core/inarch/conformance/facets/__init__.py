@@ -16,6 +16,10 @@ from inarch.conformance.case import Case
 from inarch.conformance.facets import (
     activations,
     attention,
+    experts,
+    grouped_linear,
+    latent,
+    linear,
     norms,
     pages,
     recurrent,
@@ -26,7 +30,7 @@ from inarch.conformance.facets import (
 from inarch.conformance.subject import DTYPES, Subject
 
 OPS: tuple[ModuleType, ...] = (norms, activations, rotary, routing, sampling, recurrent)
-FACETS: tuple[ModuleType, ...] = (pages, attention)
+FACETS: tuple[ModuleType, ...] = (linear, grouped_linear, experts, pages, attention, latent)
 
 
 def cases(subject: Subject) -> Iterator[Case]:

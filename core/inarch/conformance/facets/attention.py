@@ -279,7 +279,11 @@ class Trial:
         tolerance = TOLERANCE[self.dtype] * (2 if self.kind.rotary else 1)
         q, k, v = self.expected_inputs(host)
         k, v = (narrowed(x, self.store.spec.dtype).double() for x in (k, v))
-        out, lse = attend(self.spec, scene, LAYER, q, k, v, host.get("sinks"))
+
+        def history(s: int) -> tuple[Tensor, Tensor]:
+            return scene.history(s, LAYER)
+
+        out, lse = attend(self.spec, scene, q, k, v, host.get("sinks"), history)
         check_dtype("out", result.out, self.spec.dtype)
         got, real = self.subject.download(result.out), scene.real
         errors = [check_close("out", got, out, tolerance, real)]
