@@ -26,11 +26,22 @@ from inarch.conformance.facets import (
     rotary,
     routing,
     sampling,
+    steps,
+    transfers,
 )
 from inarch.conformance.subject import DTYPES, Subject
 
 OPS: tuple[ModuleType, ...] = (norms, activations, rotary, routing, sampling, recurrent)
-FACETS: tuple[ModuleType, ...] = (linear, grouped_linear, experts, pages, attention, latent)
+FACETS: tuple[ModuleType, ...] = (
+    transfers,
+    linear,
+    grouped_linear,
+    experts,
+    pages,
+    attention,
+    latent,
+    steps,
+)
 
 
 def cases(subject: Subject) -> Iterator[Case]:
