@@ -4,6 +4,7 @@
 // the flat symbols `inarch_name` (the entry) and `inarch_name_signature` ("ppiif": a letter for each
 // argument: p pointer, i int64_t, f double), which `call.c` checks what it is given against.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
