@@ -1,8 +1,9 @@
 // A norm of each head, and rotary positions, in float32.
 #pragma once
-#include "vector.h"
+#include "simd.h"
 
 namespace inarch {
+inline namespace simd {
 
 constexpr int64_t MOST_HEAD_DIM = 1024;
 
@@ -83,4 +84,5 @@ struct Heads {
     }
 };
 
+}  // namespace simd
 }  // namespace inarch

@@ -8,9 +8,10 @@
 #pragma once
 #include <algorithm>
 
-#include "vector.h"
+#include "simd.h"
 
 namespace inarch {
+inline namespace simd {
 
 #ifdef INARCH_AVX512
 constexpr int ROWS = 12;  // of 32 registers
@@ -136,4 +137,5 @@ template <class Page> void product(int64_t rows, int64_t columns, Operands<Page>
     }
 }
 
+}  // namespace simd
 }  // namespace inarch

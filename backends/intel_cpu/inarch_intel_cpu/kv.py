@@ -17,10 +17,11 @@ from torch import Tensor
 
 from inarch.hal.kv import KVHeads, KVLayout, KVSpec, KVState
 from inarch.hal.reference.kv import ReferenceKVStore, movable
-from inarch_intel_cpu.formats import FORMATS
+from inarch_intel_cpu.dtypes import TYPES
 from inarch_intel_cpu.native import Native
 
 LAYOUT = "intel_cpu/"
+KEPT = TYPES | {torch.float8_e4m3fn: 3}  # what pages may hold
 STEP = 16  # numbers of a row that kernels read at once: page_tokens, and rows of values, are multiples
 
 
@@ -34,11 +35,11 @@ class PageShape:
         self.keys = (heads.kv_heads, key_rows, page_tokens, self.together)
         value_rows = page_tokens // self.together
         self.values = (heads.kv_heads, value_rows, self.value_row, self.together)
-        self._numbers = (heads.key_dim, heads.value_dim, page_tokens, self.value_row, FORMATS[kept])
+        self._numbers = (heads.key_dim, heads.value_dim, page_tokens, self.value_row, KEPT[kept])
         self._kv_heads = heads.kv_heads
 
     def array(self, q_heads: int, given: torch.dtype) -> Tensor:
-        numbers = (q_heads, self._kv_heads, *self._numbers, FORMATS[given])
+        numbers = (q_heads, self._kv_heads, *self._numbers, TYPES[given])
         return torch.tensor(numbers, dtype=torch.int64)
 
 

@@ -11,8 +11,9 @@
 #include <limits>
 
 namespace inarch {
+inline namespace simd {
 
-// The numbers of a tensor, as Python names them to the kernels (see dtypes.py).
+// The numbers of a tensor, as Python names them to the kernels: see dtypes.py, and kv.py for pages.
 enum Format : int64_t { FLOAT32 = 0, BFLOAT16 = 1, FLOAT16 = 2, FLOAT8 = 3 };
 
 struct bf16 {
@@ -273,4 +274,5 @@ inline Vector tanh(Vector x) {  // within 3e-7 of the right one
 
 inline Vector sigmoid(Vector x) { return splat(1.0f) / (splat(1.0f) + exp(zero() - x)); }
 
+}  // namespace simd
 }  // namespace inarch
