@@ -4,6 +4,7 @@
 // the flat symbols `inarch_name` (the entry) and `inarch_name_signature` ("ppiif": a letter for each
 // argument: p pointer, i int64_t, f double), which `call.c` checks what it is given against.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
@@ -40,7 +41,7 @@ template <class... T> struct Entry<void (*)(T...)> {
         call(function, arguments, std::index_sequence_for<T...>{});
     }
 
-    template <size_t... N>
+    template <std::size_t... N>
     static void call(void (*function)(T...), const Argument* arguments, std::index_sequence<N...>) {
         function(unpacked<T>(arguments[N])...);
     }
