@@ -1,6 +1,6 @@
 """Compile the kernels: csrc/*.cpp once for each instruction set, and the way in from Python.
 
-    python backends/intel_cpu/compile_kernels.py FOLDER
+    python backends/intel_cpu/compile_kernels.py FOLDER [avx2 ...]
 
 The wheel's build (hatch_build.py) runs this, and so do the tests of a source checkout. Needs g++
 (or what CXX names) of 2022 or later and Python's headers; nothing of torch.
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "csrc"
@@ -39,7 +39,7 @@ FOR_TESTS = {"amx_emulated": (*AVX2, "-DINARCH_AVX2", "-DINARCH_AMX", "-DINARCH_
 COMMON = ("-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", "-Wall")
 
 
-def compile_kernels(folder: Path, *, for_tests: bool = False) -> list[Path]:
+def compile_kernels(folder: Path, variants: Mapping[str, Sequence[str]] = VARIANTS) -> list[Path]:
     """Write call.abi3.so and one kernels_NAME.so for each instruction set into the folder.
 
     Raises RuntimeError with what to do where there is no compiler, or with what it said.
@@ -49,7 +49,6 @@ def compile_kernels(folder: Path, *, for_tests: bool = False) -> list[Path]:
             f"inarch-intel-cpu is compiled where it is installed, and {CXX} is not here: install a "
             "C++20 compiler (apt install g++) or name one in CXX and CC"
         )
-    variants = VARIANTS | (FOR_TESTS if for_tests else {})
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -103,7 +102,7 @@ def compiled_for_tests() -> Path:
     place = Path(tempfile.gettempdir()) / f"inarch_intel_cpu-{os.getuid()}-{source_hash()}"
     if not place.exists():
         made = Path(tempfile.mkdtemp(prefix=f"{place.name}-"))
-        compile_kernels(made, for_tests=True)
+        compile_kernels(made, VARIANTS | FOR_TESTS)
         try:
             made.rename(place)
         except OSError:  # another process was faster
@@ -112,5 +111,6 @@ def compiled_for_tests() -> Path:
 
 
 if __name__ == "__main__":
-    for built in compile_kernels(Path(sys.argv[1])):
+    wanted = {name: VARIANTS[name] for name in sys.argv[2:] or VARIANTS}
+    for built in compile_kernels(Path(sys.argv[1]), wanted):
         print(built)

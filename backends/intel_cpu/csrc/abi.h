@@ -41,7 +41,7 @@ template <class... T> struct Entry<void (*)(T...)> {
         call(function, arguments, std::index_sequence_for<T...>{});
     }
 
-    template <size_t... N>
+    template <std::size_t... N>
     static void call(void (*function)(T...), const Argument* arguments, std::index_sequence<N...>) {
         function(unpacked<T>(arguments[N])...);
     }
