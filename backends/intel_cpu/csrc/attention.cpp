@@ -4,11 +4,10 @@
 // All query heads of a group, of all query tokens of the tile, are rows of the same two products, so
 // that a key or value is read once for all of them. (Dao et al., 2022, arXiv:2205.14135; Milakov and
 // Gimelshein, 2018, arXiv:1805.02867.)
-#include <memory>
-
 #include "abi.h"
 #include "pages.h"
 #include "products.h"
+#include "scratch.h"
 #include "threads.h"
 
 namespace inarch {
@@ -36,18 +35,8 @@ struct Call {
 
 // Memory that a thread keeps from call to call.
 template <class T> T* room(int which, int64_t count) {
-    thread_local struct {
-        std::unique_ptr<char[]> memory;
-        int64_t bytes = 0;
-    } kept[8];
-    auto& it = kept[which];
-    const int64_t bytes = count * static_cast<int64_t>(sizeof(T)) + 128;
-    if (it.bytes < bytes) {
-        it.memory.reset(new char[bytes]);
-        it.bytes = bytes;
-    }
-    const auto address = reinterpret_cast<uintptr_t>(it.memory.get());
-    return reinterpret_cast<T*>((address + 63) / 64 * 64);
+    thread_local Scratch kept[5];
+    return kept[which].get<T>(count);
 }
 
 template <class Q> void copy_row(const Q* from, float* to, int64_t count) {
