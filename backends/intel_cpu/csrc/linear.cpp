@@ -132,3 +132,5 @@ void pack_linear(const void* weight, void* packed, int64_t bytes, int64_t step, 
 
 INARCH_EXPORT(linear, inarch::linear)
 INARCH_EXPORT(pack_linear, inarch::pack_linear)
+
+INARCH_VISIBLE int inarch_panel_outputs() { return inarch::PANEL; }

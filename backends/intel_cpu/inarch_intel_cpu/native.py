@@ -38,12 +38,16 @@ def trouble() -> str | None:
 
 
 class Native:
-    """The kernels of one variant. `variant`: "avx2", "avx512" or "amx"."""
+    """The kernels of one variant: "avx2", "avx512" or "amx".
+
+    panel: outputs of a linear layer that are packed together.
+    """
 
     def __init__(self, variant: str) -> None:
         self.variant = variant
         self._library = ctypes.CDLL(str(objects() / f"kernels_{variant}.so"))
         self._bind = _caller().bind
+        self.panel: int = self._library.inarch_panel_outputs()
         self._bound: dict[str, NativeKernel] = {}
 
     def kernel(self, name: str) -> NativeKernel:
