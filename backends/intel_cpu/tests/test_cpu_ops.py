@@ -10,7 +10,7 @@ import torch
 from inarch.hal.ops import OPS
 from inarch_intel_cpu.attending import attending_kernels
 
-TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 DTYPES = list(TOLERANCE)
 SIZES = [(1, 64), (3, 7), (5, 33), (300, 130), (2, 5000)]
 
