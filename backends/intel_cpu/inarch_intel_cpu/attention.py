@@ -124,7 +124,9 @@ class CpuAttention:
             rotation = None
         q, k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (q, k, v))
         pages = kv[layer]
-        turn = (None, None, 0, 0, None, None, 0, 0.0) if rotation is None else turn_arguments(rotation)
+        turn = (
+            (None, None, 0, 0, None, None, 0, 0.0) if rotation is None else turn_arguments(rotation)
+        )
         self._write(
             self._shape, len(k), None if rotation is None else q, *q.stride()[:2], k, *k.stride()[:2],
             v, *v.stride()[:2], plan.slots, *pages, *turn,

@@ -22,7 +22,9 @@ from inarch_intel_cpu.native import Native
 
 LAYOUT = "intel_cpu/"
 KEPT = TYPES | {torch.float8_e4m3fn: 3}  # what pages may hold
-STEP = 16  # numbers of a row that kernels read at once: page_tokens, and rows of values, are multiples
+STEP = (
+    16  # numbers of a row that kernels read at once: page_tokens, and rows of values, are multiples
+)
 
 
 class PageShape:
@@ -52,7 +54,9 @@ class CpuKVStore(ReferenceKVStore):
         self._shapes = [PageShape(heads, page_tokens, spec.dtype) for heads in spec.layers]
         sizes = hashlib.sha256(repr((spec.layers, page_tokens)).encode()).hexdigest()[:12]
         elements = sum(
-            sum(map(_size, (shape.keys, shape.values))) if heads.value_dim else _plain(heads, page_tokens)
+            sum(map(_size, (shape.keys, shape.values)))
+            if heads.value_dim
+            else _plain(heads, page_tokens)
             for heads, shape in zip(spec.layers, self._shapes, strict=True)
         )
         self.layout = KVLayout(

@@ -38,7 +38,15 @@ class Sampling:
         logits = _rows(logits)
         tokens = torch.empty(len(logits), dtype=torch.int64)
         self._sample(
-            logits, *logits.shape, logits.stride(0), temperature, uniform, top_k, top_p, min_p, tokens
+            logits,
+            *logits.shape,
+            logits.stride(0),
+            temperature,
+            uniform,
+            top_k,
+            top_p,
+            min_p,
+            tokens,
         )
         return tokens
 
@@ -46,9 +54,7 @@ class Sampling:
         logits, rows = _rows(logits), len(logits)
         chosen, values = torch.empty(rows), torch.empty(rows, top)
         ids = torch.empty(rows, top, dtype=torch.int64)
-        self._logprobs(
-            logits, *logits.shape, logits.stride(0), tokens, top, chosen, values, ids
-        )
+        self._logprobs(logits, *logits.shape, logits.stride(0), tokens, top, chosen, values, ids)
         return chosen, values, ids
 
     def penalize(
@@ -63,7 +69,15 @@ class Sampling:
     ) -> Tensor:
         logits = _rows(logits)
         self._penalize(
-            logits, *logits.shape, logits.stride(0), rows, prompt, counts, repetition, frequency, presence
+            logits,
+            *logits.shape,
+            logits.stride(0),
+            rows,
+            prompt,
+            counts,
+            repetition,
+            frequency,
+            presence,
         )
         return logits
 
@@ -78,7 +92,9 @@ class Sampling:
 
     def apply_token_mask(self, logits: Tensor, bitmask: Tensor, rows: Tensor) -> Tensor:
         logits = _rows(logits)
-        self._mask(logits, logits.shape[1], logits.stride(0), bitmask, bitmask.shape[1], rows, len(rows))
+        self._mask(
+            logits, logits.shape[1], logits.stride(0), bitmask, bitmask.shape[1], rows, len(rows)
+        )
         return logits
 
 

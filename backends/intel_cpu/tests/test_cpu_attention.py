@@ -7,7 +7,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from .attention_oracle import Case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,8 @@ from inarch.hal.attention import AttentionSpec, Rotation
 from inarch.hal.kv import KVHeads, KVSpec
 from inarch_intel_cpu.attention import CpuAttention
 from inarch_intel_cpu.kv import CpuKVStore
+
+from .attention_oracle import Case
 
 # Rounding of what comes out, and of weights where bfloat16 is multiplied by itself.
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -42,9 +43,7 @@ def attend(native, case, kept=None, *, lse=True, rotation=None):
     attention = CpuAttention(spec, store, None, native=native, turns=TURNS)
     plan = attention.plan(case.batch).bind({})
     q, k, v = case.q.clone(), case.new(case.keys), case.new(case.values)
-    result = attention.run(
-        1, q, k, v, kv, plan, rotation=rotation, sinks=case.sinks, lse=lse
-    )
+    result = attention.run(1, q, k, v, kv, plan, rotation=rotation, sinks=case.sinks, lse=lse)
     return result, store, kv
 
 
@@ -70,7 +69,10 @@ MIXED = {"q_lens": [1, 5, 1, 40, 1, 33], "kv_lens": [1, 5, 300, 90, 17, 33]}
 @pytest.mark.parametrize("sizes", [(4, 2, 64), (14, 2, 64), (3, 3, 40), (5, 1, 33), (2, 1, 128)])
 def test_a_mixed_batch_is_attended_as_defined(native, dtype, sizes):
     heads, kv_heads, dim = sizes
-    check(native, Case(spec_of(dtype, heads=heads, kv_heads=kv_heads, dim=dim), **MIXED, page_tokens=16))
+    check(
+        native,
+        Case(spec_of(dtype, heads=heads, kv_heads=kv_heads, dim=dim), **MIXED, page_tokens=16),
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,11 +137,15 @@ def test_what_a_group_shares_counts_once_for_each_member(native, dtype):
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_long_contexts_are_the_same_by_any_number_of_threads(native, threads):
     native.set_threads(threads)
-    case = Case(spec_of(heads=7, kv_heads=1, sinks=True), [1, 1, 2], [5000, 30, 1111], page_tokens=64)
+    case = Case(
+        spec_of(heads=7, kv_heads=1, sinks=True), [1, 1, 2], [5000, 30, 1111], page_tokens=64
+    )
     check(native, case)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_any_batch_is_attended_as_defined(native, data):
     kv_lens = data.draw(st.lists(st.integers(1, 200), min_size=1, max_size=5))
@@ -165,8 +171,11 @@ def test_a_page_that_is_not_in_the_plan_stays_as_it_is(native):
         for found, given_ in ((k, case.keys[s]), (v, case.values[s])):
             assert torch.equal(found[:length], given_)
             assert found[length:].isnan().all()
-    used = np.unique([case.table[row, : -(-n // 16)] for row, n in zip(case.rows, case.kv_lens)][0])
-    used = {int(p) for row, n in zip(case.rows, case.kv_lens, strict=True) for p in case.table[row, : -(-n // 16)]}
+    used = {
+        int(p)
+        for row, n in zip(case.rows, case.kv_lens, strict=True)
+        for p in case.table[row, : -(-n // 16)]
+    }
     others = torch.tensor([page for page in range(case.pages) if page not in used])
     assert all(part.isnan().all() for part in store.read(kv, 1, others))
     assert all(part.isnan().all() for part in kv[0])
@@ -182,7 +191,11 @@ def test_q_and_k_are_rotated_on_the_way(native, interleaved, norm, dtype):
     make = torch.Generator().manual_seed(1)
     cos_sin = torch.randn(64, 32, generator=make)
     positions = torch.randint(0, 64, (24,), generator=make)
-    weights = (torch.rand(48, generator=make).to(dtype), torch.rand(48, generator=make).to(dtype), 1e-5)
+    weights = (
+        torch.rand(48, generator=make).to(dtype),
+        torch.rand(48, generator=make).to(dtype),
+        1e-5,
+    )
     rotation = Rotation(turn, positions, cos_sin, interleaved, weights if norm else None)
     result, _, _ = attend(native, case, rotation=rotation)
     op, extra = (qk_norm_rope, weights) if norm else (rope, ())

@@ -33,7 +33,10 @@ def check(found, wanted, dtype):
 
 def exactly(op, *arguments, **options):
     """What the reference gives in float64, as a tuple: norms compute in float32, so do it by hand."""
-    wide = [a.double() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in arguments]
+    wide = [
+        a.double() if isinstance(a, torch.Tensor) and a.is_floating_point() else a
+        for a in arguments
+    ]
     found = OPS[op](*wide, **options)
     return found if isinstance(found, tuple) else (found,)
 

@@ -47,19 +47,27 @@ def exact(logits, temperature, uniform, top_k, top_p, min_p):
     return found
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_what_filters_keep_is_drawn_as_defined(native, data):
     size = data.draw(st.sampled_from(VOCABULARIES))
-    logits = logits_of(3, size, data.draw(st.integers(0, 99)), data.draw(st.sampled_from([0.01, 1, 20])))
+    logits = logits_of(
+        3, size, data.draw(st.integers(0, 99)), data.draw(st.sampled_from([0.01, 1, 20]))
+    )
     if data.draw(st.booleans()):
         logits = logits.round()  # ties
     if size > 1 and data.draw(st.booleans()):
         logits[:, ::2] = -torch.inf
     temperature = torch.tensor([data.draw(st.floats(0.1, 3)) for _ in range(3)])
-    uniform = torch.tensor([data.draw(st.floats(0, 0.9990000128746033, width=32)) for _ in range(3)])
+    uniform = torch.tensor(
+        [data.draw(st.floats(0, 0.9990000128746033, width=32)) for _ in range(3)]
+    )
     top_k = torch.tensor([data.draw(st.integers(1, size + 3)) for _ in range(3)], dtype=torch.int32)
-    top_p = torch.tensor([data.draw(st.sampled_from([0.0001, 0.3, 0.9, 0.999, 1.0])) for _ in range(3)])
+    top_p = torch.tensor(
+        [data.draw(st.sampled_from([0.0001, 0.3, 0.9, 0.999, 1.0])) for _ in range(3)]
+    )
     min_p = torch.tensor([data.draw(st.sampled_from([0.0, 0.01, 0.5, 1.0])) for _ in range(3)])
     which = [data.draw(st.booleans()) for _ in range(3)]
     off = (torch.full((3,), size), torch.ones(3), torch.zeros(3))
@@ -106,7 +114,11 @@ def test_penalties_masks_biases_and_counts_are_as_defined(native):
     make = torch.Generator().manual_seed(3)
     prompt = torch.rand(6, size, generator=make) < 0.3
     counts = torch.randint(0, 3, (6, size), generator=make, dtype=torch.int32)
-    penalties = torch.tensor([1.0, 1.3, 2.0]), torch.tensor([0.0, 0.5, -1.0]), torch.tensor([0, 0.7, 1])
+    penalties = (
+        torch.tensor([1.0, 1.3, 2.0]),
+        torch.tensor([0.0, 0.5, -1.0]),
+        torch.tensor([0, 0.7, 1]),
+    )
     bits = torch.randint(-(2**31), 2**31 - 1, (2, 3), generator=make, dtype=torch.int32)
     bits[0, 0] = -1
     places, tokens = torch.tensor([0, 0, 2]), torch.tensor([1, 1, 76])
