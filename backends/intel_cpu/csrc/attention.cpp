@@ -128,6 +128,14 @@ template <class Page> struct Tiled {
         return std::min(end - key, shape.page_tokens - key % shape.page_tokens);
     }
 
+    // Bytes from the page of a key to the next that is read, in pages of `size` numbers.
+    int64_t ahead(int64_t key, int64_t size) const {
+        const int64_t next = key / shape.page_tokens * shape.page_tokens + shape.page_tokens;
+        if (next >= item.end) return 0;
+        const auto bytes = static_cast<int64_t>(sizeof(Stored));
+        return (page_of(next) - page_of(key)) * shape.kv_heads * size * bytes;
+    }
+
     void score(int64_t begin, int64_t end) {
         for (int64_t key = begin; key < end; key += in_page(key, end)) {
             const int64_t count = in_page(key, end), offset = key % shape.page_tokens;
@@ -135,7 +143,8 @@ template <class Page> struct Tiled {
                             shape.key_place(page_of(key), head, 0, offset);
             const int64_t columns = (count + 15) / 16 * 16;  // those beyond `end` are masked
             product<Page>(rows, columns, {q, features, b, shape.page_tokens * Page::TOGETHER,
-                                          scores + key - begin, block, shape.key_dim, false});
+                                          scores + key - begin, block, shape.key_dim, false,
+                                          ahead(key, shape.key_page())});
         }
     }
 
@@ -199,7 +208,7 @@ template <class Page> struct Tiled {
                             shape.value_place(page_of(key), head, 0, key % shape.page_tokens);
             product<Page>(rows, shape.value_row,
                           {weights + key - begin, block, b, shape.value_row * Page::TOGETHER, outputs,
-                           shape.value_row, in_page(key, end), true});
+                           shape.value_row, in_page(key, end), true, ahead(key, shape.value_page())});
         }
     }
 

@@ -99,6 +99,7 @@ template <class Page> struct Operands {
     int64_t c_stride;
     int64_t depth;
     bool add;
+    int64_t ahead;  // from b to what will be read next in its place, in bytes; 0: nothing
 };
 
 template <class Page, int R, int N> void tile(const Operands<Page>& it) {
@@ -110,6 +111,12 @@ template <class Page, int R, int N> void tile(const Operands<Page>& it) {
     }
     const auto* b = it.b;
     for (int64_t d = 0; d < it.depth; d += Page::TOGETHER, b += it.b_stride) {
+        if (it.ahead) {
+            const auto* next = reinterpret_cast<const char*>(b) + it.ahead;
+            for (size_t at = 0; at < N * WIDTH * Page::TOGETHER * sizeof *b; at += 64) {
+                _mm_prefetch(next + at, _MM_HINT_T0);
+            }
+        }
         Page::step(c, it.a, it.a_stride, b, it.depth - d, d);
     }
     for (int r = 0; r < R; r++) {
@@ -131,6 +138,7 @@ template <class Page> void product(int64_t rows, int64_t columns, Operands<Page>
             it.a = all.a + r * all.a_stride;
             it.b = all.b + n * Page::TOGETHER;
             it.c = all.c + r * all.c_stride + n;
+            it.ahead = r == 0 ? all.ahead : 0;
             if (two) tile_of_rows<Page, 2>(rows - r, it);
             else tile_of_rows<Page, 1>(rows - r, it);
         }
