@@ -46,7 +46,8 @@ def test_a_weight_moves_by_half_a_step_at_most(
     half_a_step = found.scales.abs().double().repeat_interleave(group or inputs, 1)[:, :inputs] / 2
     # With 4 bits the end of the range without a value of its own is one step further in.
     ends = half_a_step * 2.001 if bits == 4 else half_a_step * 1.2
-    assert (moved <= ends + 1e-7).all()
+    tiny = 127 * 2**-25  # by which a scale below float16's normal numbers may be too small
+    assert (moved <= ends + tiny).all()
     inside = moved <= half_a_step * 1.001 + 1e-7
     assert inside.double().mean() > 0.5
     assert found.scales.equal(found.scales.half().float())
