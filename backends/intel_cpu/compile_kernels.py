@@ -9,6 +9,7 @@ The wheel's build (hatch_build.py) runs this, and so do the tests of a source ch
 from __future__ import annotations
 
 import concurrent.futures
+import fcntl
 import hashlib
 import os
 import shutil
@@ -100,13 +101,12 @@ def source_hash() -> str:
 def compiled_for_tests() -> Path:
     """A folder with everything compiled from these sources, made at the first call on a machine."""
     place = Path(tempfile.gettempdir()) / f"inarch_intel_cpu-{os.getuid()}-{source_hash()}"
-    if not place.exists():
-        made = Path(tempfile.mkdtemp(prefix=f"{place.name}-"))
-        compile_kernels(made, VARIANTS | FOR_TESTS)
-        try:
+    with open(f"{place}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes one compiles, the others wait
+        if not place.exists():
+            made = Path(tempfile.mkdtemp(prefix=f"{place.name}-"))
+            compile_kernels(made, VARIANTS | FOR_TESTS)
             made.rename(place)
-        except OSError:  # another process was faster
-            shutil.rmtree(made)
     return place
 
 
