@@ -49,8 +49,9 @@ class XlaAttention:
         return 0
 
     def plan(self, batch: AttentionBatch) -> HostPlan:
-        on_pallas = self._pallas and batch.tree_parent is None
         table = batch.page_table[batch.rows].astype(np.int32)
+        small = table.nbytes <= ragged.TABLE_BYTES
+        on_pallas = self._pallas and small and batch.tree_parent is None
         arrays = {"slots": slots_of(batch, self._store.layout.page_tokens)}
         if on_pallas:
             arrays |= ragged.lengths_of(batch, table)._asdict()
@@ -90,8 +91,7 @@ class XlaAttention:
             lengths = ragged.Lengths(*map(value, plan.ragged))
             out = ragged.attend(self._spec, queries, pages[0], lengths, mesh)
             return AttentionResult(JaxTensor(out), state, None)
-        if plan.blocks is None:
-            raise ValueError("log-sum-exps need a plan of blocks")
+        assert plan.blocks is not None, "the Pallas kernel gives no log-sum-exp"
         blocks = Blocks(*(None if x is None else value(x) for x in plan.blocks))
         sink = None if sinks is None else value(sinks)
         out, sums = attend(self._spec, queries, pages, blocks, sink)

@@ -81,7 +81,9 @@ class TpuBackend(Backend):
     def _on_cpu(self, libraries: Mapping[str, str]) -> Probe:
         """Only where the user asked for it: as slow as it is, it should never be chosen silently."""
         if "jax" not in libraries:
-            return Probe(0, reasons=(f"{PLATFORMS} is cpu, but jax is not installed: pip install jax",))
+            return Probe(
+                0, reasons=(f"{PLATFORMS} is cpu, but jax is not installed: pip install jax",)
+            )
         return Probe(1, ("JAX on the CPU",), (f"{PLATFORMS} is cpu",), libraries=libraries)
 
     def _nothing(self) -> Probe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from inarch.hal.attention import AttentionBatch
-from inarch_tpu.paged import KEYS, TOGETHER
+from inarch_tpu.paged import TOGETHER
 from inarch_tpu.tensor import padded_rows
 
 LARGEST = 64  # queries of a block
@@ -65,6 +65,3 @@ def tree_of(batch: AttentionBatch, tokens: np.ndarray) -> dict[str, np.ndarray]:
             reach[s, i, i] = True
     depths = np.maximum(reach.sum(-1) - 1, 0)
     return {"ancestors": reach, "depths": depths.astype(np.int32)}
-
-
-__all__ = ["KEYS", "cut", "tree_of"]

@@ -64,6 +64,10 @@ class XlaDevice(Device):
         self.torch_device = HOST
         self._peak, self._last = 0, None
         if self._on_tpu:
+            self.step_tokens, self.running_requests = (
+                2048,
+                128,
+            )  # each bucket is a program to compile
             _cache_programs()
         else:
             self.memory_share, self.step_tokens = 0.5, 512
@@ -87,7 +91,9 @@ class XlaDevice(Device):
 
     def _ran(self, scratch: int, out: object) -> None:
         """XLA knows beforehand what a program takes: that is the peak, and it costs no counter."""
-        self._peak = max(self._peak, scratch + self._memory()[2]) if self._peak < scratch else self._peak
+        self._peak = (
+            max(self._peak, scratch + self._memory()[2]) if self._peak < scratch else self._peak
+        )
         self._last = out
 
     def upload(self, host: np.ndarray) -> Tensor:
@@ -115,10 +121,12 @@ class XlaDevice(Device):
     def page_tokens(self) -> Sequence[tuple[int, str]]:
         if not self._on_tpu:
             return ()
-        return [(64, "long enough for a copy from HBM"), (16, "finer"), (32, "finer"), (128, "coarser")]
+        finer = [(size, "prefixes are shared in finer steps") for size in (64, 32, 16)]
+        return [(128, "short page tables, long copies"), *finer]
 
     def kernels(self) -> Sequence[Kernel]:
-        return kernels(self._mesh, on_tpu=self._on_tpu)
+        pallas = ragged.generation(self.info.arch) >= ragged.OLDEST
+        return kernels(self._mesh, pallas=pallas)
 
     def kv_store(self, spec: KVSpec, page_tokens: int) -> XlaKVStore:
         return XlaKVStore(spec, page_tokens, self._mesh, ragged.LANES if self._on_tpu else 1)

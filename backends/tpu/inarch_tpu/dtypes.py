@@ -28,7 +28,9 @@ TO_JAX = {
     torch.float64: jnp.float32,
     torch.float8_e4m3fn: jnp.float8_e4m3fn,
 }
-TO_TORCH = {jnp.dtype(to): of for of, to in TO_JAX.items() if of not in (torch.int64, torch.float64)}
+TO_TORCH = {
+    jnp.dtype(to): of for of, to in TO_JAX.items() if of not in (torch.int64, torch.float64)
+}
 # Dtypes that numpy gets from ml_dtypes: torch hands them over as integers of the same size.
 AS_BYTES = {
     torch.bfloat16: (torch.int16, np.dtype(ml_dtypes.bfloat16)),

@@ -17,12 +17,15 @@ from inarch_tpu.linear import XlaLinear
 
 SAMPLING = {name for name, op in vars(sampling_ops).items() if OPS.get(name) is op}
 RECURRENT = {
-    name for module in (convolution, delta_rule, state_space) for name in vars(module) if name in OPS
+    name
+    for module in (convolution, delta_rule, state_space)
+    for name in vars(module)
+    if name in OPS
 }
 
 
-def kernels(mesh: Mesh, *, on_tpu: bool) -> Sequence[Kernel]:
-    attention = functools.partial(XlaAttention, pallas=on_tpu)
+def kernels(mesh: Mesh, *, pallas: bool) -> Sequence[Kernel]:
+    attention = functools.partial(XlaAttention, pallas=pallas)
     return [
         Kernel("attention", "xla", attention, _any_attention),
         Kernel("linear", "xla", functools.partial(XlaLinear, mesh)),

@@ -160,7 +160,8 @@ def keys_and_values(layer: Layer, pages: Any, heads: KVHeads) -> tuple[Any, Any]
 @functools.partial(jax.jit, static_argnums=2)
 def _read(layer: Layer, pages: Any, heads: KVHeads) -> tuple[Any, Any]:
     k, v = keys_and_values(layer, pages, heads)
-    return k.reshape(-1, *k.shape[2:]), v.reshape(-1, *v.shape[2:])
+    tokens = k.shape[0] * k.shape[1]
+    return k.reshape(tokens, *k.shape[2:]), v.reshape(tokens, *v.shape[2:])
 
 
 @functools.partial(jax.jit, donate_argnums=0)

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from torch import Tensor
 
 from inarch.hal.linear import LinearSpec
-from inarch_tpu.aten import linear
+from inarch_tpu.arithmetic import linear
 from inarch_tpu.mesh import split
 from inarch_tpu.tensor import JaxTensor, resident, value
 

@@ -2,8 +2,8 @@
 
 Queries are cut into blocks of one sequence each. For several blocks at once, keys are gathered a few
 pages at a time, and the softmax is carried from one to the next (Milakov and Gimelshein, 2018,
-arXiv:1805.02867), so that memory does not grow with the context. Letters in shapes: T tokens, S sequences,
-N blocks of B queries, L keys at a time, H query heads, G KV heads, R = H / G, D head size.
+arXiv:1805.02867), so that memory does not grow with the context. Letters in shapes: T tokens, S
+sequences, N blocks of B queries, L keys at a time, H query heads, G KV heads, R = H / G, D head size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from inarch.hal.attention import AttentionSpec
 from inarch.hal.kv import KVHeads
-from inarch_tpu.aten import EXACT
+from inarch_tpu.arithmetic import EXACT
 from inarch_tpu.kv import Layer, keys_and_values
 
 TOGETHER = 64  # queries of the blocks that are attended at once
@@ -53,7 +53,9 @@ def attend(
     """out [T, H, value_dim] in q's dtype and lse [T, H]; q [T, H, D]."""
     count, size = blocks.tokens.shape
     together = min(max(1, TOGETHER // size), count)
-    each = jax.tree.map(lambda x: x.reshape(count // together, together, *x.shape[1:]), _each(blocks))
+    each = jax.tree.map(
+        lambda x: x.reshape(count // together, together, *x.shape[1:]), _each(blocks)
+    )
 
     def some(part: Blocks) -> tuple[Any, Any]:
         queries = q[part.tokens].reshape(together, size, spec.kv_heads, -1, spec.key_dim)

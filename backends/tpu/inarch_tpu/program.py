@@ -11,8 +11,6 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import torch
 from jax.sharding import Mesh
 from torch import Tensor
@@ -26,7 +24,12 @@ class Program:
     """One compiled program."""
 
     def __init__(
-        self, function: Callable[..., Any], leaves: list[Any], tree: Any, donated: list[int], mesh: Mesh
+        self,
+        function: Callable[..., Any],
+        leaves: list[Any],
+        tree: Any,
+        donated: list[int],
+        mesh: Mesh,
     ) -> None:
         """leaves: arrays or tensors; donated: which of them the program may overwrite."""
         wrapped = [isinstance(leaf, Tensor) for leaf in leaves]

@@ -6,6 +6,7 @@ V streamed page by page. It has no reference mode that runs on a CPU; CI lowers 
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,10 @@ from inarch.hal.support import Support, no, yes
 from inarch_tpu.mesh import AXIS
 
 LANES = 128  # features of a vector register's row: what a head's size is rounded up to
+OLDEST = 4  # generation of chips that the kernel was written for
+TABLE_BYTES = (
+    512 << 10
+)  # of page tables: they lie in a chip's scalar memory, of which v5e has 1 MiB
 TILED = (1, 2, 4, 8)  # rows of 32 bits, or a multiple of the last, that XLA tiles without gaps
 
 
@@ -51,6 +56,12 @@ def supports(spec: AttentionSpec, chips: int = 1) -> Support:
     if packed not in TILED and packed % TILED[-1]:
         reasons.append(f"{spec.kv_heads // chips} KV heads on a chip cannot be tiled")
     return no(*reasons) if reasons else yes()
+
+
+def generation(kind: str) -> int:
+    """Of a chip, by what JAX calls it: "TPU v5 lite", "TPU7x"; 0 if it is no TPU."""
+    found = re.match(r"TPU ?v?(\d+)", kind)
+    return int(found[1]) if found else 0
 
 
 def lengths_of(batch: AttentionBatch, table: np.ndarray) -> Lengths:

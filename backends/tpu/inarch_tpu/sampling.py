@@ -42,8 +42,13 @@ def sample(
     top_p: Tensor | None = None,
     min_p: Tensor | None = None,
 ) -> Tensor:
-    given = (None if x is None else padded_host(x, 0) for x in (temperature, uniform, top_k, top_p, min_p))
-    with jax.enable_x64(True):  # as the op has it: float32 sums of a whole vocabulary are too coarse
+    given = (
+        None if x is None else padded_host(x, 0)
+        for x in (temperature, uniform, top_k, top_p, min_p)
+    )
+    with jax.enable_x64(
+        True
+    ):  # as the op has it: float32 sums of a whole vocabulary are too coarse
         return JaxTensor(_sample(padded_value(logits), *given), rows=len(logits))
 
 

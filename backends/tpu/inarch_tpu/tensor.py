@@ -213,14 +213,16 @@ def _padded_run(name: str, args: Any) -> Any:
         return None
     if name == "slice" and len(args) == 4 and args[1] == 0 and args[2] in (None, 0):
         count = min(args[3], len(args[0]))
-        return JaxTensor(first, rows=count, is_view=True) if 0 < count else None
+        return JaxTensor(first, rows=count, is_view=True) if count > 0 else None
     if name == "clone":
         return JaxTensor(first, rows=len(args[0]))
     if name == "index" and len(args[1]) == 1 and args[1][0].dim() == 1:
         places = padded_host(args[1][0], 0)
         return JaxTensor(_take_rows(first, places), rows=len(args[1][0]))
     if name == "index_copy_" and args[1] == 0:
-        return replace(args[0], _copy_rows(first, padded_host(args[2], DROPPED), padded_value(args[3])))
+        return replace(
+            args[0], _copy_rows(first, padded_host(args[2], DROPPED), padded_value(args[3]))
+        )
     return None
 
 
