@@ -59,9 +59,10 @@ class Machine:
         if self.waiting is not None:
             raise NPUError("the host waits for a graph that waits for an update: both forever")
         self.done = max(self.done, number)
-        for due, target, values in self.arriving:
-            if due <= self.done:
-                target.copy_(values)
+        with torch.inference_mode():  # the targets may be its tensors
+            for due, target, values in self.arriving:
+                if due <= self.done:
+                    target.copy_(values)
         self.arriving = [copy for copy in self.arriving if copy[0] > self.done]
 
     def take(self, tensor: NPUTensor) -> None:

@@ -297,9 +297,10 @@ def install(folder: Path) -> list[Any]:
     sys.modules.update(stubs)  # type: ignore[arg-type]
     module.__path__ = []
     root._C, root.npu = c_part, module
-    kept = [define_schemas(folder), register_metas(folder), *register(module)]
-    for name in vars(torch.ops.npu):
-        setattr(root, name, getattr(torch.ops.npu, name))
+    schemas = define_schemas(folder)
+    metas, dtypes = register_metas(folder)
+    vars(root).update(dtypes)
+    kept = [schemas, metas, *register(module)]
     _serve_operators(root)
     handlers = "torch_npu.npu._npugraph_handlers"
     sys.modules[handlers] = package = types.ModuleType(handlers)

@@ -28,7 +28,6 @@ from torch.library import Library
 
 VARIABLE = "INARCH_TORCH_NPU"
 SCHEMA = re.compile(rb"_?npu_[a-z0-9_]*(?:\.[A-Za-z_0-9]+)?\(Tensor[^\x00]{2,4000}?\) -> [^\x00]{1,200}")
-UNNAMED = 220  # what get_soc_version says of an Atlas A2
 
 
 def wheel_folder() -> Path | None:
@@ -87,8 +86,11 @@ def define_schemas(folder: Path) -> Library:
     return library
 
 
-def register_metas(folder: Path) -> Library:
-    """Execute the wheel's Meta registrations for its own operators."""
+def register_metas(folder: Path) -> tuple[Library, dict[str, int]]:
+    """Execute the wheel's Meta registrations for its own operators.
+
+    Returns what must stay alive, and the numbers of the dtypes that torch does not have, by name.
+    """
     library = Library("npu", "IMPL", "Meta")
     source = (folder / "op_plugin/meta/_meta_registrations.py").read_text()
     source = source.replace("from torch.library import Library, impl", "")
@@ -104,9 +106,10 @@ def register_metas(folder: Path) -> Library:
 
         return register
 
-    scope = {"Library": lambda name, *_: name, "impl": impl, "__name__": "torch_npu_meta"}
+    scope: dict[str, Any] = {"Library": lambda name, *_: name, "impl": impl, "__name__": "torch_npu_meta"}
     exec(compile(source, "_meta_registrations.py", "exec"), scope)
-    return library
+    names: dict[int, str] = scope["TORCH_NPU_DTYPE_TO_STRING_MAP"]
+    return library, {name.removeprefix("torch_npu."): number for number, name in names.items()}
 
 
 def execute(folder: Path, name: str, **given: Any) -> types.ModuleType:
