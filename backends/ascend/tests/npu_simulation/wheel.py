@@ -19,7 +19,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import torch
 from torch.library import Library
 
 VARIABLE = "INARCH_TORCH_NPU"
-SCHEMA = re.compile(rb"_?npu_[a-z0-9_]*(?:\.[A-Za-z_0-9]+)?\(Tensor[^\x00]{2,4000}?\) -> [^\x00]{1,200}")
+SCHEMA = re.compile(rb"npu_[a-z0-9_]+(?:\.[A-Za-z_0-9]+)?\(Tensor")  # within a string of the library
 
 
 def wheel_folder() -> Path | None:
@@ -77,13 +77,21 @@ class Stub(types.ModuleType):
 def define_schemas(folder: Path) -> Library:
     """Define every operator whose schema is in the library; what torch cannot parse is left out."""
     library = Library("npu", "DEF")
-    text = (folder / "lib/libtorch_npu.so").read_bytes()
-    for schema in sorted({found.group(0).decode() for found in SCHEMA.finditer(text)}):
+    for schema in sorted(schemas((folder / "lib/libtorch_npu.so").read_bytes())):
         try:
             library.define(schema)
         except RuntimeError:
             continue
     return library
+
+
+def schemas(binary: bytes) -> Iterator[str]:
+    """The C strings of a library that declare an operator."""
+    for found in SCHEMA.finditer(binary):
+        start = binary.rfind(b"\0", 0, found.start()) + 1
+        text = binary[start : binary.find(b"\0", start)]
+        if b") -> " in text:
+            yield text.decode()
 
 
 def register_metas(folder: Path) -> tuple[Library, dict[str, int]]:
