@@ -20,7 +20,10 @@ ATTENTION_DTYPES = (torch.bfloat16,)
 MOST_SHARED = 64  # query heads of one KV head
 SINK_VALUE_DIM = 128
 MOST_ROTARY_HEADS, MOST_ROTARY = 999, 894
-TORCH = ("greedy", "sample", "penalize", "count_tokens", "add_bias", "apply_token_mask", "logprobs")
+TORCH = (  # made of a few operations of torch's, which torch-npu has
+    *("greedy", "sample", "penalize", "count_tokens", "add_bias", "apply_token_mask", "logprobs"),
+    "route",
+)
 CANN = "cann"  # the name of what one operator does
 
 

@@ -20,7 +20,7 @@ from inarch.sampling import SamplingParams
 
 HERE = Path(__file__).parent
 VOCABULARY = 300
-GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
+GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 SHAPE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
@@ -109,9 +109,9 @@ PROMPTS = [prompt(length, length) for length in (1, 17, 75, 200, 140)]
 @pytest.mark.parametrize("name", [*MODELS, "inarch-tiny"])
 def test_greedy_tokens_are_those_of_the_reference(start: Start, name: str) -> None:
     """Prompts in chunks beside decodes, then the same over the cached prefixes, in replayed graphs."""
-    with start(name, "reference", max_step_tokens=48) as engine:
+    with start(name, "reference") as engine:
         expected = tokens(engine, PROMPTS)
-    with start(name, max_step_tokens=48) as engine:
+    with start(name, max_step_tokens=90) as engine:
         assert not engine.info.reference_ops
         assert tokens(engine, PROMPTS) == expected
         again = engine.generate(PROMPTS, GREEDY)
@@ -126,7 +126,7 @@ def tokens(engine: Engine, prompts: Sequence[list[int]]) -> list[object]:
 
 def test_retraction_loses_no_token(start: Start) -> None:
     prompts = [prompt(100, seed) for seed in range(5)]
-    params = SamplingParams(temperature=0, max_tokens=48, ignore_eos=True)
+    params = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
     with start("qwen3", "reference") as engine:
         expected = [answer.token_ids for answer in engine.generate(prompts, params)]
     with start("qwen3", kv_tokens=4 * 128) as engine:
@@ -153,11 +153,6 @@ def test_in_bfloat16_log_probabilities_are_near_those_of_float32(start: Start) -
     for backend, dtype in (("reference", "float32"), ("ascend", "bfloat16")):
         with start("qwen3", backend, dtype=dtype) as engine:
             (answer,) = engine.generate([prompt(90)], params)
-            found.append([place[token].logprob for token, place in scored(answer, prompt(90))])
-    worst = max(abs(a - b) for a, b in zip(*found, strict=True))
-    assert worst < 0.25, worst
-
-
-def scored(answer: object, ids: Sequence[int]) -> Iterator[tuple[int, dict[int, object]]]:
-    places = answer.prompt_logprobs  # type: ignore[attr-defined]
-    yield from ((token, place) for token, place in zip(ids, places, strict=True) if place)
+            found.append([told.logprob for told in answer.prompt_logprobs])
+    assert len(found[0]) == 89
+    assert max(abs(a - b) for a, b in zip(*found, strict=True)) < 0.25
