@@ -65,6 +65,11 @@ class AscendBackend(Backend):
 
         return AscendDevice(index, torch_npu)
 
+    def simulation(self) -> Device | None:
+        from inarch_ascend import simulation
+
+        return simulation.device()
+
     def environment(self) -> Mapping[str, str]:
         # An installed torch-npu would load itself with torch, and fail there without CANN.
         return NO_AUTOLOAD
@@ -98,7 +103,9 @@ class AscendBackend(Backend):
             yield "CANN is not in the environment: install it and source its set_env.sh"
         if "torch-npu" not in libraries:
             yield "torch-npu is not installed: pip install 'inarch-ascend[torch-npu]'"
-        elif "torch" in libraries and _release(libraries["torch"]) != _release(libraries["torch-npu"]):
+        elif "torch" in libraries and _release(libraries["torch"]) != _release(
+            libraries["torch-npu"]
+        ):
             yield (
                 f"torch-npu {libraries['torch-npu']} is not made for torch {libraries['torch']}: "
                 f"install the torch-npu of the same version"

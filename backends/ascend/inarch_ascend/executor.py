@@ -1,4 +1,4 @@
-"""Steps as NPU graphs: one launch, and one update of what the host knows, instead of hundreds of launches.
+"""Steps as NPU graphs: one launch and an update of what the host knows instead of hundreds of launches.
 
 The lengths of the sequences are arguments that attention takes from the host, so that a graph has
 those of its capture baked in. torch-npu captures each such call as a task group which waits for an

@@ -1,4 +1,7 @@
-"""Linear layers of many experts by one operator, which reads the groups on the device: it may be captured."""
+"""Linear layers of many experts by one operator.
+
+It reads the groups on the device, so that steps with it may be captured.
+"""
 
 from __future__ import annotations
 

@@ -29,7 +29,9 @@ CANN = "cann"  # the name of what one operator does
 
 def kernels() -> Sequence[Kernel]:
     return [
-        Kernel("attention", CANN, "inarch_ascend.attention:FusedInferAttention", supports_attention),
+        Kernel(
+            "attention", CANN, "inarch_ascend.attention:FusedInferAttention", supports_attention
+        ),
         Kernel("rms_norm", CANN, "inarch_ascend.ops:rms_norm", supports_norm),
         Kernel("add_rms_norm", CANN, "inarch_ascend.ops:add_rms_norm", supports_norm),
         Kernel("rope", CANN, "inarch_ascend.ops:rope", supports_rope),

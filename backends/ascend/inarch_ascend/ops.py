@@ -13,9 +13,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return out
 
 
-def add_rms_norm(
-    x: Tensor, residual: Tensor, weight: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
+def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """See `inarch.hal.ops.norm.add_rms_norm`."""
     normed, _, total = torch.ops.npu.npu_add_rms_norm(x, residual, weight, eps)
     return normed, total

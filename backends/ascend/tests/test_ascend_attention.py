@@ -53,7 +53,9 @@ def attend(
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_any_mix_of_decodes_and_prompts_attends_as_the_reference_does(npu: Device, name: str) -> None:
+def test_any_mix_of_decodes_and_prompts_attends_as_the_reference_does(
+    npu: Device, name: str
+) -> None:
     spec = SPECS[name]
     if spec.causal:
         given = batch(queries=(1, 37, 1, 200, 1, 5), prefixes=(300, 0, 0, 128, 127, 140))

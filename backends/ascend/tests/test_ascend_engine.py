@@ -1,4 +1,4 @@
-"""The whole engine on the simulated NPU: the reference backend's greedy tokens, prefixes, chunks, batches."""
+"""The whole engine on the simulated NPU: the tokens of the reference backend, in whatever steps."""
 
 from __future__ import annotations
 

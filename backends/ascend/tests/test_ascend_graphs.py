@@ -70,7 +70,11 @@ def test_replays_attend_with_the_lengths_and_the_pages_of_their_own_step(npu: De
     for number, each in enumerate(steps):
         real = int((each.page_table[:, 0] > 0).sum())
         np.testing.assert_allclose(
-            decoder.run(each)[:real], expected(each)[:real], rtol=0.02, atol=0.01, err_msg=str(number)
+            decoder.run(each)[:real],
+            expected(each)[:real],
+            rtol=0.02,
+            atol=0.01,
+            err_msg=str(number),
         )
     assert decoder.executor.captured == 1
     assert decoder.steps == 2, "once as it comes and once captured: replays call nothing"
@@ -80,7 +84,7 @@ def test_a_replay_that_is_not_updated_waits_forever(
     npu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from inarch_ascend import executor
-    from npu_simulation.memory import NPUError, machine
+    from inarch_ascend.simulation.memory import NPUError, machine
 
     decoder = Decoder(npu)
     decoder.run(decodes(5, 200))
@@ -106,7 +110,7 @@ def test_stale_lengths_give_another_answer(npu: Device, monkeypatch: pytest.Monk
 
 
 def test_a_graph_is_not_updated_while_its_last_replay_may_run(npu: Device) -> None:
-    from npu_simulation.memory import NPUError, machine
+    from inarch_ascend.simulation.memory import NPUError, machine
 
     decoder = Decoder(npu)
     for _ in range(2):

@@ -80,7 +80,7 @@ def test_torch_npu_must_be_the_one_for_the_installed_torch(machine):
 
 def test_opening_what_cannot_serve_says_why(machine):
     machine.nodes(1)
-    with pytest.raises(BackendError, match="source its set_env.sh"):
+    with pytest.raises(BackendError, match="source its set_env"):
         AscendBackend(machine.root, [str(machine.site)], {}).open(0)
 
 

@@ -88,7 +88,7 @@ def test_lengths_must_not_come_from_the_device(npu: Device) -> None:
 
 
 def test_the_host_cannot_touch_what_is_on_the_npu(npu: Device) -> None:
-    from npu_simulation.memory import NPUError
+    from inarch_ascend.simulation.memory import NPUError
 
     x = npu.upload(np.ones(3, np.float32))
     with pytest.raises(NPUError, match="looked at a value"):
@@ -107,7 +107,7 @@ def test_a_download_is_not_there_before_it_was_waited_for(npu: Device) -> None:
 
 def test_the_wheel_s_own_functions_say_what_comes_out(npu: Device) -> None:
     """Our arithmetic of an operator cannot drift from the wheel: shape and dtype are compared."""
-    from npu_simulation import memory
+    from inarch_ascend.simulation import memory
 
     x = npu.upload(np.ones((2, 4), np.float32))
     compute = memory.machine.compute
@@ -121,14 +121,14 @@ def test_the_wheel_s_own_functions_say_what_comes_out(npu: Device) -> None:
 
 
 def test_operators_without_a_rule_cannot_be_called(npu: Device) -> None:
-    from npu_simulation.memory import NPUError
+    from inarch_ascend.simulation.memory import NPUError
 
     with pytest.raises(NPUError, match="no rule says what it takes"):
         torch.ops.npu.npu_fast_gelu(npu.upload(np.ones((2, 4), np.float32)))
 
 
 def test_a_slot_may_be_written_once_but_in_the_null_page(npu: Device) -> None:
-    from npu_simulation.memory import NPUError
+    from inarch_ascend.simulation.memory import NPUError
 
     pages = [torch.zeros(3, 128, 2, 128, device="npu") for _ in range(2)]
     new = [torch.zeros(2, 2, 128, device="npu") for _ in range(2)]

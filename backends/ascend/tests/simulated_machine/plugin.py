@@ -6,10 +6,12 @@ import functools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inarch.hookspecs import hookimpl
 from inarch_ascend.backend import CONTROL_NODES, AscendBackend
+from inarch_ascend.simulation import install
+from inarch_ascend.simulation.wheel import wheel_version
 
 if TYPE_CHECKING:
     from inarch.hal.backend import Backend
@@ -21,21 +23,8 @@ CANN = "usr/local/Ascend/cann"
 
 class SimulatedBackend(AscendBackend):
     def open(self, index: int) -> Device:
-        simulate()
+        install()
         return super().open(index)
-
-
-@functools.cache
-def simulate() -> list[Any]:
-    """Put the simulation in the place of torch_npu, once in a process."""
-    from .runtime import install
-    from .wheel import missing, wheel_folder
-
-    if reason := missing():
-        raise ImportError(reason)
-    folder = wheel_folder()
-    assert folder is not None
-    return install(folder)
 
 
 @functools.cache
@@ -47,8 +36,6 @@ def backend() -> SimulatedBackend:
 
 def write_machine(root: Path) -> None:
     """What a machine with one NPU, CANN and a fitting torch-npu leaves on its disk."""
-    from .wheel import wheel_version
-
     release = wheel_version()
     files = {
         **{f"dev/{name}": "" for name in ("davinci0", *CONTROL_NODES)},

@@ -164,5 +164,3 @@ def npu_grouped_matmul(
         out[start:end] = (rows[start:end].float() @ each[expert].float()).to(out.dtype)
         start = end
     return [out]
-
-

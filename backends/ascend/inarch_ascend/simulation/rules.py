@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .memory import NPUError, machine, tensors_and_devices
+from inarch_ascend.simulation.memory import NPUError, machine, tensors_and_devices
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 MASK = (2048, 2048)
@@ -35,7 +35,11 @@ def check(op: Any, args: Any, kwargs: Any) -> Callable[[Any], None] | None:
         raise NPUError(f"{name} is called, and no rule says what it takes")
     rule = RULES[base]
     known = inspect.signature(rule).parameters
-    if unknown := {key for key, value in given.items() if value is not None} - set(known) - {"out", "workspace"}:
+    if (
+        unknown := {key for key, value in given.items() if value is not None}
+        - set(known)
+        - {"out", "workspace"}
+    ):
         raise NPUError(f"{name}: no rule says what {', '.join(sorted(unknown))} may be")
     rule(**{key: value for key, value in given.items() if key in known})
     if name.endswith("_get_max_workspace"):
@@ -70,9 +74,7 @@ def on_meta(name: str, given: Mapping[str, Any]) -> Any:
     packet = getattr(torch.ops.npu, name)
     default = packet.default
     positional = [meta(given[a.name]) for a in default._schema.arguments if not a.kwarg_only]
-    keywords = {
-        a.name: meta(given[a.name]) for a in default._schema.arguments if a.kwarg_only
-    }
+    keywords = {a.name: meta(given[a.name]) for a in default._schema.arguments if a.kwarg_only}
     try:
         return default(*positional, **keywords)
     except Exception as error:
@@ -82,7 +84,8 @@ def on_meta(name: str, given: Mapping[str, Any]) -> Any:
 def compare(name: str, expected: Any, out: Any) -> None:
     """Our own arithmetic must give what the wheel says that the operator gives."""
     shapes = [
-        [(tuple(x.shape), x.dtype) for x in tensors_and_devices((tree,))] for tree in (expected, out)
+        [(tuple(x.shape), x.dtype) for x in tensors_and_devices((tree,))]
+        for tree in (expected, out)
     ]
     if shapes[0] != shapes[1]:
         raise NPUError(f"{name}: the wheel promises {shapes[0]}, computed were {shapes[1]}")

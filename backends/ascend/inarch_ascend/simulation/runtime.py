@@ -18,10 +18,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .memory import NPUError, NPUTensor, machine, poison, register, run, tensors_and_devices
-from .operators import COMPUTE
-from .rules import check
-from .wheel import Stub, define_schemas, execute, public_names, register_metas, wheel_version
+from inarch_ascend.simulation.memory import (
+    NPUError,
+    NPUTensor,
+    machine,
+    poison,
+    register,
+    run,
+    tensors_and_devices,
+)
+from inarch_ascend.simulation.operators import COMPUTE
+from inarch_ascend.simulation.rules import check
+from inarch_ascend.simulation.wheel import (
+    Stub,
+    define_schemas,
+    execute,
+    public_names,
+    register_metas,
+    wheel_version,
+)
 
 
 class Stream:
@@ -185,7 +200,8 @@ def poison_outputs(items: list[tuple[str, Any]]) -> None:
 def _is_argument(place: Tensor, call: Call) -> bool:
     given = tensors_and_devices((call.args, {k: v for k, v in call.kwargs.items() if k != "out"}))
     return any(
-        isinstance(x, Tensor) and x.untyped_storage().data_ptr() == place.untyped_storage().data_ptr()
+        isinstance(x, Tensor)
+        and x.untyped_storage().data_ptr() == place.untyped_storage().data_ptr()
         for x in given
     )
 
@@ -324,7 +340,9 @@ def _serve_operators(root: Stub) -> None:
             return getattr(torch.ops.npu, name)
         raise AttributeError(name)
 
-    root.__class__ = type("TorchNPU", (types.ModuleType,), {"__getattr__": lambda _, name: find(name)})
+    root.__class__ = type(
+        "TorchNPU", (types.ModuleType,), {"__getattr__": lambda _, name: find(name)}
+    )
 
 
 def _allow_pinned_memory() -> None:
@@ -338,5 +356,3 @@ def _allow_pinned_memory() -> None:
         return found
 
     torch.empty = allowed  # type: ignore[assignment]
-
-

@@ -19,7 +19,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ import torch
 from torch.library import Library
 
 VARIABLE = "INARCH_TORCH_NPU"
-SCHEMA = re.compile(rb"npu_[a-z0-9_]+(?:\.[A-Za-z_0-9]+)?\(Tensor")  # within a string of the library
+SCHEMA = re.compile(
+    rb"npu_[a-z0-9_]+(?:\.[A-Za-z_0-9]+)?\(Tensor"
+)  # within a string of the library
 
 
 def wheel_folder() -> Path | None:
@@ -61,7 +63,7 @@ def wheel_version() -> str:
 class Stub(types.ModuleType):
     """Stands for any part of torch_npu that is named but not needed."""
 
-    __path__: list[str] = []
+    __path__: Sequence[str] = ()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -114,7 +116,11 @@ def register_metas(folder: Path) -> tuple[Library, dict[str, int]]:
 
         return register
 
-    scope: dict[str, Any] = {"Library": lambda name, *_: name, "impl": impl, "__name__": "torch_npu_meta"}
+    scope: dict[str, Any] = {
+        "Library": lambda name, *_: name,
+        "impl": impl,
+        "__name__": "torch_npu_meta",
+    }
     exec(compile(source, "_meta_registrations.py", "exec"), scope)
     names: dict[int, str] = scope["TORCH_NPU_DTYPE_TO_STRING_MAP"]
     return library, {name.removeprefix("torch_npu."): number for number, name in names.items()}

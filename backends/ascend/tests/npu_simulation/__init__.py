@@ -1,1 +1,0 @@
-"""An Ascend NPU on the CPU, made of the real torch-npu wheel: see wheel.py."""
