@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.errors import UnsupportedError
 from inarch.hal.attention import (
     AttentionBatch,
     AttentionResult,
@@ -29,6 +28,8 @@ from inarch.hal.attention import (
 from inarch.hal.device import Device
 from inarch.hal.executor import StepShape
 from inarch.hal.kv import KVState, KVStore
+from inarch.hal.reference import attention as reference
+from inarch.hal.reference.attention import ReferenceAttention
 from inarch.hal.reference.grouping import query_slots
 from inarch_ascend.kv import BLOCK, padded
 
@@ -56,12 +57,17 @@ class Plan:
 
 
 class FusedInferAttention:
-    """Serves what `kernels.supports_attention` accepts, over the pages of a BlockKVStore."""
+    """Serves what `kernels.supports_attention` accepts, over the pages of a BlockKVStore.
+
+    The operator has no mask for a tree of drafted tokens: such a step goes to the reference, on the
+    same device and pages.
+    """
 
     capturable = True
 
     def __init__(self, spec: AttentionSpec, store: KVStore, device: Device) -> None:
         self._spec, self._store = spec, store
+        self._reference = ReferenceAttention(spec, store, device)
         self._options: dict[str, Any] = {
             "num_query_heads": spec.q_heads,
             "num_key_value_heads": spec.kv_heads,
@@ -81,8 +87,8 @@ class FusedInferAttention:
         return 0
 
     def plan(self, batch: AttentionBatch) -> HostPlan:
-        if batch.tree_parent is not None:
-            _check_chains(batch)
+        if batch.tree_parent is not None and not _chains(batch):
+            return self._reference.plan(batch)
         q_ends, kv_lens = batch.q_indptr[1:].tolist(), batch.kv_lens.tolist()
         width = batch.page_table.shape[1]
         if batch.bucket is None:
@@ -104,7 +110,7 @@ class FusedInferAttention:
         k: Tensor,
         v: Tensor,
         kv: KVState,
-        plan: Plan,
+        plan: Plan | reference.Plan,
         *,
         rotation: Rotation | None = None,
         sinks: Tensor | None = None,
@@ -112,6 +118,8 @@ class FusedInferAttention:
     ) -> AttentionResult:
         if rotation is not None:
             q, k = rotation(q, k)
+        if isinstance(plan, reference.Plan):
+            return self._reference.run(layer, q, k, v, kv, plan, sinks=sinks, lse=lse)
         kv = self._store.write(kv, layer, plan.slots, k, v)
         k_blocks, v_blocks = kv[layer]
         out, sums = torch.ops.npu.npu_fused_infer_attention_score_v2(
@@ -136,11 +144,7 @@ def _mask(device: torch.device) -> Tensor:
     return ones.triu(diagonal=1).to(device)
 
 
-def _check_chains(batch: AttentionBatch) -> None:
-    """Raise UnsupportedError unless each drafted token follows the one before it."""
+def _chains(batch: AttentionBatch) -> bool:
+    """Whether each drafted token follows the one before it."""
     starts = np.repeat(batch.q_indptr[:-1], np.diff(batch.q_indptr))
-    chain = np.arange(len(starts)) - starts - 1
-    if not np.array_equal(batch.tree_parent, chain):
-        raise UnsupportedError(
-            "a tree of drafted tokens cannot be verified on an NPU: its fused attention takes chains"
-        )
+    return np.array_equal(batch.tree_parent, np.arange(len(starts)) - starts - 1)

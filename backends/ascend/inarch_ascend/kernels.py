@@ -74,9 +74,8 @@ def supports_attention(facts: Facts) -> Support:
         return no(*reasons)
     own = facts["key_dim"], facts["value_dim"]
     stored = stored_sizes(*own)
-    if stored != own:
-        return yes(f"heads of {own} are padded to {stored} in the KV cache")
-    return yes()
+    padded = () if stored == own else (f"heads of {own} are padded to {stored} in the KV cache",)
+    return yes("trees of drafted tokens go to the reference", *padded)
 
 
 def _refusals(facts: Facts) -> Sequence[str]:

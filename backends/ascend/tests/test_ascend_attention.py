@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from inarch.errors import UnsupportedError
 from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec, attention_facts
 from inarch.hal.device import Device
 from inarch_ascend.kernels import supports_attention
@@ -80,16 +79,15 @@ def test_queries_and_values_may_be_views_of_a_projection(npu: Device) -> None:
     torch.testing.assert_close(found.out.cpu(), expected.out, rtol=0.02, atol=0.01)
 
 
-def test_a_chain_of_drafted_tokens_is_taken_and_a_tree_refused(npu: Device) -> None:
+@pytest.mark.parametrize("tree", [[-1, 0, 1, -1], [-1, 0, 0, -1]], ids=["chain", "tree"])
+def test_drafted_tokens_are_verified(npu: Device, tree: list[int]) -> None:
+    """A chain is an extend; a tree goes to the reference, on the NPU."""
     given = batch(queries=(3, 1), prefixes=(10, 0))
+    drafted = dataclasses.replace(given, tree_parent=np.array(tree, np.int32))
     tensors = inputs(SPEC, 4)
-    chain = dataclasses.replace(given, tree_parent=np.array([-1, 0, 1, -1], np.int32))
-    assert torch.equal(
-        attend(SPEC, chain, tensors, npu).out.cpu(), attend(SPEC, given, tensors, npu).out.cpu()
-    )
-    tree = dataclasses.replace(given, tree_parent=np.array([-1, 0, 0, -1], np.int32))
-    with pytest.raises(UnsupportedError, match="tree of drafted tokens"):
-        attend(SPEC, tree, tensors, npu)
+    expected = reference(SPEC, drafted, tensors)
+    found = attend(SPEC, drafted, tensors, npu)
+    torch.testing.assert_close(found.out.cpu(), expected.out, rtol=0.02, atol=0.01)
 
 
 @pytest.mark.parametrize(

@@ -113,9 +113,9 @@ def _launch(op: Any, args: Any, kwargs: Any) -> Any:
     given = {id(x.raw): x for x in leaves if isinstance(x, NPUTensor)}
     if op is aten.copy_.default and not isinstance(args[0], NPUTensor):
         return _to_host(args[0], args[1])
-    if op is aten._to_copy.default and kwargs.get("device", args[0].device).type == "cpu":
+    if op.name().startswith(("aten::to.", "aten::_to_copy")) and CPU in leaves:
         machine.wait(machine.given)
-        return op(args[0].raw, **kwargs)
+        return op(*uncovered(args), **kwargs).clone()
     _forbid(op, args, leaves, given)
     raw_args, raw_kwargs = uncovered(args), uncovered(kwargs)
     verify = machine.check(op, raw_args, raw_kwargs) if machine.check else None
