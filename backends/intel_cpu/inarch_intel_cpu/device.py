@@ -1,0 +1,26 @@
+"""The CPU as a device: the host's memory, our threads, and the kernels compiled for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from inarch.hal.op import Kernel
+from inarch.hal.reference.device import ReferenceDevice
+from inarch_intel_cpu.kernels import kernels
+from inarch_intel_cpu.native import native
+
+
+class IntelCpuDevice(ReferenceDevice):
+    """All cores that this process may use. As many threads as torch has (OMP_NUM_THREADS)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.native = native()
+        self.native.set_threads(torch.get_num_threads())
+        self.info = replace(self.info, arch=f"x86_64+{self.native.variant}")
+
+    def kernels(self) -> Sequence[Kernel]:
+        return kernels(self.native)
