@@ -48,6 +48,10 @@ class Suite:
                 yield from schema.cases(subject)
             case 2 | 3:
                 yield from facets.cases(subject)
+            case 4:
+                from inarch.conformance import serving  # brings the engine along
+
+                yield from serving.cases(subject, self.plugins)
 
     def _subject(self, level: int) -> Subject | Exception:
         """What a level needs. Models and rooflines take the device, or else its simulation."""
