@@ -224,6 +224,24 @@ class Engine:
         """What the engine did so far and holds now."""
         return self._core.stats()
 
+    def export_prefix(self, prompt: Prompt, namespace: str = "") -> bytes:
+        """What is cached of a prompt, for another engine of the same model on any hardware.
+
+        The bytes are a safetensors file of its tokens, keys and values. The cache holds full pages:
+        less than a page at the end is left for the other engine to compute. Raises
+        InvalidRequestError if nothing is cached, or the model's KV cannot be handed over.
+        """
+        tokens = np.array(self._frontend.encode(prompt), dtype=np.int32)
+        return self._built.prefixes.export_prefix(tokens, namespace)
+
+    def import_prefix(self, data: bytes, namespace: str = "") -> int:
+        """Cache what another engine's `export_prefix` gave; how many of its tokens are cached now.
+
+        A prompt that begins with them computes only the rest. Raises InvalidRequestError if the other
+        engine runs another model, or keeps KV of another dtype or shape.
+        """
+        return self._built.prefixes.import_prefix(data, namespace)
+
     def close(self) -> None:
         """Give the device back. The engine cannot be used afterwards."""
         self._core.close()
