@@ -29,22 +29,31 @@ TAKEN = ("backend", "stream")  # what `run` itself takes
 class Program(Generic[P]):
     """What @function makes of a function. sampling arguments hold for every gen that sets none."""
 
-    def __init__(self, body: Callable[..., Any], bound: Mapping[str, Any] | None = None) -> None:
-        self._body, self._bound = body, dict(bound or {})
-        functools.update_wrapper(self, body)
-        self.arguments = _arguments(body)
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        bound: Mapping[str, Any] | None = None,
+        num_api_spec_tokens: int | None = None,
+    ) -> None:
+        if num_api_spec_tokens is not None and num_api_spec_tokens < 1:
+            raise InvalidRequestError(
+                f"num_api_spec_tokens must be 1 or more, got {num_api_spec_tokens}"
+            )
+        self.func, self._bound, self._ahead = func, dict(bound or {}), num_api_spec_tokens
+        functools.update_wrapper(self, func)
+        self.arguments = _arguments(func)
 
     def bind(self, **arguments: Any) -> Program[P]:
         """The same program with some arguments given."""
         unknown = set(arguments) - set(self.arguments)
         if unknown:
-            raise InvalidRequestError(f"{self._body.__name__} has no argument {min(unknown)}")
-        return Program(self._body, self._bound | arguments)
+            raise InvalidRequestError(f"{self.func.__name__} has no argument {min(unknown)}")
+        return Program(self.func, self._bound | arguments, self._ahead)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Inside another program: run it on that one's state. Outside: as `run`."""
         if args and isinstance(args[0], State):
-            return self._body(*args, **(self._bound | kwargs))
+            return self.func(*args, **(self._bound | kwargs))
         return self.run(*args, **kwargs)
 
     def run(
@@ -104,7 +113,7 @@ class Program(Generic[P]):
 
     def trace(self, **arguments: Any) -> Transcript:
         """What every run begins with, whatever the arguments that are not given here."""
-        return common_prefix(self._body, {**self._bound, **arguments})
+        return common_prefix(self.func, {**self._bound, **arguments})
 
     def cache(self, *, backend: Backend | None = None, **arguments: Any) -> Transcript:
         """Have that computed once, before runs that share it; returns it."""
@@ -119,13 +128,13 @@ class Program(Generic[P]):
         given = {**self._bound, **kwargs}
         words = {k: v for k, v in given.items() if k in WORDS and k not in self.arguments}
         arguments = {k: v for k, v in given.items() if k not in words}
-        inspect.signature(self._body).bind(None, *args, **arguments)  # raises TypeError
-        track = Track(executor_for(backend), sampling_fields(words))
+        inspect.signature(self.func).bind(None, *args, **arguments)  # raises TypeError
+        track = Track(executor_for(backend), sampling_fields(words), ahead=self._ahead)
         state = State(track)
 
         def call() -> State:
             try:
-                track.returned = self._body(state, *args, **arguments)
+                track.returned = self.func(state, *args, **arguments)
                 state.finish()
             except BaseException as error:
                 track.abandon(ProgramError.of(error))
@@ -185,7 +194,9 @@ def _in_order(states: Sequence[State], ended: Iterator[int]) -> Iterator[State]:
 
 
 @overload
-def function(body: Callable[..., Any]) -> Program[Any]: ...
+def function(
+    body: Callable[..., Any], *, num_api_spec_tokens: int | None = None
+) -> Program[Any]: ...
 @overload
 def function(
     *, num_api_spec_tokens: int | None = None
@@ -195,7 +206,11 @@ def function(
 ) -> Any:
     """Make a program: `@function def ask(s, question): s += question; s += gen("answer")`.
 
-    num_api_spec_tokens: a hint for APIs that charge every call its whole prompt, which programs for
-    SGLang give; answers are the same without it, and here prompts are cached.
+    num_api_spec_tokens: of APIs that charge every call its whole prompt, ask for so many tokens at
+    once, without the gens' stops, and look there for what the program says and generates next in
+    that message. Holds for gens that say nothing of their end but `stop`, on OpenAI(...); what runs
+    here caches prompts instead.
     """
-    return function if body is None else Program(body)
+    if body is None:
+        return functools.partial(function, num_api_spec_tokens=num_api_spec_tokens)
+    return Program(body, num_api_spec_tokens=num_api_spec_tokens)

@@ -13,6 +13,7 @@ import msgspec
 
 from inarch.errors import InvalidRequestError
 from inarch.lang.choices import Scored
+from inarch.lang.executors.engine import NO_PICTURES
 from inarch.lang.executors.executor import Piece, Wanted
 from inarch.lang.executors.http import cut_off
 from inarch.lang.executors.openai import OpenAI, continued
@@ -29,6 +30,9 @@ class RuntimeEndpoint(OpenAI):
 
     api_key: else of the environment variable INARCH_API_KEY.
     """
+
+    no_pictures = NO_PICTURES
+    writes_ahead = False  # what was said is in the server's prefix cache
 
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
         self._root = base_url.rstrip("/")
@@ -61,6 +65,8 @@ class RuntimeEndpoint(OpenAI):
         url, seen, over = f"{self._root}/generate", dict[int, int](), 0
         ids = await self._tokens(transcript)
         body = {"input_ids": ids, **_native(wanted.params), "stream": True}
+        if wanted.lora is not None:
+            body["lora_path"] = wanted.lora
         async for event in self._http.events(url, body):
             index, text, meta = event.get("index", 0), event["text"], event["meta_info"]
             new, seen[index] = text[seen.get(index, 0) :], len(text)

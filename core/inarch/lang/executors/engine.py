@@ -32,6 +32,9 @@ from inarch.lang.transcript import Encoded, Transcript
 from inarch.parsing import Choice
 from inarch.sampling import SamplingParams
 
+NO_PICTURES = (
+    "the models that run here read no pictures yet; OpenAI(...) and Anthropic(...) are given them"
+)
 MARK = "\x00inarch\x00"  # stands for a message's content, to learn what a template puts around it
 
 
@@ -49,6 +52,9 @@ class TokenEngine(Protocol):
 
 class TokenExecutor:
     """Runs programs on an engine that takes tokens."""
+
+    no_pictures = NO_PICTURES
+    writes_ahead = False
 
     def __init__(self, engine: TokenEngine) -> None:
         self._engine = engine
@@ -77,6 +83,11 @@ class TokenExecutor:
         """Markers stay in the text, and calls are held to how the model writes them."""
         described = [tool.described for tool in wanted.tools]
         params = wanted.params
+        if wanted.lora is not None:
+            raise InvalidRequestError(
+                f"the engine has no adapters yet, so no {wanted.lora!r}: leave lora out",
+                param="lora",
+            )
         if formats.special(described):
             params = msgspec.structs.replace(params, skip_special_tokens=False)
         if not described:
