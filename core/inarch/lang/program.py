@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, ParamSpec, overload
 from inarch.errors import InvalidRequestError
 from inarch.lang.backend import Backend, executor_for
 from inarch.lang.errors import Place, ProgramError
-from inarch.lang.fibers import drive, drive_async, drive_threads, wait
+from inarch.lang.fibers import Job, drive, drive_async, drive_threads, wait
 from inarch.lang.loop import submit
 from inarch.lang.prefix import common_prefix
 from inarch.lang.state import State
@@ -101,13 +101,20 @@ class Program(Generic[P]):
         several = [dict(arguments) for arguments in batch]
         if num_threads != "auto" and num_threads < 1:
             raise InvalidRequestError(f"num_threads must be 1 or more, got {num_threads}")
-        made = [self._prepare(backend, (), {**sampling, **arguments}) for arguments in several]
+        made = [
+            self._prepare(backend, (), {**sampling, **arguments}, held=num_threads == "auto")
+            for arguments in several
+        ]
         if len(made) > 1 and num_threads == "auto":
             self.cache(backend=backend)
         calls = [functools.partial(_quietly, call) for _, call in made]
-        ended = (
-            drive(calls, AT_ONCE) if num_threads == "auto" else drive_threads(calls, num_threads)
-        )
+        if num_threads == "auto":
+            tracks = [state._track for state, _ in made]
+            ended = drive(
+                [Job(c, t.opening, t.release) for c, t in zip(calls, tracks, strict=True)], AT_ONCE
+            )
+        else:
+            ended = drive_threads(calls, num_threads)
         states = _in_order([state for state, _ in made], _with_bar(ended, len(made), progress_bar))
         return states if generator_style else list(states)
 
@@ -123,13 +130,18 @@ class Program(Generic[P]):
         return prefix
 
     def _prepare(
-        self, backend: Backend | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+        self,
+        backend: Backend | None,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        held: bool = False,
     ) -> tuple[State, Callable[[], State]]:
         given = {**self._bound, **kwargs}
         words = {k: v for k, v in given.items() if k in WORDS and k not in self.arguments}
         arguments = {k: v for k, v in given.items() if k not in words}
         inspect.signature(self.func).bind(None, *args, **arguments)  # raises TypeError
-        track = Track(executor_for(backend), sampling_fields(words), ahead=self._ahead)
+        track = Track(executor_for(backend), sampling_fields(words), ahead=self._ahead, held=held)
         state = State(track)
 
         def call() -> State:

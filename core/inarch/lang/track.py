@@ -81,9 +81,12 @@ class Track:
         begin: Future[list[Transcript]] | None = None,
         number: int = 0,
         ahead: int | None = None,
+        *,
+        held: bool = False,
     ) -> None:
         """begin: the transcripts from which forks go on, this one being the one of that number.
-        ahead: tokens that an API may be asked for at once, for several gens of a message."""
+        ahead: tokens that an API may be asked for at once, for several gens of a message.
+        held: nothing runs until `release`."""
         self.executor, self.defaults, self.ahead = executor, defaults, ahead
         self.values: dict[str, Future[Variable]] = {}
         self.events: list[Event] = []
@@ -95,7 +98,7 @@ class Track:
         self.told = False  # the error was raised to somebody
         self.returned: Any = None  # what the program's function gave back
         self.ended = False  # the program has said all, and all of it ran
-        self._begin, self._number = begin, number
+        self._begin, self._number, self._held = begin, number, held
         self._waiting: deque[Entry] = deque()
         self._scopes: dict[str, list[int]] = {}  # where a scope's text begins in the events
         self._running: Future[None] | None = None
@@ -111,11 +114,35 @@ class Track:
             self.values.update(entry.futures)
             if self.error is None:
                 self._waiting.append(entry)
-                if self._running is None:
-                    self._running = submit(self._run())
+                self._start()
         if self.error is not None:
             entry.fail(self.error)
         self._wake()
+
+    def _start(self) -> None:
+        if self._running is None and self._waiting and not self._held:
+            self._running = submit(self._run())
+
+    def release(self) -> None:
+        with self._lock:
+            self._held = False
+            self._start()
+
+    def opening(self) -> str:
+        """What a held track will say before it asks for anything; a role's name stands for what a
+        template puts around messages."""
+        said = []
+        for entry in self._waiting:
+            match entry.expression:
+                case Text(text):
+                    said.append(text)
+                case RoleBegin(role) | RoleEnd(role):
+                    said.append(f"<{role}>")
+                case ScopeBegin() | ScopeEnd():
+                    pass
+                case _:
+                    break
+        return "".join(said)
 
     @property
     def over(self) -> bool:
