@@ -46,13 +46,16 @@ from inarch.lang.executors.endpoint import RuntimeEndpoint
 from inarch.lang.executors.engine import Runtime
 from inarch.lang.executors.openai import OpenAI
 from inarch.lang.forks import Forks
+from inarch.lang.offline import Engine
 from inarch.lang.program import Program, function
 from inarch.lang.state import State
 from inarch.lang.tools import Tool
+from inarch.version import __version__
 
 __all__ = [
     "Anthropic",
     "ChoicesMethod",
+    "Engine",
     "Forks",
     "InarchError",
     "OpenAI",
@@ -62,6 +65,7 @@ __all__ = [
     "RuntimeEndpoint",
     "State",
     "Tool",
+    "__version__",
     "assistant",
     "assistant_begin",
     "assistant_end",
