@@ -34,6 +34,11 @@ class Forks:
             return [state[key] for state in self._states]
         return self._states[key]
 
+    def __setitem__(self, index: int, state: State) -> None:
+        """What `forks[i] += ...` puts back. Raises InvalidRequestError for any other state."""
+        if state is not self._states[index]:
+            raise InvalidRequestError("forks are added to, not replaced: forks[i] += ...")
+
     def __iadd__(
         self, other: Expression | str | list[Expression | str] | Callable[[int], Expression | str]
     ) -> Forks:

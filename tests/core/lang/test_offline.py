@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import inarch.lang as sgl
-from inarch import AsyncEngine, Engine, EngineConfig, SamplingParams
+from inarch import AsyncEngine, Engine, SamplingParams
+from inarch.engine.side_by_side import AHEAD, answered, side_by_side
 from inarch.errors import InvalidRequestError
+from inarch.lang.loop import submit
+from inarch.sampling import DEFAULT_TERMS
 
 pytestmark = pytest.mark.timeout(60)
 PROMPTS = ["The capital of France is", "What is 2 + 3?", "Once upon a time"]
@@ -20,15 +23,8 @@ PARAMS = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True)
 
 
 @pytest.fixture(scope="module")
-def llm() -> Iterator[sgl.Engine]:
-    with sgl.Engine(dtype="float32", random_seed=0, max_running_requests=4) as llm:
-        yield llm
-
-
-@pytest.fixture(scope="module")
-def expected() -> Iterator[list[str]]:
-    with Engine(EngineConfig(dtype="float32")) as engine:
-        yield [answer.text for answer in engine.generate(PROMPTS, PARAMS)]
+def expected(engine: Engine) -> list[str]:
+    return [answer.text for answer in engine.generate(PROMPTS, PARAMS)]
 
 
 def test_prompts_in_and_dictionaries_out(llm: sgl.Engine, expected: list[str]) -> None:
@@ -78,8 +74,6 @@ def test_an_event_loop_has_the_same(llm: sgl.Engine, expected: list[str]) -> Non
 
 
 def test_leaving_a_stream_ends_it(llm: sgl.Engine) -> None:
-    from inarch.lang.loop import submit
-
     endless = {"max_new_tokens": 1500, "ignore_eos": True}
     for _ in llm.generate(PROMPTS * 4, endless, stream=True):
         break
@@ -136,15 +130,12 @@ def test_every_method_of_the_engine_has_its_twin() -> None:
 
 
 def test_the_twins_say_the_same(llm: sgl.Engine, expected: list[str]) -> None:
-    from inarch.lang.loop import submit
-
     engine = llm.runtime.engine
 
     async def main() -> None:
-        many = PROMPTS * 9  # more than are let open at once
-        answers = await engine.generate_batch(many, PARAMS)
-        assert [answer.text for answer in answers] == expected * 9
-        assert [answer.index for answer in answers] == list(range(27))
+        answers = await engine.generate_batch(PROMPTS * 2, PARAMS)
+        assert [answer.text for answer in answers] == expected * 2
+        assert [answer.index for answer in answers] == list(range(6))
         texts = [""] * 3
         async for number, output in engine.stream_batch(PROMPTS, PARAMS):
             texts[number] += output.text
@@ -159,3 +150,33 @@ def test_the_twins_say_the_same(llm: sgl.Engine, expected: list[str]) -> None:
         assert len(await engine.generate_batch([], PARAMS)) == 0
 
     submit(main()).result()
+
+
+def test_a_batch_leaves_the_queue_to_others_too(llm: sgl.Engine) -> None:
+    engine, begun, most = llm.runtime.engine, 0, 0
+
+    class Small:
+        """As if the engine ran one request at once."""
+
+        info = SimpleNamespace(max_running_requests=1)
+        token_ids = staticmethod(engine.token_ids)
+
+        def begin(self, *args: Any, **kwargs: Any) -> str:
+            nonlocal begun, most
+            begun += 1
+            most = max(most, begun)
+            return engine.begin(*args, **kwargs)
+
+        def end(self, name: str) -> None:
+            nonlocal begun
+            begun -= 1
+            engine.end(name)
+
+    async def main() -> int:
+        asked = ((PROMPTS[i % 3], PARAMS) for i in range(20))
+        outputs = side_by_side(Small(), asked, DEFAULT_TERMS)  # type: ignore[arg-type]
+        return len(await answered(outputs))
+
+    assert submit(main()).result() == 20
+    assert most == AHEAD
+    assert begun == 0
