@@ -52,7 +52,7 @@ def test_every_name_is_there_or_left_out_for_a_reason() -> None:
 
 
 @function
-def asks_twice(s, first, second):  # type: ignore[no-untyped-def]
+def asks_twice(s, first, second):
     s += system("You know capitals.")
     s += user(first)
     s += assistant(gen("answer_1", max_tokens=16))
@@ -82,7 +82,7 @@ def test_a_function_is_called_like_one_and_streams() -> None:
 
 def test_branches_begin_in_an_assistants_message() -> None:
     @function
-    def tips(s):  # type: ignore[no-untyped-def]
+    def tips(s):
         s += assistant("Two tips: 1. Eat. 2. Sleep.\n\n")
         forks = s.fork(2)
         for i, f in enumerate(forks):
@@ -97,14 +97,14 @@ def test_branches_begin_in_an_assistants_message() -> None:
 
 
 def test_a_tree_is_searched_level_by_level_and_joined_from_its_leaves() -> None:
-    def grown(s, words, name):  # type: ignore[no-untyped-def]
+    def grown(s, words, name):
         s += user(words)
         forks = s.fork(2)
         forks += assistant(gen(name, max_tokens=3, temperature=0.3, ignore_eos=True))
         return forks
 
     @function
-    def search(s, question):  # type: ignore[no-untyped-def]
+    def search(s, question):
         plans = grown(s, "Plan: " + question, "plan")
         joined = [plans, *(grown(plan, "Now do it.", "answer") for plan in plans)]
         for forks in reversed(joined):
@@ -119,7 +119,7 @@ def test_a_tree_is_searched_level_by_level_and_joined_from_its_leaves() -> None:
 
 def test_each_fork_chooses_and_answers() -> None:
     @function
-    def samples(s, question, n):  # type: ignore[no-untyped-def]
+    def samples(s, question, n):
         s += "Question: " + question + "\n"
         forks = s.fork(n)
         forks += "Reasoning:" + gen("reasoning", stop="\n") + "\n"
@@ -137,7 +137,7 @@ def test_text_is_held_to_regular_expressions_and_types() -> None:
     card = r"""\{\n    "name": "[\w\d\s]{1,8}",\n    "size": [0-9]{1,2}\.[0-9]{0,2}\n\}"""
 
     @function
-    def held(s, name):  # type: ignore[no-untyped-def]
+    def held(s, name):
         s += "The address: " + gen("address", temperature=0, regex=address) + "\n"
         s += name + " as JSON: " + gen("card", max_tokens=64, regex=card) + "\n"
         with s.var_scope("json_output"):
@@ -157,7 +157,7 @@ def test_text_is_held_to_regular_expressions_and_types() -> None:
 
 def test_a_calculator_that_the_program_calls_itself() -> None:
     @function
-    def calculates(s, lhs, rhs):  # type: ignore[no-untyped-def]
+    def calculates(s, lhs, rhs):
         s += f"calculate(1+2)=3\nThe answer is calculate({lhs}*{rhs}"
         s += gen("more", max_tokens=2, stop=")") + ") = "
         with s.var_scope("answer"):
@@ -168,7 +168,7 @@ def test_a_calculator_that_the_program_calls_itself() -> None:
 
 def test_a_loop_goes_on_until_the_model_chooses_to_finish() -> None:
     @function
-    def acts(s, question):  # type: ignore[no-untyped-def]
+    def acts(s, question):
         s += "Question: " + question + "\n"
         for i in range(1, 4):
             s += f"Thought {i}:" + gen(stop=[".", "\n"]) + ".\n"
@@ -183,7 +183,7 @@ def test_a_loop_goes_on_until_the_model_chooses_to_finish() -> None:
 
 def test_statements_are_read_side_by_side_and_appended() -> None:
     @function
-    def reads(s, question, *contexts):  # type: ignore[no-untyped-def]
+    def reads(s, question, *contexts):
         s += "Remember:\n"
         forks = s.fork(len(contexts))
         forks += lambda i: f"Statement {i}: " + contexts[i] + "\n"
@@ -196,7 +196,7 @@ def test_statements_are_read_side_by_side_and_appended() -> None:
 
 def test_least_lengths_times_and_the_function_itself_are_told() -> None:
     @function
-    def long(s):  # type: ignore[no-untyped-def]
+    def long(s):
         s += user("What is the capital of France?")
         s += assistant(gen("answer", min_tokens=24, max_tokens=30))
 
@@ -208,7 +208,7 @@ def test_least_lengths_times_and_the_function_itself_are_told() -> None:
 
 def test_reasoning_is_separated_in_a_message_that_was_begun() -> None:
     @function
-    def thinks(s, question):  # type: ignore[no-untyped-def]
+    def thinks(s, question):
         s += user(question)
         s += assistant_begin()
         s += sgl.separate_reasoning(gen("answer", max_tokens=12), model_type="qwen3")
@@ -219,7 +219,7 @@ def test_reasoning_is_separated_in_a_message_that_was_begun() -> None:
 
 
 @function
-def image_qa(s, image_path, question):  # type: ignore[no-untyped-def]
+def image_qa(s, image_path, question):
     s += user(sgl.image(image_path) + question)
     s += assistant(gen("answer"))
 
@@ -239,7 +239,7 @@ def test_pictures_go_to_apis_and_are_refused_by_engines(runtime: Runtime) -> Non
 
 def test_anthropics_old_form_is_plain_text() -> None:
     @function
-    def few_shot(s, question):  # type: ignore[no-untyped-def]
+    def few_shot(s, question):
         s += "\n\nHuman: Capital of France?\n\nAssistant: Paris\n"
         s += "\n\nHuman: " + question + "\n\n\nAssistant:" + gen("answer", temperature=0)
 
@@ -253,7 +253,7 @@ def test_anthropics_old_form_is_plain_text() -> None:
 
 def test_one_fork_a_document_then_a_summary_of_all() -> None:
     @function
-    def sweeps(s, context, documents, question):  # type: ignore[no-untyped-def]
+    def sweeps(s, context, documents, question):
         s += context + "\n" + "Research question: " + question + "\n\n"
         names = list(documents)
         forks = s.fork(len(names))
@@ -277,7 +277,7 @@ def test_one_fork_a_document_then_a_summary_of_all() -> None:
 
 def test_n_samples_are_a_list_and_the_next_answer_is_not() -> None:
     @function
-    def draws(s, question):  # type: ignore[no-untyped-def]
+    def draws(s, question):
         s += user(question)
         s += assistant(gen("answer_1", max_tokens=4, n=2))
         s += user("Go on.")
