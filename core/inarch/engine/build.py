@@ -236,7 +236,7 @@ def _rehearsal(
             inputs = replace(inputs, last_token=torch.arange(tokens, device=device.torch_device))
         run = model.forward if model.generates else model.hidden
         kv = allocate_states(store.allocate(2), model.states, 2, device.torch_device)
-        result, _ = run(inputs, kv)
+        result, _ = device.rehearse(run, inputs, kv)
         if after is not None:
             after.rehearse(result)
 

@@ -12,6 +12,7 @@ from inarch.hal.backend import Backend
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.kv import KVStore
+from inarch.hal.quantized_linear import QuantizationScheme
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.family import Family
@@ -30,6 +31,14 @@ class Prepared:
     store: KVStore
 
 
+def quantization_scheme(config: EngineConfig) -> QuantizationScheme | None:
+    """What the user asks to store the weights of linear layers as; None: as they come."""
+    if config.quantization == "none":
+        return None
+    bits = {"int8": 8, "int4": 4}[config.quantization]
+    return QuantizationScheme(bits, config.quantization_group)
+
+
 def prepare(config: EngineConfig, backend: Backend, plugins: Plugins) -> Prepared:
     """config: resolved, so that it names a folder. Raises InarchError."""
     assert config.model is not None
@@ -40,6 +49,7 @@ def prepare(config: EngineConfig, backend: Backend, plugins: Plugins) -> Prepare
         model_impl=config.model_impl,
         dummy=config.load_format == "dummy",
         trust_code=config.trust_remote_code,
+        quantization=quantization_scheme(config),
     )
     if config.strict and not blueprint.on_kernels:
         raise UnsupportedError(
