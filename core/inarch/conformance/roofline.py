@@ -132,7 +132,7 @@ def _decode(subject: Subject, dtype: torch.dtype) -> Work:
     select = subject.dispatcher().select
     facts = attention_facts(spec, store)
     factory = select("attention", ReferenceAttention, **facts)
-    attention: Attention = factory(spec, store, subject.device)  # type: ignore[assignment]
+    attention: Attention = factory(spec, store, subject.device)
     sequences = [chain(CONTEXT - 1, 1)] * DECODES
     size = store.layout.page_tokens
     scene = build_scene(generator("decode"), store.spec, sequences, size)
