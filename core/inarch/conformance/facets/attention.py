@@ -247,7 +247,9 @@ class Trial:
 
     def planned(self, attention: Attention, batch: AttentionBatch) -> AttentionPlan:
         """A plan must have copied what it keeps: the core goes on with the arrays at once."""
-        arrays = {k: v.copy() for k, v in vars(batch).items() if isinstance(v, np.ndarray)}
+        arrays: dict[str, Any] = {
+            k: v.copy() for k, v in vars(batch).items() if isinstance(v, np.ndarray)
+        }
         planned = attention.plan(dataclasses.replace(batch, **arrays))
         for array in arrays.values():
             array.fill(0)
