@@ -44,7 +44,7 @@ def test_no_kernel_spills_or_needs_more_local_memory_than_there_is(
     arch: str, tmp_path: Path
 ) -> None:
     kernels = compiled(arch, tmp_path)
-    assert len(kernels) >= 38
+    assert len(kernels) >= 37
     assert len([name for name in kernels if "fp8" in name]) == (6 if keeps_fp8(arch) else 0)
     for name, usage in kernels.items():
         assert usage["lanes"] == ARCHITECTURES[arch].lanes
@@ -53,6 +53,9 @@ def test_no_kernel_spills_or_needs_more_local_memory_than_there_is(
         assert usage["shared"] <= SHARED_MEMORY[arch] * 1024, (name, usage)
         assert usage["waits"] == usage["early"] == 0, f"{name} asks for what only NVIDIA has"
         assert usage["waves"] >= 1, (name, usage)
+        assert usage["atomics"] == 0 or name.startswith("add_at"), (
+            f"{name} waits for other programs"
+        )
         if name in ("attention D128 page16 bf16 short", "attention D128 page32 fp16 short"):
             # Four waves on each SIMD cover the latency of the memory.
             assert usage["waves"] >= 4, (name, usage)
