@@ -17,6 +17,7 @@ from inarch_triton.kernels import keeps_fp8
 from inarch_triton.tiles import SHARED_MEMORY
 
 PROGRAM = Path(__file__).parents[2] / "triton/tests/compile_kernels.py"
+MOST_THREADS = 1024  # of a program
 REGISTERS = {64: 512, 32: 256}  # that a wave can address, by its lanes
 
 
@@ -49,6 +50,7 @@ def test_no_kernel_spills_or_needs_more_local_memory_than_there_is(
     for name, usage in kernels.items():
         assert usage["lanes"] == ARCHITECTURES[arch].lanes
         assert usage["spilled"] == 0 or may_spill(arch, name), (name, usage)
+        assert usage["threads"] <= MOST_THREADS, (name, usage)
         assert usage["registers"] <= REGISTERS[usage["lanes"]], (name, usage)
         assert usage["shared"] <= SHARED_MEMORY[arch] * 1024, (name, usage)
         assert usage["waits"] == usage["early"] == 0, f"{name} asks for what only NVIDIA has"

@@ -349,6 +349,7 @@ def amd_usage(assembly: str) -> dict[str, int]:
         "registers": number("vgpr_count"),
         "spilled": number("vgpr_spill_count") + number("sgpr_spill_count"),
         "lanes": number("wavefront_size"),
+        "threads": number("max_flat_workgroup_size"),
         "waves": waves_resident(assembly),
         "atomics": len(re.findall(r"^\s+(?:global|buffer|flat)_atomic", assembly, re.MULTILINE)),
     }
