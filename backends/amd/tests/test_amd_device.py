@@ -92,12 +92,14 @@ def test_pages_of_fnuz_are_exported_and_imported_as_what_they_mean():
     stores = FnuzKVStore(SPEC, 16, cpu), PagedKVStore(SPEC, 16, cpu)
     draw = torch.Generator().manual_seed(0)
     data = [tuple((torch.randn(20, 2, 16, generator=draw) * 99).to(FN) for _ in range(2))]
+    data[0][0][0, 0, :2] = torch.tensor([torch.nan, -0.0]).to(FN)
     pages = np.array([2, 1])
     found = [
         store.export_pages(store.import_pages(store.allocate(3), pages, data), pages)
         for store in stores
     ]
     for ours, theirs in zip(found[0][0], found[1][0], strict=True):
-        assert torch.equal(ours[:20].float(), theirs[:20].float())
+        same = {"rtol": 0, "atol": 0, "equal_nan": True}
+        torch.testing.assert_close(ours[:20].float(), theirs[:20].float(), **same)
     assert stores[0].layout.fingerprint != stores[1].layout.fingerprint
     assert stores[0].layout.page_bytes == stores[1].layout.page_bytes
