@@ -69,6 +69,7 @@ def save(name: str, folder: Path) -> None:
     """Make the model, the same every time, and save it with a tokenizer of one byte a token."""
     import torch
     import transformers
+    from transformers.utils import logging
 
     architecture, changes = MODELS[name]
     kind = getattr(transformers, architecture)
@@ -77,7 +78,11 @@ def save(name: str, folder: Path) -> None:
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             parameter.normal_(mean=float("norm" in key.lower()), std=0.15)
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     model.save_pretrained(folder)
+    if shown:
+        logging.enable_progress_bar()
     _save_tokenizer(folder)
 
 
