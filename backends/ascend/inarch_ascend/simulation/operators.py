@@ -164,3 +164,58 @@ def npu_grouped_matmul(
         out[start:end] = (rows[start:end].float() @ each[expert].float()).to(out.dtype)
         start = end
     return [out]
+
+
+@operator
+def npu_convert_weight_to_int4pack(weight: Tensor, inner_k_tiles: int = 0) -> Tensor:
+    """The order within a word is the operator's own affair: here the first value is the lowest."""
+    eight = (weight & 15).unflatten(-1, (-1, 8)).long() << torch.arange(0, 32, 4)
+    return eight.sum(-1).to(torch.int64).view(torch.int32)[..., ::2].contiguous()
+
+
+@operator
+def npu_weight_quant_batchmatmul(
+    x: Tensor,
+    weight: Tensor,
+    antiquant_scale: Tensor,
+    antiquant_offset: Tensor | None = None,
+    quant_scale: None = None,
+    quant_offset: None = None,
+    bias: Tensor | None = None,
+    antiquant_group_size: int = 0,
+) -> Tensor:
+    if weight.dtype == torch.int32:
+        nibbles = (weight.unsqueeze(-1) >> torch.arange(0, 32, 4)) & 15
+        weight = ((nibbles ^ 8) - 8).flatten(-2)
+    inputs = weight.shape[0]
+    scale, offset = (
+        None if each is None else each.float().repeat_interleave(antiquant_group_size or inputs, 0)
+        for each in (antiquant_scale, antiquant_offset)
+    )
+    assert scale is not None
+    wide = weight.float() if offset is None else weight.float() + offset[:inputs]
+    out = x.float() @ (wide * scale[:inputs])
+    return (out if bias is None else out + bias.float()).to(x.dtype)
+
+
+@operator
+def npu_dynamic_quant(input: Tensor) -> tuple[Tensor, Tensor]:
+    scale = input.float().abs().amax(-1) / 127
+    return (input.float() / scale.unsqueeze(-1)).round().to(torch.int8), scale
+
+
+@operator
+def npu_quant_matmul(
+    x1: Tensor,
+    x2: Tensor,
+    scale: Tensor,
+    *,
+    pertoken_scale: Tensor,
+    bias: Tensor | None = None,
+    output_dtype: int,
+) -> Tensor:
+    out = (x1.float() @ x2.float()) * scale.float() * pertoken_scale.unsqueeze(-1)
+    return (out if bias is None else out + bias.float()).to(NUMBERED[output_dtype])
+
+
+NUMBERED = {5: torch.float16, 15: torch.bfloat16}  # torch's numbers of dtypes
