@@ -19,7 +19,7 @@ from inarch.hal.device import Device
 from inarch.sampling import SamplingParams
 
 HERE = Path(__file__).parent
-VOCABULARY = 300
+VOCABULARY = 304
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 SHAPE = {
     "vocab_size": VOCABULARY,
