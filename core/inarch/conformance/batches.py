@@ -184,7 +184,7 @@ def _content(rng: np.random.Generator, spec: KVSpec, scene: Scene) -> CanonicalP
         for s, sequence in enumerate(scene.sequences)
         if sequence.prefix
     ]
-    written = torch.cat(prefixes).unique() if prefixes else torch.zeros(0, dtype=torch.int64)
+    written = torch.unique(torch.cat(prefixes)) if prefixes else torch.zeros(0, dtype=torch.int64)
     layers = []
     for heads in spec.layers:
         parts = []

@@ -75,11 +75,11 @@ def same(a: Tensor, b: Tensor) -> Tensor:
     return (a == b) | (a.isnan() & b.isnan())
 
 
-class _Fresh(TorchDispatchMode):
+class _Fresh(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Gives whoever asks torch for fresh memory a piece of poisoned memory between guard bands."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.given: list[Tensor] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -81,9 +81,9 @@ def grid(subject: Subject, op: str) -> Iterator[Mapping[str, Any]]:
         yield facts
         for name, value in facts.items():
             if isinstance(value, torch.dtype):
-                yield from (facts | {name: dtype} for dtype in (*DTYPES, *ODD_DTYPES))
+                yield from ({**facts, name: dtype} for dtype in (*DTYPES, *ODD_DTYPES))
             elif isinstance(value, int) and not isinstance(value, bool):
-                yield from (facts | {name: size} for size in ODD_SIZES)
+                yield from ({**facts, name: size} for size in ODD_SIZES)
 
 
 def _takes(kernel: Kernel, examples: list[Example]) -> str:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 TIES = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.3}  # natural logs of probabilities
 LENGTHS = (1, 16, 17, 75, 150)  # of prompts
 NEW = 16  # tokens of an answer
-PAGE_OF_REFERENCE = 16
 WITHOUT_EXPERTS = ("dense", "windows")  # in 16 bits an expert's choice turns on a rounding
 Prompts = Sequence[list[int]]
 
@@ -90,13 +89,9 @@ class Serving:
         from inarch.config import EngineConfig
         from inarch.engine.engine import Engine
 
-        given = {"kv_tokens": 64 * self.page, "max_running_requests": 8, **options}
-        config = EngineConfig(
-            model=str(folder(self.model)),
-            backend=self.subject.backend.name,
-            dtype=self.dtype,
-            **given,
-        )
+        given: dict[str, Any] = {"kv_tokens": 64 * self.page, "max_running_requests": 8, **options}
+        given |= {"backend": self.subject.backend.name, "dtype": self.dtype}
+        config = EngineConfig(model=str(folder(self.model)), **given)
         return Engine(config, plugins=self._plugins)
 
     def compare(self, prompts: Prompts, answers: Sequence[Answer], new: int = NEW) -> str:
@@ -140,10 +135,14 @@ def reference(model: str, dtype: str) -> Engine:
     from inarch.config import EngineConfig
     from inarch.engine.engine import Engine
 
-    config = EngineConfig(
-        model=str(folder(model)), backend="reference", dtype=dtype, kv_tokens=1024,
-        page_size=PAGE_OF_REFERENCE, prefix_cache=False, max_running_requests=1,
-    )  # fmt: skip
+    plain: dict[str, Any] = {
+        "backend": "reference",
+        "dtype": dtype,
+        "kv_tokens": 1024,
+        "prefix_cache": False,
+        "max_running_requests": 1,
+    }
+    config = EngineConfig(model=str(folder(model)), **plain)
     return Engine(config, plugins=load_plugins(entries=[]))
 
 

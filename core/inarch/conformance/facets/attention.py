@@ -231,10 +231,14 @@ class Trial:
         values = arguments.values
         plan = attention.plan(scene.batch).on(self.subject.device)
         rotation = self.rotation(values)
-        given = {"rotation": rotation, "sinks": values.get("sinks"), "lse": self.kind.lse}
+        given: dict[str, Any] = {
+            "rotation": rotation,
+            "sinks": values.get("sinks"),
+            "lse": self.kind.lse,
+        }
         with poisoned(self.subject):
-            tensors = (values["q"], values["k"], values["v"])
-            result = attention.run(LAYER, *tensors, kv, plan, **given)
+            q, k, v = (values[name] for name in "qkv")
+            result = attention.run(LAYER, q, k, v, kv, plan, **given)
         note = self.compare(scene, host, result)
         arguments.check(("q", "k") if rotation is not None else ())
         return note, result.kv

@@ -100,7 +100,9 @@ def _inputs(spec: ExpertsSpec, tokens: int, name: str) -> dict[str, Tensor]:
     count, hidden, inner = spec.experts, spec.hidden, spec.intermediate
 
     def weight(*shape: int) -> Tensor:
-        return (normal(rng, shape, torch.float32) * shape[-1] ** -0.5).to(spec.dtype)
+        scale = float(shape[-1]) ** -0.5
+        numbers: Tensor = normal(rng, shape, torch.float32) * scale
+        return numbers.to(spec.dtype)
 
     scores = torch.from_numpy(rng.random((tokens, count)))
     host = {

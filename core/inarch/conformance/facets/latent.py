@@ -99,9 +99,10 @@ class Trial:
             values = arguments.values
             up = UpProjection(values["up_key"], values["up_value"])
             plan = attention.plan(scene.batch).on(device)
-            tensors = [values[name] for name in ("q_nope", "q_rope", "latent", "k_rope")]
+            q_nope, q_rope = values["q_nope"], values["q_rope"]
+            new = values["latent"], values["k_rope"]
             with poisoned(self.subject):
-                out, kv = attention.run(LAYER, *tensors, kv, plan, up)
+                out, kv = attention.run(LAYER, q_nope, q_rope, *new, kv, plan, up)
             check_dtype("out", out, self.spec.dtype)
             rows = torch.cat((host["latent"], host["k_rope"]), -1).unsqueeze(1)
             rows = narrowed(rows, self.store.spec.dtype).double()
@@ -137,7 +138,7 @@ class Trial:
         key, value = host["up_key"].double(), host["up_value"].double()
 
         def expand(rows: Tensor) -> tuple[Tensor, Tensor]:
-            latent, rope = rows[:, 0].split([spec.kv_rank, spec.rope_dim], -1)
+            latent, rope = torch.split(rows[:, 0], [spec.kv_rank, spec.rope_dim], -1)
             nope = torch.einsum("tr,hnr->thn", latent, key)
             shared = rope.unsqueeze(1).expand(-1, spec.q_heads, -1)
             return torch.cat((nope, shared), -1), torch.einsum("tr,hvr->thv", latent, value)

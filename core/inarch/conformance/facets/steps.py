@@ -31,7 +31,7 @@ from inarch.hal.reference.kv import ReferenceKVStore
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}
 LAYERS, HIDDEN, VOCAB = 2, 48, 61
 ROWS = 10  # of requests; one more is the null row
-HEADS = {"q_heads": 4, "kv_heads": 2, "key_dim": 64, "value_dim": 64}
+HEADS: dict[str, Any] = {"q_heads": 4, "kv_heads": 2, "key_dim": 64, "value_dim": 64}
 SPECS: dict[str, dict[str, Any]] = {"plain": {}, "window": {"window": 20}}
 
 Step = Mapping[int, int]  # row -> new tokens
@@ -39,7 +39,10 @@ Step = Mapping[int, int]  # row -> new tokens
 
 def scripts(page: int) -> dict[str, Sequence[Step]]:
     """What comes after what. Rows come and go, so buckets grow, shrink and are met again."""
-    decode = lambda *rows: dict.fromkeys(rows, 1)  # noqa: E731
+
+    def decode(*rows: int) -> Step:
+        return dict.fromkeys(rows, 1)
+
     return {
         "decodes": (
             *({row: page - 2 + row for row in (0, 1, 2)},),
@@ -135,12 +138,12 @@ class Model:
         x = x + (inputs.positions[:, None] * 0.01).to(x.dtype)
         spec = self._spec
         for layer, (projection, out) in enumerate(zip(self._projections, self._outs, strict=True)):
-            q, k, v = (x @ projection.t()).split(self._widths, -1)
+            q, k, v = torch.split(x @ projection.t(), self._widths, -1)
             result = self._attention.run(
                 layer,
-                q.unflatten(1, (spec.q_heads, spec.key_dim)),
-                k.unflatten(1, (spec.kv_heads, spec.key_dim)),
-                v.unflatten(1, (spec.kv_heads, spec.value_dim)),
+                torch.unflatten(q, 1, (spec.q_heads, spec.key_dim)),
+                torch.unflatten(k, 1, (spec.kv_heads, spec.key_dim)),
+                torch.unflatten(v, 1, (spec.kv_heads, spec.value_dim)),
                 kv,
                 inputs.plans[0],
             )
@@ -192,7 +195,9 @@ class Loop:
             "last_token": batch.q_indptr[1:].astype(np.int64) - 1,
         }
         there = self.executor.upload(shape, {**inputs, **plan.arrays}, plan.passing)
-        given = StepInputs(*(there[name] for name in inputs), plans=(plan.bind(there),))
+        given = StepInputs(
+            there["token_ids"], there["positions"], there["last_token"], (plan.bind(there),)
+        )
         logits, self.kv = self.executor.run(self._model.step, shape, given, self.kv)
         found: np.ndarray = self.device.download(logits).wait()
         return found[: len(rows)]
