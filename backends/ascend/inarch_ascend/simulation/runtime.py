@@ -12,6 +12,7 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,7 @@ def install(folder: Path) -> list[Any]:
     module = _module()
     root = Stub("torch_npu")
     root.__version__ = wheel_version()
+    root.__spec__ = ModuleSpec("torch_npu", None)  # others ask whether there is a torch_npu
     c_part = types.ModuleType("torch_npu._C")
     vars(c_part).update(
         _NPUStreamBase=object,
