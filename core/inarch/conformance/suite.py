@@ -25,9 +25,15 @@ class Suite:
     plugins: Plugins = field(default_factory=load_plugins)
     index: int = 0
     depth: int = 1
+    _cases: dict[int, tuple[Case, ...]] = field(default_factory=dict)
 
-    def cases(self, level: int) -> Iterator[Case]:
+    def cases(self, level: int) -> tuple[Case, ...]:
         """Of one level. Whatever foreign code raises meanwhile comes as a case that fails so."""
+        if level not in self._cases:
+            self._cases[level] = tuple(self._gathered(level))
+        return self._cases[level]
+
+    def _gathered(self, level: int) -> Iterator[Case]:
         if level == 0:
             yield from level0.cases(self.package)
             return

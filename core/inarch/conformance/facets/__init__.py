@@ -18,7 +18,7 @@ from inarch.conformance.facets import (
     attention,
     experts,
     grouped_linear,
-    latent,
+    latent_attention,
     linear,
     norms,
     pages,
@@ -39,7 +39,7 @@ FACETS: tuple[ModuleType, ...] = (
     experts,
     pages,
     attention,
-    latent,
+    latent_attention,
     steps,
 )
 

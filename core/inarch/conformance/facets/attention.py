@@ -22,6 +22,8 @@ from inarch.conformance.memory import Arguments, poisoned
 from inarch.conformance.subject import Candidate, Subject, dtype_name
 from inarch.hal.attention import (
     Attention,
+    AttentionBatch,
+    AttentionPlan,
     AttentionResult,
     AttentionSpec,
     Rotation,
@@ -229,7 +231,7 @@ class Trial:
         host = self.inputs(scene, rng)
         arguments = Arguments(self.subject, host, strided=("q", "k", "v"))
         values = arguments.values
-        plan = attention.plan(scene.batch).on(self.subject.device)
+        plan = self.planned(attention, scene.batch)
         rotation = self.rotation(values)
         given: dict[str, Any] = {
             "rotation": rotation,
@@ -242,6 +244,14 @@ class Trial:
         note = self.compare(scene, host, result)
         arguments.check(("q", "k") if rotation is not None else ())
         return note, result.kv
+
+    def planned(self, attention: Attention, batch: AttentionBatch) -> AttentionPlan:
+        """A plan must have copied what it keeps: the core goes on with the arrays at once."""
+        arrays = {k: v.copy() for k, v in vars(batch).items() if isinstance(v, np.ndarray)}
+        planned = attention.plan(dataclasses.replace(batch, **arrays))
+        for array in arrays.values():
+            array.fill(0)
+        return planned.on(self.subject.device)
 
     def inputs(self, scene: Scene, rng: np.random.Generator) -> dict[str, Tensor]:
         spec, tokens = self.spec, len(scene.real)
