@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inarch_ascend.simulation.collectives import ProcessGroupHCCL
 from inarch_ascend.simulation.memory import (
     NPUError,
     NPUTensor,
@@ -288,6 +289,7 @@ def install(folder: Path) -> list[Any]:
     vars(c_part).update(
         _NPUStreamBase=object,
         _NPUGraph=CapturedGraph,
+        _distributed_c10d=types.SimpleNamespace(ProcessGroupHCCL=ProcessGroupHCCL),
         _weak_ref_tensor=lambda tensor: tensor,
         _graph_pool_handle=lambda: object(),
         _npu_isCurrentStreamCapturing=lambda: bool(_capturing),
