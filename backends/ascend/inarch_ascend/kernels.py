@@ -42,6 +42,7 @@ def kernels() -> Sequence[Kernel]:
         Kernel(
             "grouped_linear", CANN, "inarch_ascend.grouped_linear:GroupedMatmul", supports_dtype
         ),
+        Kernel("experts", CANN, "inarch_ascend.experts:RoutedExperts", supports_experts),
         Kernel(
             "quantized_linear",
             "cann_integers",
@@ -79,6 +80,22 @@ def supports_rope(facts: Facts) -> Support:
             f"{MOST_ROTARY_HEADS} of {MOST_ROTARY}"
         )
     return supports_dtype(facts)
+
+
+def supports_experts(facts: Facts) -> Support:
+    """What is refused here is made of parts, of which the grouped products are CANN's too."""
+    reasons = []
+    if facts["dtype"] != torch.bfloat16:
+        reasons.append(f"adds up in bfloat16 alone, not in {facts['dtype']}")
+    if facts["activation"] != "silu":
+        reasons.append(f"no activation {facts['activation']}")
+    if facts["bias"]:
+        reasons.append("no bias")
+    if facts["scale_input"]:
+        reasons.append("weights what experts give, not what they read")
+    if facts["experts"] < 2:
+        reasons.append("needs two experts")
+    return no(*reasons) if reasons else yes()
 
 
 def supports_scaled_weight(facts: Facts) -> Support:

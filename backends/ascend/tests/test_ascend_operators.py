@@ -12,12 +12,20 @@ from torch import Tensor
 
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
+from inarch.hal.experts import ExpertsSpec, ExpertWeights
 from inarch.hal.grouped_linear import GroupedLinearSpec, RowGroups
 from inarch.hal.ops import OPS
 from inarch.hal.quantized_linear import QuantizedLinearSpec, QuantizedWeight
+from inarch.hal.reference.experts import ComposedExperts
 from inarch.hal.reference.grouped_linear import ReferenceGroupedLinear
 from inarch.hal.reference.quantized_linear import ReferenceQuantizedLinear
-from inarch_ascend.kernels import kernels, supports_norm, supports_rope, supports_scaled_weight
+from inarch_ascend.kernels import (
+    kernels,
+    supports_experts,
+    supports_norm,
+    supports_rope,
+    supports_scaled_weight,
+)
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -85,6 +93,37 @@ def test_experts_without_rows_and_with_many(npu: Device, bias: bool) -> None:
     packed = kernel.prepack(spec, weight.to("npu"), None if biases is None else biases.to("npu"))
     found = kernel.apply(x.to("npu"), packed, RowGroups(ends.to("npu")))
     torch.testing.assert_close(found.cpu(), expected, rtol=0.02, atol=0.05)
+
+
+def test_experts_as_a_whole(npu: Device) -> None:
+    """Some experts get many tokens, one gets none."""
+    spec = ExpertsSpec(5, 2, 16, 24, torch.bfloat16)
+    weights = [torch.randn(5, 48, 16).bfloat16() / 4, torch.randn(5, 16, 24).bfloat16() / 4]
+    x, shares = torch.randn(9, 16).bfloat16(), torch.rand(9, 2)
+    experts = torch.tensor([[0, 4]] * 4 + [[1, 0]] * 4 + [[4, 2]])
+    grouped = ReferenceGroupedLinear()
+    composed = ComposedExperts(grouped, grouped, OPS["silu_mul"])
+    expected = composed.apply(x, experts, shares, composed.prepack(spec, ExpertWeights(*weights)))
+    kernel = chosen("experts")()
+    packed = kernel.prepack(spec, ExpertWeights(*(weight.to("npu") for weight in weights)))
+    found = kernel.apply(*(part.to("npu") for part in (x, experts, shares)), packed)
+    torch.testing.assert_close(found.cpu(), expected, rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": torch.float16},
+        {"activation": "gelu_tanh"},
+        {"bias": True},
+        {"scale_input": True},
+        {"experts": 1},
+    ],
+)
+def test_other_experts_are_made_of_parts(change: dict[str, object]) -> None:
+    facts = vars(ExpertsSpec(5, 2, 16, 24, torch.bfloat16))
+    assert supports_experts(facts)
+    assert not supports_experts(facts | change)
 
 
 SCHEMES = {

@@ -156,11 +156,17 @@ COMPUTE[f"_{V2}_infer_output"] = _attention_outputs
 
 @operator
 def npu_grouped_matmul(
-    x: Sequence[Tensor], weight: Sequence[Tensor], *, group_list: Tensor, **unused: Any
+    x: Sequence[Tensor],
+    weight: Sequence[Tensor],
+    *,
+    group_list: Tensor,
+    group_list_type: int = 0,
+    **unused: Any,
 ) -> list[Tensor]:
     rows, (each,) = x[0], weight
     out, start = rows.new_zeros((len(rows), each.shape[2])), 0
-    for expert, end in enumerate(group_list.tolist()):
+    ends = group_list.cumsum(0) if group_list_type == 1 else group_list
+    for expert, end in enumerate(ends.tolist()):
         out[start:end] = (rows[start:end].float() @ each[expert].float()).to(out.dtype)
         start = end
     return [out]
@@ -219,3 +225,23 @@ def npu_quant_matmul(
 
 
 NUMBERED = {5: torch.float16, 15: torch.bfloat16}  # torch's numbers of dtypes
+
+
+@operator
+def npu_moe_init_routing_v2(
+    x: Tensor, expert_idx: Tensor, *, expert_num: int, **unused: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rows sorted by expert, where each pair of token and expert went, rows of each expert."""
+    order = expert_idx.flatten().argsort(stable=True)
+    places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+    counts = expert_idx.flatten().bincount(minlength=expert_num)
+    rows = x[order // expert_idx.shape[1]]
+    return rows, places.int(), counts, torch.empty(len(order), dtype=torch.float32)
+
+
+@operator
+def npu_moe_token_unpermute(
+    permuted_tokens: Tensor, sorted_indices: Tensor, probs: Tensor
+) -> Tensor:
+    rows = permuted_tokens.float()[sorted_indices.long()].unflatten(0, probs.shape)
+    return (rows * probs.float().unsqueeze(-1)).sum(1).to(permuted_tokens.dtype)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inarch_ascend.simulation.memory import NPUError, machine, tensors_and_devices
+from inarch_ascend.simulation.memory import NPUError, tensors_and_devices
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 MASK = (2048, 2048)
@@ -28,7 +28,6 @@ def check(op: Any, args: Any, kwargs: Any) -> Callable[[Any], None] | None:
     name = op.name().removeprefix("npu::")
     base = name.removesuffix(".out").removesuffix("_get_max_workspace").lstrip("_")
     given = named(op, args, kwargs)
-    machine.calls.append((name, given))
     if name.endswith("_infer_output"):
         return None
     if base not in RULES:
@@ -264,7 +263,10 @@ def npu_grouped_matmul(
     group_list_type: int,
     act_type: int,
 ) -> None:
-    """One x [M, K], one weight [E, K, N], rows sorted by expert; group_list says where each ends."""
+    """One x [M, K], one weight [E, K, N], rows sorted by expert.
+
+    group_list says where the rows of each end (group_list_type 0), or how many they are (1).
+    """
     name = "npu_grouped_matmul"
     need(len(x) == len(weight) == 1, f"{name}: {len(x)} inputs, {len(weight)} weights")
     (rows,), (each,) = x, weight
@@ -276,9 +278,12 @@ def npu_grouped_matmul(
     assert group_list is not None
     need(group_list.dtype == torch.int64, f"{name}: groups {group_list.dtype}")
     need(group_list.shape == each.shape[:1], f"{name}: groups {group_list.shape}")
-    need((split_item, group_type, group_list_type, act_type) == (3, 0, 0, 0), f"{name}: attributes")
-    rising = torch.equal(group_list, group_list.sort().values)
-    need(rising and int(group_list[-1]) == len(rows), f"{name}: ends {group_list.tolist()}")
+    need((split_item, group_type, act_type) == (3, 0, 0), f"{name}: attributes")
+    need(group_list_type in (0, 1), f"{name}: group_list_type {group_list_type}")
+    ends = group_list if group_list_type == 0 else group_list.cumsum(0)
+    need(group_list_type == 0 or len(group_list) > 1, f"{name}: one expert")
+    rising = torch.equal(ends, ends.sort().values)
+    need(rising and int(ends[-1]) == len(rows), f"{name}: groups {group_list.tolist()}")
 
 
 @rule
@@ -351,3 +356,45 @@ def npu_quant_matmul(
     need(scale.dtype == torch.float32 or output_dtype == 15, f"{name}: scale {scale.dtype}")
     if bias is not None:
         need(bias.dtype in (torch.int32, torch.float32, narrow), f"{name}: bias {bias.dtype}")
+
+
+@rule
+def npu_moe_init_routing_v2(
+    x: Tensor,
+    expert_idx: Tensor,
+    active_num: int,
+    expert_capacity: int,
+    expert_num: int,
+    drop_pad_mode: int,
+    expert_tokens_num_type: int,
+    expert_tokens_num_flag: bool,
+    quant_mode: int,
+    active_expert_range: list[int],
+    row_idx_type: int,
+) -> None:
+    """All rows, unquantized, with the rows of each expert counted."""
+    name = "npu_moe_init_routing_v2"
+    need(x.dtype in FLOATS and x.dim() == 2, f"{name}: {x.dtype} {x.shape}")
+    need(expert_idx.dtype == torch.int32, f"{name}: experts {expert_idx.dtype}")
+    need(active_num in (-1, 0, expert_idx.numel()), f"{name}: active_num {active_num}")
+    need(0 < expert_num <= 10240, f"{name}: {expert_num} experts")
+    need(active_expert_range == [0, expert_num], f"{name}: range {active_expert_range}")
+    inside = bool((expert_idx >= 0).all() and (expert_idx < expert_num).all())
+    need(inside, f"{name}: an expert outside 0..{expert_num - 1}")
+    need(drop_pad_mode == 0 and quant_mode == -1, f"{name}: modes")
+    need(
+        expert_tokens_num_type == 1 and expert_tokens_num_flag, f"{name}: counts are not asked for"
+    )
+    need(row_idx_type == 0, f"{name}: row_idx_type {row_idx_type}")
+
+
+@rule
+def npu_moe_token_unpermute(
+    permuted_tokens: Tensor, sorted_indices: Tensor, probs: Tensor | None, padded_mode: bool
+) -> None:
+    name = "npu_moe_token_unpermute"
+    need(probs is not None and not padded_mode, f"{name}: modes")
+    assert probs is not None
+    need(permuted_tokens.dtype == probs.dtype == torch.bfloat16, f"{name}: {probs.dtype}")
+    need(sorted_indices.dtype in (torch.int32, torch.int64), f"{name}: {sorted_indices.dtype}")
+    need(probs.numel() == len(sorted_indices) == len(permuted_tokens), f"{name}: {probs.shape}")
