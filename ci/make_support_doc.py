@@ -26,11 +26,12 @@ NAMES = {
 }
 HEAD = """# What runs where
 
-Written by `ci/make_support_doc.py` from the reports of [`inarch conformance`](backends.md#9-the-conformance-kit); a backend
-without a report is not on this page. Every cell was computed and compared with float64:
+Written by `ci/make_support_doc.py` from the reports of [`inarch conformance`](conformance.md); a
+backend without a report is not on this page. Ops are compared with float64, whole models with the
+reference's answers:
 
 - **device**: right in every case, on the device named in the report;
-- *simulated*: right in every case, on the device that the backend simulates; never yet seen on the hardware;
+- *simulated*: right in every case, on what the backend simulates; never yet seen on the hardware;
 - refused: the backend says no, with the reason, and another kernel or the reference serves;
 - **WRONG**: it said yes and was wrong.
 

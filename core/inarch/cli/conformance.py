@@ -122,6 +122,9 @@ def _show(suite: Suite, results: Sequence[Result], *, verbose: bool) -> None:
     refusals = Counter(
         (r.case.facet, r.case.kernel, r.note) for r in results if r.outcome is Outcome.REFUSED
     )
+    figures = [(r.case.name, r.note) for r in results if r.case.level == 5]
+    if figures:
+        print_table(("roofline", "reached"), figures)
     if refusals:
         print_table(
             ("refused", "kernel", "cases", "why"),

@@ -58,6 +58,10 @@ class Suite:
                 from inarch.conformance import serving  # brings the engine along
 
                 yield from serving.cases(subject, self.plugins)
+            case 5:
+                from inarch.conformance import roofline
+
+                yield from roofline.cases(subject)
 
     def _subject(self, level: int) -> Subject | Exception:
         """What a level needs. Models and rooflines take the device, or else its simulation."""

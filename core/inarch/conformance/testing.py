@@ -49,10 +49,11 @@ class NumbersConformance:
                 metafunc.parametrize(name, values)
 
     @pytest.fixture(scope="class")
-    def suite(self) -> Suite:
-        plugins, backend = load_plugins(), type(self).backend
+    @classmethod
+    def suite(cls) -> Suite:
+        plugins, backend = load_plugins(), cls.backend
         package = find(plugins, backend) if isinstance(backend, str) else Package(backend)
-        return Suite(package, plugins, self.index, self.depth)
+        return Suite(package, plugins, cls.index, cls.depth)
 
     def test_numbers(self, suite: Suite, facet: str) -> None:
         hold(suite, Wanted((2, 3), (facet,), self.only))

@@ -27,7 +27,7 @@ class DeviceInfo:
     name: str  # "NVIDIA H200", "AMD EPYC 7763"
     arch: str  # "sm_90a", "gfx950", "x86_64+avx2"
     memory_bytes: int
-    features: frozenset[str] = frozenset()
+    features: frozenset[str] = frozenset()  # "batch_invariant": a row's result knows no other row
     libraries: Mapping[str, str] = field(default_factory=dict)  # name -> version
 
 
