@@ -50,6 +50,13 @@ def test_what_runs_is_what_the_wheels_brought(run: Run, programs: Path) -> None:
         assert Path(file).is_relative_to(programs.parent)
 
 
+def test_the_new_backend_keeps_its_promises(run: Run) -> None:
+    cases = ("--case", "0/*", "--case", "1/*", "--case", "4/engine/dense-*")
+    result = run("inarch", "conformance", "sprout", *cases)
+    assert result.returncode == 0, result.stdout
+    assert "0 failed, 0 error" in result.stdout
+
+
 def test_the_new_backend_serves_the_bundled_model(programs: Path) -> None:
     options = ("--backend", "sprout", "--dtype", "float32")
     with ServerProcess(*options, environment=CLEAN, inarch=str(programs / "inarch")) as server:

@@ -188,3 +188,21 @@ def test_retraction_changes_no_token(start: Start, params: SamplingParams | None
         squeezed = tokens(engine, prompts, wanted)
         assert engine.stats().retractions > 0
     assert squeezed == free
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral-window"])
+def test_either_side_goes_on_from_what_the_other_has_prefilled(
+    start: Start, backend: str, name: str
+) -> None:
+    text, one_token = prompt(300, 3), SamplingParams(temperature=0, max_tokens=1)
+    with start(name, backend="reference", page_size=16) as engine:
+        (expected,) = tokens(engine, [text])
+    for first, second in ((backend, "reference"), ("reference", backend)):
+        with start(name, backend=first) as engine:
+            (begun,) = engine.generate(text, one_token)
+            prefix = engine.export_prefix(text)
+        with start(name, backend=second) as engine:
+            cached = engine.import_prefix(prefix)
+            (answer,) = engine.generate([*text, *begun.token_ids], GREEDY)
+        assert answer.cached_tokens == cached >= 256
+        assert (*begun.token_ids, *answer.token_ids)[: len(expected)] == expected
