@@ -92,6 +92,11 @@ def test_every_kind_of_request_is_answered_as_openai_does(tmp_path: Path) -> Non
 SEED = random.randrange(2**32)
 
 
+def whole_lines(output: Path) -> str:
+    text = output.read_text()
+    return text[: text.rfind("\n") + 1]
+
+
 def test_a_batch_that_is_killed_again_and_again_goes_on_where_it_was(tmp_path: Path) -> None:
     dice, asked = random.Random(SEED), 120
     lines = [request(f"{i}", max_tokens=20, ignore_eos=True) for i in range(asked)]
@@ -99,7 +104,7 @@ def test_a_batch_that_is_killed_again_and_again_goes_on_where_it_was(tmp_path: P
     output = path.with_name("questions.answers.jsonl")
     output.touch()
     for _ in range(2):
-        before = output.read_text()
+        before = whole_lines(output)
         most = before.count("\n") + dice.randrange(1, asked // 4)
         slowly = [INARCH, "batch", str(path), "--max-running-requests", "4"]
         process = subprocess.Popen(slowly, stderr=subprocess.DEVNULL)
@@ -110,12 +115,11 @@ def test_a_batch_that_is_killed_again_and_again_goes_on_where_it_was(tmp_path: P
         if dice.random() < 0.5:  # cut off in the midst of a line
             with output.open("ab") as file:
                 file.write(b'{"custom_id": "119", "respo')
-    before = output.read_text()
+    before = whole_lines(output)
     assert 0 < before.count("\n") < asked
     done = run(written(tmp_path, *(request(f"{i}") for i in range(asked))))
     assert done.returncode == 0, done.stderr
-    whole = before[: before.rindex("\n") + 1]
-    assert output.read_text().startswith(whole), f"seed {SEED}"
+    assert output.read_text().startswith(before), f"seed {SEED}"
     assert set(answers(path)) == {str(i) for i in range(asked)}, f"seed {SEED}"
     assert "0 answers" in run(path).stderr
 
