@@ -20,6 +20,7 @@ import numpy as np
 from inarch.config import EngineConfig
 from inarch.engine.answers import Answer, Prompt, as_list, per_prompt
 from inarch.engine.encoding import Asked, Asking, Encoding, Ranked, T, Text, paired
+from inarch.engine.frontend import as_bytes
 from inarch.engine.journal import Incarnation
 from inarch.engine.keeper import Keeper
 from inarch.engine.link import Link
@@ -30,14 +31,17 @@ from inarch.engine.messages import (
     Cleared,
     Continue,
     Done,
+    ExportPrefix,
     FromEngine,
     GetCacheTree,
     GetStats,
     Hello,
+    ImportPrefix,
     ModelInfo,
     Order,
     Overloaded,
     Pause,
+    Prefixed,
     Ready,
     Refused,
     StartProfile,
@@ -341,6 +345,28 @@ class AsyncEngine:
         """Returns when the trace is written."""
         await self._order(lambda ticket: StopProfile(ticket=ticket))
 
+    async def export_prefix(self, tokens: Sequence[int], namespace: str = "") -> bytes:
+        """As `Engine.export_prefix`."""
+        wanted = as_bytes(tokens)
+        prefixed = await self._hand_over(
+            lambda ticket: ExportPrefix(ticket=ticket, tokens=wanted, namespace=namespace)
+        )
+        return prefixed.data
+
+    async def import_prefix(self, data: bytes, namespace: str = "") -> int:
+        """As `Engine.import_prefix`."""
+        prefixed = await self._hand_over(
+            lambda ticket: ImportPrefix(ticket=ticket, data=data, namespace=namespace)
+        )
+        return prefixed.tokens
+
+    async def _hand_over(self, order: Callable[[int], Order]) -> Prefixed:
+        self._check_answering()
+        prefixed = await self._replies.ask(Prefixed, order)
+        if prefixed.error:
+            raise InvalidRequestError(prefixed.error)
+        return prefixed
+
     async def _order(self, order: Callable[[int], Order]) -> None:
         """Have an order carried out. Raises InvalidRequestError: why it could not be."""
         self._check_answering()
@@ -435,7 +461,7 @@ class AsyncEngine:
         match message:
             case TokenOutput():
                 requests.hear(message)
-            case Stats() | Cleared() | CacheTree() | Done():
+            case Stats() | Cleared() | CacheTree() | Done() | Prefixed():
                 self._replies.hear(message)
             case Overloaded():
                 requests.refuse_overloaded(message.handle, message.waiting)

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import SamplingParams
 
+if TYPE_CHECKING:
+    from inarch.plugins import Plugins
+
 Inbox = deque[tuple[int, RequestOutput | InarchError]]  # (number of the prompt, output)
 
 
@@ -36,14 +39,17 @@ class Engine:
     """Generate in this process: `with Engine(EngineConfig(model="...")) as engine: ...`
 
     Without a configuration the bundled model is served on the best backend that is there.
-    Not safe to use from several threads at once; AsyncEngine has the same for an event loop.
+    plugins: those to serve with; by default all that are installed. Not safe to use from several
+    threads at once; AsyncEngine has the same for an event loop.
     """
 
-    def __init__(self, config: EngineConfig | None = None) -> None:
+    def __init__(
+        self, config: EngineConfig | None = None, *, plugins: Plugins | None = None
+    ) -> None:
         from inarch.engine.resolve import resolve, set_environment
         from inarch.plugins import load_plugins
 
-        plugins = load_plugins()
+        plugins = plugins or load_plugins()
         config, backend = resolve(config or EngineConfig(), plugins)
         set_environment(backend)
         from inarch.engine.build import build  # imports torch, after the environment is set
@@ -201,6 +207,24 @@ class Engine:
     def stats(self) -> Stats:
         """What the engine did so far and holds now."""
         return self._core.stats()
+
+    def export_prefix(self, prompt: Prompt, namespace: str = "") -> bytes:
+        """What is cached of a prompt, for another engine of the same model on any hardware.
+
+        The bytes are a safetensors file of its tokens, keys and values. The cache holds full pages:
+        less than a page at the end is left for the other engine to compute. Raises
+        InvalidRequestError if nothing is cached, or the model's KV cannot be handed over.
+        """
+        tokens = np.array(self._frontend.encode(prompt), dtype=np.int32)
+        return self._built.prefixes.export_prefix(tokens, namespace)
+
+    def import_prefix(self, data: bytes, namespace: str = "") -> int:
+        """Cache what another engine's `export_prefix` gave; how many of its tokens are cached now.
+
+        A prompt that begins with them computes only the rest. Raises InvalidRequestError if the other
+        engine runs another model, or keeps KV of another dtype or shape.
+        """
+        return self._built.prefixes.import_prefix(data, namespace)
 
     def close(self) -> None:
         """Give the device back. The engine cannot be used afterwards."""
