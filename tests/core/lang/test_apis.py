@@ -30,7 +30,7 @@ def card(s: State) -> None:
 def plain_card(s: State) -> None:
     s += "Make up somebody.\nName:" + sgl.gen("name", stop="\n")
     assert s["name"] == " Ann"  # reading does not wait for the message's end
-    s += "\nAge:" + sgl.gen("age", stop=["X", "\n"]) + "\nJob:" + sgl.gen("job", stop="\n")
+    s += "\nAge:" + sgl.gen("age", stop=["b", "\n"]) + "\nJob:" + sgl.gen("job", stop="\n")
 
 
 def chats(card_text: str) -> Callable[[Body], str]:
