@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from inarch.hal.op import Facts, Kernel
 from inarch.hal.support import Support, no, yes
+from inarch_intel_cpu.attending import attending_kernels
 from inarch_intel_cpu.dtypes import TYPES
 from inarch_intel_cpu.linear import NativeLinear
 from inarch_intel_cpu.native import Native
@@ -17,6 +18,7 @@ def kernels(native: Native) -> Sequence[Kernel]:
     """Named by the instructions that they are compiled for."""
     name = native.variant
     return [
+        *attending_kernels(native),
         Kernel("linear", name, functools.partial(NativeLinear, native), supports_type),
         Kernel(
             "quantized_linear",
