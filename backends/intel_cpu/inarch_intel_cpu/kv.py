@@ -10,6 +10,7 @@ What has no values (latent attention) stays as the reference keeps it.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 
 import torch
@@ -72,8 +73,7 @@ class CpuKVStore(ReferenceKVStore):
             kept
             if not heads.value_dim
             else tuple(
-                torch.empty((pages, *size), dtype=self.spec.dtype)
-                for size in (shape.keys, shape.values)
+                _huge((pages, *size), self.spec.dtype) for size in (shape.keys, shape.values)
             )
             for heads, shape, kept in zip(self.spec.layers, self._shapes, plain, strict=True)
         ]
@@ -99,6 +99,19 @@ class CpuKVStore(ReferenceKVStore):
         k = k.permute(0, 3, 1, 2, 4).flatten(3).flatten(0, 1)[..., : heads.key_dim]
         v = v.permute(0, 2, 4, 1, 3).flatten(0, 2)[..., : heads.value_dim]
         return k.contiguous().view(self.spec.dtype), v.contiguous().view(self.spec.dtype)
+
+
+def _huge(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory that the system may give in pieces of 2 MiB.
+
+    Pages are read in no order, and each piece that is met anew costs a walk through its tables.
+    """
+    made = torch.empty(shape, dtype=dtype)
+    begin = -(-made.data_ptr() // HUGE) * HUGE
+    end = (made.data_ptr() + made.nbytes) // HUGE * HUGE
+    if end > begin:
+        _LIBC.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_HUGEPAGE)
+    return made
 
 
 def _size(shape: tuple[int, ...]) -> int:
