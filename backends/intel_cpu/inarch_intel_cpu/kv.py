@@ -23,9 +23,10 @@ from inarch_intel_cpu.native import Native
 
 LAYOUT = "intel_cpu/"
 KEPT = TYPES | {torch.float8_e4m3fn: 3}  # what pages may hold
-STEP = (
-    16  # numbers of a row that kernels read at once: page_tokens, and rows of values, are multiples
-)
+STEP = 16  # numbers that kernels read at once: tokens of a page, and rows of values, are multiples
+HUGE = 2 << 20  # bytes
+MADV_HUGEPAGE = 14  # linux/mman.h
+_LIBC = ctypes.CDLL(None)
 
 
 class PageShape:
