@@ -17,7 +17,7 @@ from inarch_intel_cpu.kv import CpuKVStore
 from inarch_intel_cpu.native import native
 from inarch_intel_cpu.placement import Socket, settle
 
-PAGE_TOKENS = 64
+PAGE_TOKENS = 32
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
@@ -37,8 +37,8 @@ class IntelCpuDevice(ReferenceDevice):
         self.info = replace(self.info, arch=f"x86_64+{self.native.variant}")
 
     def page_tokens(self) -> Sequence[tuple[int, str]]:
-        first = (PAGE_TOKENS, "a page of one head fills whole cache lines, and prefetchers run on")
-        return [first, *((size, "finer sharing") for size in (16, 32)), (128, "fewer pages")]
+        first = (PAGE_TOKENS, "two registers of a page's row; larger ones gain a few percent")
+        return [first, (16, "finest sharing"), (64, "fewer pages"), (128, "fewer pages")]
 
     def kv_store(self, spec: KVSpec, page_tokens: int) -> KVStore:
         return CpuKVStore(spec, page_tokens, self.native)

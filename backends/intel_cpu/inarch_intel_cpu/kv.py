@@ -82,8 +82,9 @@ class CpuKVStore(ReferenceKVStore):
     def write(self, kv: KVState, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> KVState:
         if not self.spec.layers[layer].value_dim:
             return super().write(kv, layer, slots, k, v)
+        given = k.dtype if k.dtype in TYPES else torch.float32  # which holds every 8-bit float
+        k, v = (x.to(given) for x in (k, v))
         k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (k, v))
-        v = v.to(k.dtype)
         shape = self._shapes[layer].array(k.shape[1], k.dtype)
         self._write(
             shape, len(slots), None, 0, 0, k, *k.stride()[:2], v, *v.stride()[:2], slots, *kv[layer],
