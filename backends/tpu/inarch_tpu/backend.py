@@ -7,15 +7,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import Distribution
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 from inarch.errors import BackendError
 from inarch.hal.backend import Backend, Probe
 
-NO_KERNELS = (
-    "this version of inarch-tpu can find the hardware but has no kernels yet: "
-    "run on the CPU with --backend reference"
-)
+if TYPE_CHECKING:
+    from inarch.hal.device import Device
+
 PCI_VENDOR = "0x1ae0"  # Google's; its network cards have it too, so the device id decides
 PCI_DEVICES = {
     "0x0027": "TPU v2 or v3",
@@ -26,6 +25,8 @@ PCI_DEVICES = {
     "0x0076": "TPU v7",
 }
 LIBRARIES = ("libtpu", "jax", "torch")
+SCORE = 100
+PLATFORMS = "JAX_PLATFORMS"  # JAX's own variable: "cpu" keeps it from any accelerator
 MACHINE_TYPE = "TPU_ACCELERATOR_TYPE"  # set on TPU machines, "v5litepod-8"
 
 
@@ -43,29 +44,52 @@ class TpuBackend(Backend):
         self._root, self._site, self._environment = root, site, environment
 
     def probe(self) -> Probe:
+        libraries = self._libraries()
+        if self._environment.get(PLATFORMS) == "cpu":
+            return self._on_cpu(libraries)
         nodes, chips = self._nodes(), list(self._chips())
         if not chips and not any(node.startswith("accel") for node in nodes):
             return self._nothing()
         devices = tuple(chips or ["TPU"] * len(nodes)) if nodes else ()
-        libraries = self._libraries()
-        reasons = [NO_KERNELS]
-        if "libtpu" not in libraries:
-            reasons.insert(0, "libtpu is not installed: pip install libtpu")
+        reasons = [
+            f"{name} is not installed: pip install 'jax[tpu]'"
+            for name in ("libtpu", "jax")
+            if name not in libraries
+        ]
         if not nodes:
             reasons.insert(
                 0,
                 f"{len(chips)} x {chips[0]} on the PCI bus, but neither /dev/accel0 nor /dev/vfio/0 is "
                 "here: give the devices to this container (--privileged)",
             )
-        return Probe(0, devices, tuple(reasons), hardware_seen=True, libraries=libraries)
+        score = 0 if reasons else SCORE
+        return Probe(score, devices, tuple(reasons), hardware_seen=True, libraries=libraries)
 
-    def open(self, index: int) -> NoReturn:
-        raise BackendError("; ".join(self.probe().reasons))
+    def open(self, index: int) -> Device:
+        probe = self.probe()
+        if not probe.score:
+            raise BackendError("; ".join(probe.reasons))
+        if index != 0:
+            raise BackendError(
+                f"one device holds all chips of this host, number 0: there is no number {index}; "
+                "TPU_VISIBLE_CHIPS tells libtpu which chips to use"
+            )
+        from inarch_tpu.device import open_device
+
+        return open_device()
+
+    def _on_cpu(self, libraries: Mapping[str, str]) -> Probe:
+        """Only where the user asked for it: as slow as it is, it should never be chosen silently."""
+        if "jax" not in libraries:
+            return Probe(
+                0, reasons=(f"{PLATFORMS} is cpu, but jax is not installed: pip install jax",)
+            )
+        return Probe(1, ("JAX on the CPU",), (f"{PLATFORMS} is cpu",), libraries=libraries)
 
     def _nothing(self) -> Probe:
         if machine := self._environment.get(MACHINE_TYPE):
             reason = f"{MACHINE_TYPE} is {machine}, but no chip can be seen from here"
-            return Probe(0, reasons=(reason, NO_KERNELS), hardware_seen=True)
+            return Probe(0, reasons=(reason,), hardware_seen=True)
         return Probe(0, reasons=("no TPU: no chip on the PCI bus and no /dev/accel0",))
 
     def _nodes(self) -> list[str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from inarch_tpu.backend import NO_KERNELS, TpuBackend
+from inarch.errors import BackendError
+from inarch_tpu.backend import SCORE, TpuBackend
 
 
 class Machine:
@@ -28,8 +29,11 @@ class Machine:
         info = f"site/{name}-{version}.dist-info/METADATA"
         self.write(info, f"Name: {name}\nVersion: {version}\n")
 
+    def backend(self, **environment: str) -> TpuBackend:
+        return TpuBackend(self.root, [str(self.site)], environment)
+
     def probe(self, **environment: str):
-        return TpuBackend(self.root, [str(self.site)], environment).probe()
+        return self.backend(**environment).probe()
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def machine(tmp_path) -> Machine:
     ("device", "node", "name"),
     [("0x005e", "accel{}", "TPU v4"), ("0x0063", "vfio/{}", "TPU v5e")],
 )
-def test_a_sound_installation_lacks_only_kernels(machine, device, node, name):
+def test_a_sound_installation_is_ready(machine, device, node, name):
     machine.pci(device, count=4)
     for number in range(4):
         machine.write("dev/" + node.format(number))
@@ -49,15 +53,38 @@ def test_a_sound_installation_lacks_only_kernels(machine, device, node, name):
     machine.package("jax", "0.11.2")
     probe = machine.probe()
     assert probe.devices == (name,) * 4
-    assert (probe.score, probe.hardware_seen, probe.reasons) == (0, True, (NO_KERNELS,))
+    assert (probe.score, probe.hardware_seen, probe.reasons) == (SCORE, True, ())
     assert probe.libraries == {"libtpu": "0.0.30", "jax": "0.11.2"}
 
 
-def test_a_missing_libtpu_is_named(machine):
+@pytest.mark.parametrize(("there", "lacking"), [("jax", "libtpu"), ("libtpu", "jax")])
+def test_a_missing_library_is_named(machine, there, lacking):
     machine.write("dev/accel0")
+    machine.package(there, "0.10.2")
     probe = machine.probe()
-    assert probe.devices == ("TPU",)
-    assert "pip install libtpu" in probe.reasons[0]
+    assert (probe.score, probe.devices) == (0, ("TPU",))
+    assert probe.reasons == (f"{lacking} is not installed: pip install 'jax[tpu]'",)
+
+
+def test_the_cpu_serves_only_where_jax_is_told_to_stay_on_it(machine):
+    machine.package("jax", "0.10.2")
+    assert machine.probe().score == 0
+    probe = machine.probe(JAX_PLATFORMS="cpu")
+    assert (probe.score, probe.devices, probe.hardware_seen) == (1, ("JAX on the CPU",), False)
+
+
+def test_the_cpu_without_jax_says_what_to_install(machine):
+    probe = machine.probe(JAX_PLATFORMS="cpu")
+    assert probe.score == 0
+    assert "pip install jax" in probe.reasons[0]
+    with pytest.raises(BackendError, match="pip install jax"):
+        machine.backend(JAX_PLATFORMS="cpu").open(0)
+
+
+def test_there_is_one_device_whatever_the_number_of_chips(machine):
+    machine.package("jax", "0.10.2")
+    with pytest.raises(BackendError, match="no number 1; TPU_VISIBLE_CHIPS"):
+        machine.backend(JAX_PLATFORMS="cpu").open(1)
 
 
 def test_a_network_card_of_the_same_vendor_is_no_tpu(machine):

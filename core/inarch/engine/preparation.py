@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from inarch.config import EngineConfig
 from inarch.engine.choices import Choices, choose
+from inarch.engine.opening import kernels_for, open_device
 from inarch.errors import UnsupportedError
 from inarch.hal.backend import Backend
 from inarch.hal.device import Device
@@ -55,9 +56,9 @@ def prepare(config: EngineConfig, backend: Backend, plugins: Plugins) -> Prepare
             "--strict: the model would run by transformers' plain code, which no kernel serves; it "
             "needs a model family (see docs/models.md)"
         )
-    device = backend.open(config.device)
+    device = open_device(backend, config.device)
     chosen = choose(config, checkpoint, blueprint, device)
-    kernels = [*device.kernels(), *plugins.kernels(backend.name)]
+    kernels = kernels_for(backend, device, plugins)
     dispatcher = Dispatcher(kernels, overrides=config.kernels, strict=config.strict)
     spec = blueprint.kv_spec(chosen.kv_dtype)
     # A model that keeps nothing of a token has pages all the same, of no bytes: its tokens are counted

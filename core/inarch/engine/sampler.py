@@ -84,7 +84,7 @@ class Sampler:
         self._seeds = np.zeros(rows, dtype=np.uint64)
         self._uniforms = np.zeros((rows, BLOCK), dtype=np.float32)
         self._block = np.full(rows, -1, dtype=np.int64)  # which block of positions is drawn
-        self._last = torch.zeros(rows, dtype=torch.int64, device=device.torch_device)
+        self._last = device.upload(np.zeros(rows, dtype=np.int64))
         self._seen: tuple[Tensor, Tensor] | None = None  # prompt [rows, V], counts [rows, V]
         self._greedy = dispatcher.bind(ops.greedy)
         self._sample = dispatcher.bind(ops.sample)
@@ -301,8 +301,8 @@ class Sampler:
 
     def _new_tables(self, rows: int) -> tuple[Tensor, Tensor]:
         """Nothing was seen yet: prompt [rows, V] and counts [rows, V]."""
-        shape, place = (rows, self._vocab_size), self._device.torch_device
+        shape = (rows, self._vocab_size)
         return (
-            torch.zeros(shape, dtype=torch.bool, device=place),
-            torch.zeros(shape, dtype=torch.int32, device=place),
+            self._last.new_zeros(shape, dtype=torch.bool),
+            self._last.new_zeros(shape, dtype=torch.int32),
         )

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from inarch.hal.collectives import Communicator
-    from inarch.hal.executor import Executor
-    from inarch.hal.kv import KVSpec, KVStore
+    from inarch.hal.executor import Executor, Step, StepInputs
+    from inarch.hal.kv import KVSpec, KVState, KVStore
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,10 @@ class Device(ABC):
     def executor(self) -> Executor | None:
         """How steps are run. Not asked for if a part of the model is not capturable."""
         return None
+
+    def rehearse(self, step: Step, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
+        """Run a step of padding, to measure its memory: of any shape, which may never come again."""
+        return step(inputs, kv)
 
     def communicator(self, rank: int, size: int, address: str) -> Communicator | None:
         return None

@@ -63,7 +63,7 @@ class Builder:
         self.weights = weights
         self.dtype = weights.dtype
         self._dispatcher = dispatcher
-        self._device = device
+        self.device = device
         self._quantization = quantization
         self.attentions = Attentions(dispatcher, store, device)
         self._experts: list[Experts] = []
@@ -98,7 +98,7 @@ class Builder:
     def on_device(self, host: Tensor) -> Tensor:
         """A small tensor, in the dtype of the computation if it is floating-point."""
         wanted = self.dtype if host.is_floating_point() else host.dtype
-        return host.to(self._device.torch_device, wanted)
+        return host.to(self.device.torch_device, wanted)
 
     def pack(
         self, weight: Tensor, bias: Tensor | None = None, *, quantizable: bool = True
@@ -160,5 +160,5 @@ class Builder:
     def table(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """A tensor that nobody writes to, on the device: made once for all who give the key."""
         if key not in self._tables:
-            self._tables[key] = make().to(self._device.torch_device)
+            self._tables[key] = make().to(self.device.torch_device)
         return self._tables[key]
