@@ -14,7 +14,7 @@ from inarch_intel_cpu.cpuinfo import FORCE, flags_of, processors, variants
 TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 QUESTIONS = ["What is the capital of France?", "345+678", "List the days of the week."]
 GREEDY = SamplingParams(temperature=0, max_tokens=24)
-HERE = [name for name in variants(flags_of((processors() or [{}])[0])) if name != "amx"]
+HERE = variants(flags_of((processors() or [{}])[0]))
 
 
 @pytest.fixture
