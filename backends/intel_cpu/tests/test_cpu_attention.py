@@ -17,9 +17,6 @@ from inarch_intel_cpu.kv import CpuKVStore
 
 from .attention_oracle import Case
 
-# Tiles of AMX multiply weights alone: here it would be AVX-512 again, and AVX2 where it is emulated.
-pytestmark = pytest.mark.parametrize("native", ["avx2", "avx512"], indirect=True)
-
 # Rounding of what comes out, and of weights where bfloat16 is multiplied by itself.
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 

@@ -10,9 +10,6 @@ import torch
 from inarch.hal.ops import OPS
 from inarch_intel_cpu.attending import attending_kernels
 
-# Tiles of AMX multiply weights alone: here it would be AVX-512 again, and AVX2 where it is emulated.
-pytestmark = pytest.mark.parametrize("native", ["avx2", "avx512"], indirect=True)
-
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 DTYPES = list(TOLERANCE)
 SIZES = [(1, 64), (3, 7), (5, 33), (300, 130), (2, 5000)]

@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 from inarch.hal.ops import OPS
 from inarch_intel_cpu.attending import attending_kernels
 
-# Tiles of AMX multiply weights alone: here it would be AVX-512 again, and AVX2 where it is emulated.
-pytestmark = pytest.mark.parametrize("native", ["avx2", "avx512"], indirect=True)
-
 VOCABULARIES = (1, 7, 100, 1024, 5003)
 
 
