@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,6 +62,7 @@ class XlaDevice(Device):
         )
         self.torch_device = HOST
         self._peak, self._last = 0, None
+        self._executor = XlaExecutor(self._mesh, self._ran)
         if self._on_tpu:
             self.step_tokens, self.running_requests = (
                 2048,
@@ -132,10 +132,11 @@ class XlaDevice(Device):
         return XlaKVStore(spec, page_tokens, self._mesh, ragged.LANES if self._on_tpu else 1)
 
     def executor(self) -> XlaExecutor:
-        return XlaExecutor(self._mesh, self._ran)
+        self._executor = XlaExecutor(self._mesh, self._ran)
+        return self._executor
 
     def rehearse(self, step: Step, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
-        return self.executor().run_as_it_comes(step, inputs, kv)
+        return self._executor.run_as_it_comes(step, inputs, kv)
 
 
 def _cache_programs() -> None:
@@ -144,6 +145,5 @@ def _cache_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/inarch/xla"))
 
 
-@functools.cache
 def open_device() -> XlaDevice:
     return XlaDevice(jax.local_devices())

@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("jax", reason="JAX is not installed: pip install -r ci/jax.txt")
 
+from inarch.errors import UnsupportedError
 from inarch.sampling import SamplingParams
 
 from .random_models import VOCABULARY, make
@@ -61,6 +62,26 @@ def test_greedy_and_sampled_tokens_are_those_of_the_reference(
             assert [answer.cached_tokens for answer in again] == [0, 0, 64]
     assert found["tpu"] == found["reference"]
     assert found["tpu"][0] == found["tpu"][1]
+
+
+@pytest.mark.parametrize("name", ["gpt-oss", "deepseek-v3"])
+def test_experts_sinks_and_latents_give_the_tokens_of_the_reference(
+    start: Start, folder: Callable[[str], Path], name: str
+) -> None:
+    found = []
+    for backend in ("reference", "tpu"):
+        with start(folder(name), backend=backend, max_step_tokens=32) as engine:
+            found.append(tokens(engine.generate(PROMPTS, GREEDY)))
+            if backend == "tpu":
+                assert engine.info.reference_ops == ()
+    assert found[0] == found[1]
+
+
+def test_a_model_with_recurrent_states_is_refused_at_the_start(
+    start: Start, folder: Callable[[str], Path]
+) -> None:
+    with pytest.raises(UnsupportedError, match=r"a recurrent state .*--backend reference"):
+        start(folder("falcon-h1"))
 
 
 def test_the_bundled_model_answers_as_on_the_reference(start: Start) -> None:
