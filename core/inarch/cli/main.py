@@ -32,6 +32,9 @@ class BuiltIn(NamedTuple):
 BUILT_IN = {
     "bench": BuiltIn("inarch.cli.bench:bench", "Measure a server, or the engine alone."),
     "chat": BuiltIn("inarch.cli.chat:chat", "Talk to a model in the terminal."),
+    "conformance": BuiltIn(
+        "inarch.cli.conformance:conformance", "Hold a backend to the hardware contract."
+    ),
     "doctor": BuiltIn("inarch.cli.doctor:doctor", "Say what this machine can run, and why not."),
     "generate": BuiltIn("inarch.cli.generate:generate", "Answer prompts without a server."),
     "plugins": BuiltIn("inarch.cli.plugins:plugins", "List the plugins and how each one fares."),

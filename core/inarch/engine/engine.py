@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from inarch.engine.outputs import RequestOutput, TokenLogprob
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from inarch.plugins import Plugins
 
 Prompt = str | Sequence[int]
 Conversation = Sequence[Mapping[str, Any]]
@@ -48,14 +51,17 @@ class Engine:
     """Generate in this process: `with Engine(EngineConfig(model="...")) as engine: ...`
 
     Without a configuration the bundled model is served on the best backend that is there.
-    Not safe to use from several threads at once.
+    plugins: those to serve with; by default all that are installed. Not safe to use from several
+    threads at once.
     """
 
-    def __init__(self, config: EngineConfig | None = None) -> None:
+    def __init__(
+        self, config: EngineConfig | None = None, *, plugins: Plugins | None = None
+    ) -> None:
         from inarch.engine.resolve import resolve, set_environment
         from inarch.plugins import load_plugins
 
-        plugins = load_plugins()
+        plugins = plugins or load_plugins()
         config, backend = resolve(config or EngineConfig(), plugins)
         set_environment(backend)
         from inarch.engine.build import build  # imports torch, after the environment is set

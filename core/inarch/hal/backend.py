@@ -51,6 +51,14 @@ class Backend(ABC):
         Raises BackendError with the reason when that is not possible.
         """
 
+    def simulation(self) -> Device | None:
+        """A device that computes on any CPU as the hardware would, as far as that can be had.
+
+        Kernels in an interpreter, a compiler's CPU target, a vendor's operators by their schemas:
+        what the conformance kit tests where the hardware is not. None: there is no such thing.
+        """
+        return None
+
     def environment(self) -> Mapping[str, str]:
         """Variables that must be set before the engine process starts (thread binding, ...)."""
         return {}

@@ -77,7 +77,11 @@ class FakeDevice(Device):
 
     def kernels(self) -> Sequence[Kernel]:
         implementation = "inarch_fake.attention:FakeAttention"
-        return [Kernel("attention", "fake", implementation, _supports_attention)]
+        grouped = "inarch_fake.grouped_linear:FakeGroupedLinear"
+        return [
+            Kernel("attention", "fake", implementation, _supports_attention),
+            Kernel("grouped_linear", "fake", grouped),
+        ]
 
     def kv_store(self, spec: KVSpec, page_tokens: int) -> FakeKVStore:
         return FakeKVStore(spec, page_tokens)

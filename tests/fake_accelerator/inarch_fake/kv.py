@@ -6,7 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inarch.hal.kv import CanonicalPages, KVLayout, KVSpec, KVState, KVStore, check_pages
+from inarch.hal.kv import (
+    CanonicalPages,
+    KVLayout,
+    KVSpec,
+    KVState,
+    KVStore,
+    check_dtype,
+    check_pages,
+)
 from inarch_fake.memory import DEVICE, FakeDeviceError
 
 PAGE_TOKENS = 128
@@ -64,8 +72,12 @@ class FakeKVStore(KVStore):
 
     def import_pages(self, kv: KVState, pages: np.ndarray, data: CanonicalPages) -> KVState:
         check_pages(pages, kv[0].shape[1])
+        check_dtype(self.spec, data)
+        tokens = len(data[0][0])
+        if -(-tokens // PAGE_TOKENS) != len(pages):
+            raise ValueError(f"{tokens} tokens do not fill {len(pages)} pages of {PAGE_TOKENS}")
         slots = (pages[:, None] * PAGE_TOKENS + np.arange(PAGE_TOKENS)).ravel()
-        on_device = self._upload(slots[: len(data[0][0])])
+        on_device = self._upload(slots[:tokens])
         for layer, (k, v) in enumerate(data):
             self.write(kv, layer, on_device, k.to(DEVICE), v.to(DEVICE))
         return kv
