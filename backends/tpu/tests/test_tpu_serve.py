@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 pytest.importorskip("jax", reason="JAX is not installed: pip install -r ci/jax.txt")
 
 INARCH = str(Path(sys.executable).with_name("inarch"))
+ONE_CHIP = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 PROJECT = Path(__file__).parents[1]
 
 
@@ -28,23 +30,22 @@ def address(installed: Path) -> Iterator[str]:
         "--port", "0", "--max-running-requests", "2", "--max-step-tokens", "32", "--kv-tokens", "512",
     ]
     # fmt: on
-    environment = os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
-    server = subprocess.Popen(
+    environment = os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ONE_CHIP}
+    with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert server.stdout is not None
-    said = []
-    for line in server.stdout:
-        said.append(line)
-        if " serves " in line:
-            break
-    else:
-        pytest.fail("".join(said))
-    try:
-        yield "http://" + line.split("http://")[1].split()[0].rstrip("/")
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.communicate(timeout=60)
+    ) as server:
+        assert server.stdout is not None
+        said: list[str] = []
+        found = None
+        while found is None and (line := server.stdout.readline()):
+            said.append(line)
+            found = re.search(r" serves \S+ at (\S+)", line)
+        try:
+            assert found is not None, "".join(said)
+            yield found[1]
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.communicate(timeout=60)
 
 
 def test_a_chat_streams(address: str) -> None:
