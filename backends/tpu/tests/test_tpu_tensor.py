@@ -170,6 +170,7 @@ def test_sampling_is_that_of_the_reference_whatever_is_behind_the_rows(
     pairs = zip(found, expected, strict=True) if name == "logprobs" else [(found, expected)]
     for mine, theirs in pairs:
         assert tuple(mine.shape) == tuple(theirs.shape)
+        assert mine.dtype == theirs.dtype
         torch.testing.assert_close(back(mine), theirs, rtol=1e-5, atol=1e-5, check_dtype=False)
 
 
