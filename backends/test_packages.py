@@ -20,7 +20,8 @@ from inarch.plugins import PluginState, load_plugins
 HERE = Path(__file__).parent
 NAMES = ("amd", "ascend", "intel_cpu", "nvidia", "tpu")
 ALLOWED = ("inarch.errors", "inarch.hal", "inarch.hookspecs")
-SHARED = {"nvidia": "triton"}  # kernels that several backends build on: a distribution of its own
+# Kernels that several backends build on: a distribution of its own.
+SHARED = {"amd": "triton", "nvidia": "triton"}
 
 
 def project(name: str) -> dict:

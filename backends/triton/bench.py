@@ -33,7 +33,8 @@ from inarch_triton.attention_launch import GLUON
 from inarch_triton.kernels import kernels
 from inarch_triton.kv import PagedKVStore
 from inarch_triton.options import processors
-from inarch_triton.tiles import Tile, choose_tile
+from inarch_triton.tile import Tile
+from inarch_triton.tiles import choose_tile
 
 SPEC = AttentionSpec(32, 8, 128, 128, 128**-0.5, torch.bfloat16)
 TOKEN_BYTES = 2 * SPEC.kv_heads * SPEC.key_dim * 2

@@ -54,6 +54,10 @@ class PluginRecord:
         return f"{self.distribution}:{self.name}"
 
     @property
+    def whole_name(self) -> str:
+        return f"plugin {self.name} of {self.distribution} {self.version}"
+
+    @property
     def broken(self) -> bool:
         return self.state not in (PluginState.READY, PluginState.DISABLED)
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["Fault", "PluginRecord", "PluginState", "Plugins", "guarded", "load_plugins"]
 
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("inarch_"))
+OWN_DISTRIBUTION = "inarch"
 BACKEND_NAME = re.compile(r"[a-z][a-z0-9_]*")
 T = TypeVar("T")
 
@@ -74,6 +75,21 @@ def guarded(call: Callable[[], T]) -> T | Fault:
         return Fault(f"{type(error).__name__}: {text}", traceback.format_exc())
 
 
+def culprit(error: BaseException, records: Iterable[PluginRecord]) -> PluginRecord | None:
+    """The plugin of somebody else whose code an exception came from, or a library that it called.
+
+    None: it came from Inarch's own code, even if that was called by a plugin.
+    """
+    owners = {re.split(r"[.:]", record.entry_point)[0]: record for record in records}
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    for frame in reversed(frames):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        owner = owners.get(package)
+        if package == OWN_DISTRIBUTION or owner is not None:
+            return owner if owner and owner.distribution != OWN_DISTRIBUTION else None
+    return None
+
+
 class Plugins:
     """The installed plugins. Each hook is called plugin by plugin; one that fails is left out.
 
@@ -87,6 +103,7 @@ class Plugins:
     ) -> None:
         self._loaded = list(loaded)
         self.unknown_disabled = unknown_disabled
+        self.hanging: set[tuple[str, str]] = set()  # (plugin, backend) whose probe did not return
 
     @property
     def records(self) -> tuple[PluginRecord, ...]:

@@ -9,19 +9,21 @@ from __future__ import annotations
 import enum
 import functools
 import re
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 
 from inarch.discovery import PluginRecord, PluginState, normalized
-from inarch.errors import BackendError
+from inarch.errors import BackendError, PluginError
 from inarch.hal.backend import Backend, Probe
-from inarch.plugins import Fault, Plugins, guarded
+from inarch.plugins import OWN_DISTRIBUTION, Fault, Plugins, guarded
 
 ACCELERATOR_SCORE = 100
 SLOW_PROBE_SECONDS = 1.0
-OWN_DISTRIBUTION = "inarch"
+MOST_PROBE_SECONDS = 10.0
+HANGS = f"probe() has not answered in {MOST_PROBE_SECONDS:g} s, and is not asked again"
 SEE = "`inarch plugins --verbose` shows more"
 
 
@@ -77,14 +79,16 @@ def survey(plugins: Plugins, only: str | None = None) -> list[BackendStatus]:
 
     core = ReferenceBackend()
     given = plugins.backends()
-    statuses = [] if only not in (None, core.name) else [_probed(core, None)]
+    statuses = [] if only not in (None, core.name) else [_probed(plugins, core, None)]
     for backend, plugin in given:
         if only not in (None, backend.name):
             continue
         owners = ["the core"] if backend.name == core.name else []
         owners += [f"plugin {p.key}" for b, p in given if b.name == backend.name]
         clash = len(owners) > 1
-        statuses.append(_clashing(backend, plugin, owners) if clash else _probed(backend, plugin))
+        statuses.append(
+            _clashing(backend, plugin, owners) if clash else _probed(plugins, backend, plugin)
+        )
     return sorted(statuses, key=lambda status: (-status.score, status.name))
 
 
@@ -98,18 +102,53 @@ def choose_backend(plugins: Plugins, name: str | None = None) -> Backend:
     return _best(plugins, statuses) if name is None else _named(plugins, statuses, name)
 
 
-def _probed(backend: Backend, plugin: PluginRecord | None) -> BackendStatus:
+def _probed(plugins: Plugins, backend: Backend, plugin: PluginRecord | None) -> BackendStatus:
     status = functools.partial(BackendStatus, backend, plugin)
+    asked = (plugin.key if plugin else OWN_DISTRIBUTION, backend.name)
+    if asked in plugins.hanging:
+        return status(BackendState.PROBE_FAILED, HANGS)
     started = time.perf_counter()
-    probe = guarded(backend.probe)
+    probe = guarded(lambda: _checked(_within_limit(backend)))
     seconds = time.perf_counter() - started
+    if probe is None:
+        plugins.hanging.add(asked)
+        return status(BackendState.PROBE_FAILED, HANGS, probe_seconds=seconds)
     if isinstance(probe, Fault):
         return status(BackendState.PROBE_FAILED, probe.reason, None, probe.traceback, seconds)
-    if not isinstance(probe, Probe):
-        reason = f"probe() gave {probe!r} instead of a Probe"
-        return status(BackendState.PROBE_FAILED, reason, probe_seconds=seconds)
     state = BackendState.READY if probe.score > 0 else BackendState.UNAVAILABLE
     return status(state, "; ".join(probe.reasons), probe, probe_seconds=seconds)
+
+
+def _within_limit(backend: Backend) -> object:
+    """What its probe answers; None if it hangs, and its thread is then left to itself."""
+    answers: list[object] = []
+
+    def ask() -> None:
+        try:
+            answers.append(backend.probe())
+        except BaseException as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, name=f"probe of {backend.name}", daemon=True)
+    thread.start()
+    thread.join(MOST_PROBE_SECONDS)
+    if not answers:
+        return HANGS
+    if isinstance(answers[0], BaseException):
+        raise answers[0]
+    return answers[0]
+
+
+def _checked(probe: object) -> Probe | None:
+    """Raises PluginError for an answer that cannot be shown or compared."""
+    if probe is HANGS:
+        return None
+    if not isinstance(probe, Probe):
+        raise PluginError(f"probe() gave {probe!r} instead of a Probe")
+    texts = (*probe.devices, *probe.reasons, *probe.libraries, *probe.libraries.values())
+    if not all(isinstance(text, str) for text in texts):
+        raise PluginError(f"probe() gave {probe!r}, of which all but the score must be texts")
+    return probe
 
 
 def _clashing(backend: Backend, plugin: PluginRecord, owners: list[str]) -> BackendStatus:
@@ -134,7 +173,7 @@ def _missing(plugins: Plugins, name: str) -> str:
         if record.name == name and record.state is not PluginState.READY:
             where = f"{record.distribution} {record.version}"
             return f"its plugin ({where}) cannot be used, {record.why}; {SEE}"
-    if _is_extra(name):
+    if is_extra(name):
         cure = f"it is not installed: pip install 'inarch[{name}]'"
     else:
         known = ", ".join(sorted(status.name for status in survey(plugins)))
@@ -183,7 +222,7 @@ def _may_hide_backend(record: PluginRecord) -> bool:
     return record.broken and normalized(record.distribution) != OWN_DISTRIBUTION
 
 
-def _is_extra(name: str) -> bool:
+def is_extra(name: str) -> bool:
     """Whether `pip install inarch[name]` would install a backend package."""
     wanted = normalized(f"{OWN_DISTRIBUTION}-{name}")
     try:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from .clean import build
 from .process import ServerProcess
 
 
@@ -15,3 +17,9 @@ def server() -> Iterator[ServerProcess]:
     """
     with ServerProcess("--dtype", "float32") as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def core_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `pip install inarch` would bring."""
+    return build(Path(__file__).parents[2], tmp_path_factory.mktemp("core"))

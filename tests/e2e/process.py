@@ -26,9 +26,14 @@ PATIENCE_S = 150.0
 class ServerProcess:
     """Used as a context manager; leaving it stops the server and checks that it ended well."""
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        inarch: str = INARCH,
+    ) -> None:
         self._process = subprocess.Popen(
-            [INARCH, "serve", "--port", "0", *arguments],
+            [inarch, "serve", "--port", "0", *arguments],
             # Tests share the machine; threads that wait for one another would mostly wait.
             env={"OMP_NUM_THREADS": "1", **os.environ, **(environment or {})},
             stdout=subprocess.PIPE,

@@ -12,6 +12,7 @@ import pytest
 import inarch.lang as sgl
 from inarch.lang import State
 from inarch.lang.executors.executor import Executor
+from inarch.lang.loop import submit
 
 from .process import ServerProcess
 
@@ -95,6 +96,28 @@ def test_a_server_of_ours_tells_what_an_engine_tells(endpoint: sgl.RuntimeEndpoi
     assert [len(samples) for samples in state["y"]] == [2, 2]
     endpoint.flush_cache()
     assert endpoint.get_server_info()
+
+
+@sgl.function
+def turns(s: State) -> None:
+    s += sgl.user("Write.")
+    s += sgl.assistant(sgl.gen("first", 24, ignore_eos=True, seed=3))
+    s += sgl.user("Go on.")
+    s += sgl.assistant("Yes: " + sgl.gen("second", 4, ignore_eos=True, seed=3))
+
+
+def test_what_the_model_wrote_stays_the_tokens_that_it_wrote(endpoint: sgl.RuntimeEndpoint) -> None:
+    """So hot a model spells words as no tokenizer would."""
+    state = turns.run(backend=endpoint, temperature=5.0)
+    first, second = state.get_meta_info("first"), state.get_meta_info("second")
+    again = submit(endpoint._tokenized(state["first"], special=False)).result()
+    assert len(again) != first["completion_tokens"], "the test needs other tokens: another seed"
+    before = first["prompt_tokens"] + first["completion_tokens"]
+    assert second["cached_tokens"] > before - 16  # but for a page that is not full
+    with sgl.Runtime(dtype="float32") as runtime:
+        other = turns.run(backend=runtime, temperature=5.0)
+    assert state.messages() == other.messages()
+    assert second["prompt_tokens"] == other.get_meta_info("second")["prompt_tokens"]
 
 
 Digit = Literal[1, 2, 3]  # a model as small as this may go on with digits for ever

@@ -284,8 +284,8 @@ def _deaths(server: ServerProcess) -> int:
     return server.output.count("the engine is gone")
 
 
-def poison(server: ServerProcess, prompt: str) -> tuple[int, Any]:
-    body = {"prompt": prompt, "logit_bias": {str(POISON): 1}}
+def poison(server: ServerProcess, prompt: str, token: int = POISON) -> tuple[int, Any]:
+    body = {"prompt": prompt, "logit_bias": {str(token): 1}}
     status, answer = server.ask("POST", "/v1/completions", body)
     return status, answer.get("error", {}).get("code")
 
@@ -312,4 +312,14 @@ def test_a_request_that_is_alone_when_it_kills_two_engines_is_refused(
     before = _deaths(fragile)
     assert poison(fragile, "y") == (500, "poison_request")
     eventually(lambda: _deaths(fragile) == before + 2)
+    assert ask(fragile, {"prompt": "x", "max_tokens": 3})
+
+
+def test_a_kernel_that_raises_in_a_step_is_named_and_costs_no_other_request(
+    fragile: ServerProcess,
+) -> None:
+    assert poison(fragile, "z", POISON + 1) == (500, "poison_request")
+    whose = "the engine ends (raised in plugin fragile of inarch-fragile 1.0)"
+    eventually(lambda: fragile.output.count(whose) == 2)
+    assert "RuntimeError: the chip is on fire" in fragile.output
     assert ask(fragile, {"prompt": "x", "max_tokens": 3})

@@ -26,11 +26,15 @@ from inarch.hal.attention import Attention, AttentionBatch, AttentionSpec, HostP
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.executor import StepInputs, StepShape
+from inarch.hal.experts import ExpertsSpec, ExpertWeights
 from inarch.hal.kv import KVHeads, KVSpec, KVState, KVStore
 from inarch.hal.op import Op
+from inarch.hal.ops.activation import silu_mul
 from inarch.hal.reference.attention import ReferenceAttention
 from inarch.hal.reference.device import ReferenceDevice
 from inarch.hal.reference.executor import EagerExecutor
+from inarch.hal.reference.experts import ComposedExperts
+from inarch.hal.reference.grouped_linear import ReferenceGroupedLinear
 from inarch.hal.reference.kv import ReferenceKVStore
 
 SPEC = AttentionSpec(4, 2, 8, 6, 0.35, torch.float32)
@@ -382,3 +386,20 @@ def test_every_reference_op_runs_on_it() -> None:
 
 def _flat(value: Any) -> tuple[Tensor, ...]:
     return value if isinstance(value, tuple) else (value,)
+
+
+def test_experts_of_the_reference_run_on_it_though_the_host_must_know_their_rows() -> None:
+    spec = ExpertsSpec(experts=5, top_k=2, hidden=12, intermediate=7, dtype=torch.float32)
+    draw = torch.Generator().manual_seed(3)
+    gate_up, down = (torch.randn(5, *size, generator=draw) for size in ((14, 12), (12, 7)))
+    x, shares = torch.randn(9, 12, generator=draw), torch.rand(9, 2, generator=draw)
+    chosen = torch.stack([torch.randperm(5, generator=draw)[:2] for _ in range(9)])
+
+    def run(device: Device) -> Tensor:
+        linear = ReferenceGroupedLinear()
+        layer = ComposedExperts(linear, linear, silu_mul, device)
+        there = [device.upload(part.numpy()) for part in (x, chosen, shares, gate_up, down)]
+        packed = layer.prepack(spec, ExpertWeights(*there[3:]))
+        return torch.from_numpy(device.download(layer.apply(*there[:3], packed)).wait())
+
+    torch.testing.assert_close(run(FakeDevice()), run(ReferenceDevice()))

@@ -8,15 +8,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import Distribution
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
 from inarch.errors import BackendError
 from inarch.hal.backend import Backend, Probe
+from inarch_amd.architectures import known
 
-NO_KERNELS = (
-    "this version of inarch-amd can find the hardware but has no kernels yet: "
-    "run on the CPU with --backend reference"
-)
+if TYPE_CHECKING:
+    from inarch.hal.device import Device
+
+SCORE = 100
+TRITON = ("triton", "triton-rocm", "pytorch-triton-rocm")  # its names beside builds of torch
 PCI_VENDOR, PCI_CLASSES = "0x1002", ("0x03", "0x12")  # display, processing accelerator
 TOPOLOGY = "sys/class/kfd/kfd/topology/nodes"
 HIDING = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
@@ -50,11 +52,21 @@ class AmdBackend(Backend):
         troubles = list(self._troubles(gpus, libraries))
         if not devices and not troubles:
             return Probe(0, reasons=("no AMD GPU: no /dev/kfd, and none on the PCI bus",))
-        reasons = (*troubles, NO_KERNELS)
-        return Probe(0, devices, reasons, hardware_seen=True, libraries=libraries)
+        score = 0 if troubles else SCORE
+        return Probe(score, devices, tuple(troubles), hardware_seen=True, libraries=libraries)
 
-    def open(self, index: int) -> NoReturn:
-        raise BackendError("; ".join(self.probe().reasons))
+    def open(self, index: int) -> Device:
+        probe = self.probe()
+        if not probe.score:
+            raise BackendError("; ".join(probe.reasons))
+        from inarch_amd.device import AmdDevice  # imports torch and triton
+
+        return AmdDevice(index)
+
+    def environment(self) -> Mapping[str, str]:
+        # Arguments of launches are then written to the device's own memory, not read over the bus:
+        # AMD's guide to tuning the MI300X.
+        return {"HIP_FORCE_DEV_KERNARG": "1"}
 
     def _gpus(self) -> Iterator[Gpu]:
         """What the driver runs, in its order; nodes without SIMD units are CPUs."""
@@ -90,6 +102,14 @@ class AmdBackend(Backend):
                 f"the driver is present, but torch {libraries['torch']} has no ROCm: install a ROCm "
                 "build of torch (see pytorch.org)"
             )
+        elif "triton" not in libraries:
+            yield (
+                "triton, in which the kernels are written, is not installed: ROCm builds of torch "
+                "bring it, as triton-rocm or pytorch-triton-rocm"
+            )
+        unknown = [known(gpu.arch) for gpu in gpus if gpu.node.exists() and not known(gpu.arch)]
+        if len(unknown) == sum(gpu.node.exists() for gpu in gpus):
+            yield unknown[0].why
 
     def _on_pci_bus(self) -> bool:
         places = [f"sys/bus/pci/devices/{p.name}" for p in self._root.glob("sys/bus/pci/devices/*")]
@@ -108,6 +128,9 @@ class AmdBackend(Backend):
                 hip = re.search(r"^hip\b.*=\s*'([\w.-]+)'", build, re.MULTILINE)
                 versions["HIP of torch"] = hip[1] if hip else "none"
             break
+        for name in TRITON:
+            for triton in Distribution.discover(name=name, path=list(site)):
+                versions.setdefault("triton", triton.version)
         return {name: version for name, version in versions.items() if version}
 
     def _read(self, place: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inarch_amd.backend import NO_KERNELS, AmdBackend
+from inarch_amd.backend import SCORE, AmdBackend
 
 CPU_NODE = "cpu_cores_count 64\nsimd_count 0\ngfx_target_version 0\ndrm_render_minor 0\n"
 GPU_NODE = (
@@ -41,6 +41,9 @@ class Machine:
         )
         self.write("site/torch/version.py", build)
 
+    def triton(self, name: str = "triton-rocm") -> None:
+        self.write(f"site/{name}-3.6.0.dist-info/METADATA", f"Name: {name}\nVersion: 3.6.0\n")
+
     def probe(self, **environment: str):
         def access(path: Path, mode: int) -> bool:
             return path.name not in self.locked
@@ -53,19 +56,43 @@ def machine(tmp_path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_a_sound_installation_lacks_only_kernels(machine):
+@pytest.mark.parametrize("triton", ["triton", "triton_rocm", "pytorch_triton_rocm"])
+def test_a_sound_installation_can_be_used(machine, triton):
     machine.driver(90402, 90010, 110001)
     machine.nodes("kfd", "dri/renderD128", "dri/renderD129", "dri/renderD130")
     machine.torch("2.12.0+rocm7.1", "'7.1.25424'")
+    machine.triton(triton)
     machine.write("opt/rocm/.info/version", "7.1.0-70\n")
     probe = machine.probe()
     assert probe.devices == ("AMD GPU gfx942", "AMD GPU gfx90a", "AMD GPU gfx1101")
-    assert (probe.score, probe.hardware_seen, probe.reasons) == (0, True, (NO_KERNELS,))
+    assert (probe.score, probe.hardware_seen, probe.reasons) == (SCORE, True, ())
     assert probe.libraries == {
         "ROCm": "7.1.0-70",
         "torch": "2.12.0+rocm7.1",
         "HIP of torch": "7.1.25424",
+        "triton": "3.6.0",
     }
+
+
+def test_a_missing_triton_is_named(machine):
+    machine.driver(90402)
+    machine.nodes("kfd", "dri/renderD128")
+    machine.torch("2.12.0+rocm7.1", "'7.1.25424'")
+    (reason,) = machine.probe().reasons
+    assert "triton-rocm" in reason
+
+
+@pytest.mark.parametrize(("versions", "usable"), [((110501,), False), ((110501, 90500), True)])
+def test_a_gpu_that_no_kernel_is_compiled_for_is_refused_with_the_known_ones(
+    machine, versions, usable
+):
+    machine.driver(*versions)
+    machine.nodes("kfd", *(f"dri/renderD{128 + i}" for i in range(len(versions))))
+    machine.torch("2.12.0+rocm7.1", "'7.1.25424'")
+    machine.triton()
+    probe = machine.probe()
+    assert bool(probe.score) == usable
+    assert usable or "gfx1151 is none of gfx90a (Instinct MI210" in probe.reasons[0]
 
 
 def test_a_torch_without_rocm_is_named_with_its_version(machine):

@@ -8,15 +8,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import Distribution
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 from inarch.errors import BackendError
 from inarch.hal.backend import Backend, Probe
 
-NO_KERNELS = (
-    "this version of inarch-ascend can find the hardware but has no kernels yet: "
-    "run on the CPU with --backend reference"
-)
+if TYPE_CHECKING:
+    from inarch.hal.device import Device
+
+SCORE = 100
+NO_AUTOLOAD = {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 PCI_VENDOR, PCI_ACCELERATOR = "0x19e5", "0x12"  # Huawei's; its network cards have it too
 CONTROL_NODES = ("davinci_manager", "devmm_svm", "hisi_hdc")
 CANN_VARIABLES = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME")
@@ -45,15 +46,33 @@ class AscendBackend(Backend):
             reason = "no Ascend NPU: no /dev/davinci0, and none on the PCI bus"
             return Probe(0, reasons=(reason, *troubles), libraries=libraries)
         devices = tuple(f"Ascend NPU {node.removeprefix('davinci')}" for node in sorted(nodes))
-        reasons = (*troubles, NO_KERNELS)
-        return Probe(0, devices, reasons, hardware_seen=True, libraries=libraries)
+        score = 0 if troubles else SCORE
+        return Probe(score, devices, tuple(troubles), hardware_seen=True, libraries=libraries)
 
-    def open(self, index: int) -> NoReturn:
-        raise BackendError("; ".join(self.probe().reasons))
+    def open(self, index: int) -> Device:
+        probe = self.probe()
+        if not probe.score:
+            raise BackendError("; ".join(probe.reasons))
+        try:
+            import torch_npu
+        except (ImportError, OSError, RuntimeError) as error:  # a library of CANN, or another torch
+            raise BackendError(
+                f"torch-npu {probe.libraries['torch-npu']} cannot be imported with torch "
+                f"{probe.libraries.get('torch')} and CANN {probe.libraries['CANN']}, which must "
+                f"match: {error}"
+            ) from error
+        from inarch_ascend.device import AscendDevice
+
+        return AscendDevice(index, torch_npu)
+
+    def simulation(self) -> Device | None:
+        from inarch_ascend import simulation
+
+        return simulation.device()
 
     def environment(self) -> Mapping[str, str]:
         # An installed torch-npu would load itself with torch, and fail there without CANN.
-        return {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
+        return NO_AUTOLOAD
 
     def _chips(self) -> Iterator[str]:
         """PCI device ids of the NPUs on the bus."""
@@ -83,7 +102,14 @@ class AscendBackend(Backend):
         if "CANN" not in libraries:
             yield "CANN is not in the environment: install it and source its set_env.sh"
         if "torch-npu" not in libraries:
-            yield "torch-npu is not installed: pip install torch-npu"
+            yield "torch-npu is not installed: pip install 'inarch-ascend[torch-npu]'"
+        elif "torch" in libraries and _release(libraries["torch"]) != _release(
+            libraries["torch-npu"]
+        ):
+            yield (
+                f"torch-npu {libraries['torch-npu']} is not made for torch {libraries['torch']}: "
+                f"install the torch-npu of the same version"
+            )
 
     def _libraries(self) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -107,6 +133,11 @@ class AscendBackend(Backend):
                 found = [re.search(r"^version=(.+)$", text, re.MULTILINE) for text in texts]
                 return next((version[1] for version in found if version), "unknown")
         return None
+
+
+def _release(version: str) -> list[str]:
+    """2.13.0.post1 and 2.13.1+cpu are of the same release."""
+    return version.split(".")[:2]
 
 
 def _read(path: Path) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from inarch_ascend.backend import CONTROL_NODES, NO_KERNELS, AscendBackend
+from inarch.errors import BackendError
+from inarch_ascend.backend import CONTROL_NODES, SCORE, AscendBackend
 
 CANN = "/usr/local/Ascend/cann"
 
@@ -48,21 +50,49 @@ def machine(tmp_path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_a_sound_installation_lacks_only_kernels(machine):
+def sound(machine: Machine, torch_npu: str = "2.13.0.post1") -> None:
     machine.nodes(8)
     machine.driver()
     machine.cann()
-    machine.package("torch", "2.13.0")
-    machine.package("torch-npu", "2.14.0")
+    machine.package("torch", "2.13.0+cpu")
+    machine.package("torch-npu", torch_npu)
+
+
+def test_a_sound_installation_can_serve(machine):
+    sound(machine)
     probe = machine.probe(ASCEND_HOME_PATH=CANN)
     assert probe.devices == tuple(f"Ascend NPU {number}" for number in range(8))
-    assert (probe.score, probe.hardware_seen, probe.reasons) == (0, True, (NO_KERNELS,))
+    assert (probe.score, probe.hardware_seen, probe.reasons) == (SCORE, True, ())
     assert probe.libraries == {
         "driver": "25.2.0",
-        "torch": "2.13.0",
-        "torch-npu": "2.14.0",
+        "torch": "2.13.0+cpu",
+        "torch-npu": "2.13.0.post1",
         "CANN": "8.5.0",
     }
+
+
+def test_torch_npu_must_be_the_one_for_the_installed_torch(machine):
+    sound(machine, torch_npu="2.14.0")
+    probe = machine.probe(ASCEND_HOME_PATH=CANN)
+    assert (probe.score, probe.hardware_seen) == (0, True)
+    assert "torch-npu 2.14.0 is not made for torch 2.13.0" in probe.reasons[0]
+
+
+def test_opening_what_cannot_serve_says_why(machine):
+    machine.nodes(1)
+    with pytest.raises(BackendError, match="source its set_env"):
+        AscendBackend(machine.root, [str(machine.site)], {}).open(0)
+
+
+def test_opening_says_what_torch_npu_could_not_load(machine, monkeypatch):
+    sound(machine)
+    broken = machine.site / "torch_npu.py"
+    broken.write_text("raise ImportError('libhccl.so: cannot open shared object file')")
+    monkeypatch.syspath_prepend(str(machine.site))
+    monkeypatch.delitem(sys.modules, "torch_npu", raising=False)
+    backend = AscendBackend(machine.root, [str(machine.site)], {"ASCEND_HOME_PATH": CANN})
+    with pytest.raises(BackendError, match=r"which must match: libhccl\.so"):
+        backend.open(0)
 
 
 def test_everything_that_is_missing_is_named(machine):
@@ -71,7 +101,7 @@ def test_everything_that_is_missing_is_named(machine):
     text = "\n".join(machine.probe().reasons)
     assert "/dev/devmm_svm is not there" in text
     assert "source its set_env.sh" in text
-    assert "pip install torch-npu" in text
+    assert "pip install 'inarch-ascend[torch-npu]'" in text
 
 
 def test_torch_npu_without_cann_is_a_danger_even_without_an_npu(machine):

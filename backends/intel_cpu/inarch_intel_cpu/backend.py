@@ -1,20 +1,22 @@
-"""Find out which Intel CPU this is and which instructions it has, from /proc/cpuinfo alone."""
+"""Find out which CPU this is and which instructions it has, from /proc/cpuinfo alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 from inarch.errors import BackendError
 from inarch.hal.backend import Backend, Probe
+from inarch_intel_cpu.cpuinfo import flags_of, processors, variants
+from inarch_intel_cpu.native import trouble
 
-NO_KERNELS = (
-    "this version of inarch-intel-cpu can find the hardware but has no kernels yet: "
-    "run on the plain reference with --backend reference"
-)
-VENDOR = "GenuineIntel"
-NEEDED = "avx2"
-# What kernels would be chosen by, fastest first.
+if TYPE_CHECKING:
+    from inarch.hal.device import Device
+
+SCORE = {"GenuineIntel": 20}  # of others 10: the same kernels, tuned on fewer of them
+OTHERS = 10
+# What kernels are chosen by, fastest first.
 INSTRUCTIONS = (
     "amx_fp16",
     "amx_bf16",
@@ -37,28 +39,32 @@ class IntelCpuBackend(Backend):
         self._root = root
 
     def probe(self) -> Probe:
-        processors = self._processors()
-        first = processors[0] if processors else {}
-        vendor, model = first.get("vendor_id", "of an unknown vendor"), first.get("model name", "")
-        if vendor != VENDOR:
-            return Probe(0, reasons=(f"the CPU is no Intel one: {model} ({vendor})",))
-        flags = first.get("flags", "").split()
-        if NEEDED not in flags:
-            return Probe(0, reasons=(f"{model} has no {NEEDED.upper()} instructions",))
-        found = " ".join(name for name in INSTRUCTIONS if name in flags)
-        sockets = sorted({int(p.get("physical id", "0")) for p in processors})
-        devices = tuple(f"{model}, socket {socket} ({found})" for socket in sockets)
-        return Probe(0, devices, (NO_KERNELS,), hardware_seen=True)
+        found = processors(self._root)
+        first = found[0] if found else {}
+        model, flags = first.get("model name", "an unknown CPU"), flags_of(first)
+        if "flags" not in first:
+            return Probe(0, reasons=("the CPU is no x86-64: /proc/cpuinfo lists no flags",))
+        if not variants(flags):
+            return Probe(0, reasons=(f"{model} has no AVX2 instructions with FMA and F16C",))
+        instructions = " ".join(name for name in INSTRUCTIONS if name in flags)
+        sockets = sorted({int(p.get("physical id", "0")) for p in found})
+        devices = tuple(f"{model}, socket {socket} ({instructions})" for socket in sockets)
+        if reason := trouble():
+            return Probe(0, devices, (reason,), hardware_seen=True)
+        return Probe(SCORE.get(first.get("vendor_id", ""), OTHERS), devices, hardware_seen=True)
 
-    def open(self, index: int) -> NoReturn:
-        raise BackendError("; ".join(self.probe().reasons))
+    def environment(self) -> Mapping[str, str]:
+        # Torch's threads, idle between our kernels, would otherwise keep the cores from ours.
+        return {"OMP_WAIT_POLICY": "PASSIVE"}
 
-    def _processors(self) -> list[dict[str, str]]:
-        """The fields of each logical processor; empty where there is no such file."""
-        try:
-            text = (self._root / "proc/cpuinfo").read_text(errors="replace")
-        except OSError:
-            return []
-        blocks = (block.splitlines() for block in text.strip().split("\n\n"))
-        pairs = ([line.partition(":") for line in block] for block in blocks)
-        return [{key.strip(): value.strip() for key, _, value in block} for block in pairs]
+    def open(self, index: int) -> Device:
+        probe = self.probe()
+        if not probe.score:
+            raise BackendError("; ".join(probe.reasons))
+        if index != 0:
+            raise BackendError(
+                f"intel_cpu has one device, number 0, with all sockets: there is no number {index}"
+            )
+        from inarch_intel_cpu.device import IntelCpuDevice  # imports torch
+
+        return IntelCpuDevice()

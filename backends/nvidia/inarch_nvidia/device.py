@@ -1,112 +1,34 @@
-"""An opened NVIDIA GPU: its memory, copies that never make the host wait, what can run on it.
-
-Everything runs on the current stream of one device, so work is done in the order in which it is given.
-"""
+"""An opened NVIDIA GPU: which are new enough, what they compute in, and their kernels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-import triton
-from torch import Tensor
 
 from inarch.errors import BackendError
-from inarch.hal.device import Device, DeviceInfo, MemoryStats
-from inarch.hal.kv import KVSpec, KVStore
 from inarch.hal.op import Kernel
 from inarch.hal.support import Support
-from inarch_nvidia.buckets import DECODES
-from inarch_nvidia.executor import GraphExecutor
 from inarch_nvidia.kernels import kernels
-from inarch_nvidia.transfer import PinnedTransfer, upload
+from inarch_triton.gpu.device import GpuDevice, check_index, dtypes_of
 from inarch_triton.kernels import keeps_fp8
-from inarch_triton.kv import PagedKVStore
 
 OLDEST = (8, 0)  # Ampere: the first with bfloat16 and asynchronous copies to shared memory
 
 
-class NvidiaDevice(Device):
+class NvidiaDevice(GpuDevice):
     """GPU number `index` of those that this process was given. Raises BackendError."""
 
-    running_requests = DECODES[-1]  # as many as are decoded by one graph
-
     def __init__(self, index: int) -> None:
-        _check(index)
-        torch.cuda.set_device(index)
-        torch.set_float32_matmul_precision("highest")  # some images turn TF32 on: not exact
-        properties = torch.cuda.get_device_properties(index)
-        self.torch_device = torch.device("cuda", index)
-        self.info = DeviceInfo(
-            name=properties.name,
-            arch=f"sm_{properties.major}{properties.minor}",
-            memory_bytes=properties.total_memory,
-            libraries=_libraries(),
+        check_index(index)
+        major, minor = _capability(index)
+        super().__init__(
+            index, f"sm_{major}{minor}", {"CUDA of torch": torch.version.cuda or "none"}
         )
-        self._before = self._outside()
-
-    # ---- memory ----
-
-    def memory(self) -> MemoryStats:
-        """Measure. Blocks that torch's allocator keeps for later are given back first.
-
-        `used` counts what this process took since the device was opened. What it took before (the
-        context), and what other processes hold, shows in `free` alone.
-        """
-        torch.cuda.empty_cache()
-        free, total = torch.cuda.mem_get_info()
-        libraries = max(self._outside() - self._before, 0)
-        peak = torch.cuda.max_memory_reserved() + libraries
-        return MemoryStats(total, free, peak, torch.cuda.memory_reserved() + libraries)
-
-    def reset_peak_memory(self) -> None:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-    def _outside(self) -> int:
-        """Bytes in use that torch's allocator did not take: contexts, libraries, other processes."""
-        free, total = torch.cuda.mem_get_info(self.torch_device)
-        return total - free - torch.cuda.memory_reserved(self.torch_device)
-
-    # ---- copies ----
-
-    def upload(self, host: np.ndarray) -> Tensor:
-        return upload(host, self.torch_device)
-
-    def download(self, tensor: Tensor) -> PinnedTransfer:
-        return PinnedTransfer(tensor)
-
-    def synchronize(self) -> None:
-        torch.cuda.synchronize(self.torch_device)
-
-    def close(self) -> None:
-        """Wait for the work and give back what nothing refers to any more."""
-        self.synchronize()
-        torch.cuda.empty_cache()
-
-    # ---- what runs on it ----
 
     def dtypes(self, checkpoint: torch.dtype) -> Sequence[tuple[torch.dtype, str]]:
-        offered = {
-            torch.bfloat16: "tensor cores at full rate, with the range of float32",
-            torch.float16: "tensor cores at full rate; overflows above 65504",
-            torch.float32: "exact: TF32 is off; many times slower, twice the memory",
-        }
-        if checkpoint in (torch.bfloat16, torch.float16):
-            first = (checkpoint, "the checkpoint's own, on tensor cores")
-        else:
-            first = (torch.bfloat16, "tensor cores; --dtype float32 computes exactly")
-        offered.pop(first[0])
-        return [first, *offered.items()]
-
-    def page_tokens(self) -> Sequence[tuple[int, str]]:
-        return [
-            (64, "a tile of keys is one page, and prefixes are shared in steps of 64"),
-            (128, "fewer pages to look up; prefixes are shared in coarser steps"),
-            (32, "prefixes are shared in finer steps; twice the look-ups of 64"),
-            (16, "prefixes are shared in the finest steps; four times the look-ups of 64"),
-        ]
+        exact = "exact: TF32 is off; many times slower, twice the memory"
+        return dtypes_of(checkpoint, "tensor cores", exact)
 
     def kv_dtypes(self, compute: torch.dtype) -> Sequence[tuple[torch.dtype, Support]]:
         return [*super().kv_dtypes(compute), (torch.float8_e4m3fn, keeps_fp8(self.info.arch))]
@@ -114,24 +36,9 @@ class NvidiaDevice(Device):
     def kernels(self) -> Sequence[Kernel]:
         return kernels(self.info.arch)
 
-    def kv_store(self, spec: KVSpec, page_tokens: int) -> KVStore:
-        return PagedKVStore(spec, page_tokens, self.torch_device)
 
-    def executor(self) -> GraphExecutor:
-        return GraphExecutor(self.torch_device)
-
-
-def _check(index: int) -> None:
-    """Raise BackendError unless the GPU is there and new enough."""
-    try:
-        torch.cuda.init()
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise BackendError(f"torch {torch.__version__} cannot use the GPU: {error}") from error
-    count = torch.cuda.device_count()
-    if not 0 <= index < count:
-        raise BackendError(
-            f"--device {index}: this process has {count} GPUs, numbers 0..{count - 1}"
-        )
+def _capability(index: int) -> tuple[int, int]:
+    """The compute capability. Raises BackendError if it is too old."""
     capability = torch.cuda.get_device_capability(index)
     if capability < OLDEST:
         raise BackendError(
@@ -139,11 +46,4 @@ def _check(index: int) -> None:
             f"{capability[0]}.{capability[1]}; the kernels need {OLDEST[0]}.{OLDEST[1]} (Ampere) or "
             "newer: run on the CPU with --backend reference"
         )
-
-
-def _libraries() -> dict[str, str]:
-    return {
-        "torch": torch.__version__,
-        "CUDA of torch": torch.version.cuda or "none",
-        "triton": triton.__version__,
-    }
+    return capability

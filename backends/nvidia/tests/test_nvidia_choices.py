@@ -14,9 +14,9 @@ from inarch.hal.dispatch import Dispatcher
 from inarch.hal.executor import StepInputs, StepShape
 from inarch.hal.ops import FACETS, OPS
 from inarch.hal.reference.linear import ReferenceLinear
-from inarch_nvidia.buckets import DECODES, bucket, shapes
-from inarch_nvidia.executor import addresses_of
 from inarch_nvidia.kernels import kernels
+from inarch_triton.gpu.buckets import DECODES, bucket, shapes
+from inarch_triton.gpu.executor import addresses_of
 
 
 @dataclass(frozen=True)

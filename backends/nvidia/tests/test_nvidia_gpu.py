@@ -13,7 +13,7 @@ from inarch.config import EngineConfig
 from inarch.engine.engine import Engine
 from inarch.hal.reference.executor import EagerExecutor
 from inarch.sampling import SamplingParams
-from inarch_nvidia.executor import GraphExecutor
+from inarch_triton.gpu.executor import GraphExecutor
 
 from .random_models import MODELS, VOCABULARY, Saved, load, load_stepped, make
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from inarch.hal.executor import Kept, StepInputs, StepShape
-from inarch_nvidia.executor import GRAPH_BYTES, GraphExecutor
-from inarch_nvidia.recorder import Recorder, out_of_memory
+from inarch_triton.gpu.executor import GRAPH_BYTES, GraphExecutor
+from inarch_triton.gpu.recorder import Recorder, out_of_memory
 
 needs_gpu = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs an NVIDIA GPU: ci/gpu runs this file on one"

@@ -31,8 +31,8 @@ from inarch_triton.attention_launch import GLUON, Launch, Launcher
 from inarch_triton.options import processors
 from inarch_triton.rotary_write import OURS, rope_write
 from inarch_triton.shared import LEAST_SEQS, SharedWork, most_slots, no_work, share, shared_shape
+from inarch_triton.tile import Tile
 from inarch_triton.tiles import (
-    Tile,
     choose_tile,
     for_shared_prefixes,
     long_rows,

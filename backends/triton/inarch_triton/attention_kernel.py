@@ -317,6 +317,12 @@ def attention_kernel(  # noqa: C901, PLR0915
         near = tl.minimum(near, begin + (end - begin + KEYS - 1) // KEYS * KEYS)
         far = tl.maximum(far, near)
 
+    if not DESCRIPTORS:  # noqa: SIM102
+        if k_pages.dtype.element_ty == tl.float8e4b8:  # half of what is meant, as V is
+            if SOFTCAP:
+                cap *= 2.0
+            else:
+                scale *= 2.0
     acc = tl.zeros([ROWS, VALUE_BLOCK], tl.float32)
     odd_acc = tl.zeros([ROWS, VALUE_BLOCK], tl.float32)
     total = tl.zeros([ROWS], tl.float32)
@@ -341,6 +347,9 @@ def attention_kernel(  # noqa: C901, PLR0915
         PAIRS, WINDOW, SOFTCAP, TREE, UPCAST, EXACT, INTERPRETED, True,
     )  # fmt: skip
 
+    if not DESCRIPTORS:  # noqa: SIM102
+        if v_pages.dtype.element_ty == tl.float8e4b8:
+            acc *= 2.0
     if PAIRS:
         acc = tl.interleave(acc, odd_acc)
     if SHARED_ROWS > 0:

@@ -13,7 +13,8 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from inarch.hal.attention import AttentionSpec
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.options import LOG2_E, launch_options
-from inarch_triton.tiles import Tile, kernel_options, padded
+from inarch_triton.tile import Tile
+from inarch_triton.tiles import padded
 
 MERGED = 32  # rows of chunks that a merging program loads at once
 INTERPRETED = triton.knobs.runtime.interpret
@@ -109,7 +110,7 @@ class Launcher:
                 gathered=launch.members is not None, shared_rows=before.tile.rows if before else 0,
                 merged_rows=launch.merged_rows,
             ),
-            **kernel_options(tile), **self._options,
+            **tile.options(), **self._options,
         )  # fmt: skip
 
     def _merge(self, launch: Launch, sinks: Tensor | None, out: Tensor, lse: Tensor | None) -> None:

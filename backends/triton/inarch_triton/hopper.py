@@ -10,7 +10,7 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from inarch.hal.attention import AttentionSpec
 from inarch_triton.hopper_kernel import BOX, SWIZZLED, hopper_attention_kernel
 from inarch_triton.options import FUSED
-from inarch_triton.tiles import Tile
+from inarch_triton.tile import Tile
 
 
 def boxes(slots: Tensor) -> TensorDescriptor:

@@ -31,6 +31,7 @@ SAMPLING = {  # op -> its place in this package
 }
 COST = 0.5  # better than anything that does not say otherwise
 NARROW = torch.float8_e4m3fn  # of pages, besides the dtype computed in
+CARRIED = ("gfx942",)  # where the device converts float8_e4m3fnuz instead: see fnuz.py
 FP8_HEAD_MULTIPLE = 16
 
 
@@ -142,15 +143,18 @@ def _rope(facts: Facts) -> Support:
 
 
 def keeps_fp8(arch: str) -> Support:
-    """Whether devices of `arch` convert from and to float8_e4m3fn, so that pages may hold it."""
+    """Whether devices of `arch` convert 8-bit floats, so that pages may hold float8_e4m3fn."""
     known = architecture(arch)
-    if known == "gfx942":
-        return no("the 8-bit floats of gfx942 are the fnuz kind, with other bits for each number")
     if known.startswith("sm_") and int(known[3:]) < 89:
         return no(f"{known} does not convert 8-bit floats: sm_89 (Ada, Hopper and newer) does")
-    if known not in SHARED_MEMORY or known == "gfx90a":
+    if known not in SHARED_MEMORY or known in ("gfx90a", "gfx1100"):
         return no(f"{known} does not convert 8-bit floats")
     return yes("half the memory of 16-bit pages; no scales, so that values beyond 448 become 448")
+
+
+def carries_fnuz(arch: str) -> bool:
+    """Whether pages of float8_e4m3fn are kept as float8_e4m3fnuz on devices of `arch`."""
+    return architecture(arch) in CARRIED
 
 
 def supports_attention(arch: str, facts: Facts) -> Support:
@@ -169,9 +173,11 @@ def supports_attention(arch: str, facts: Facts) -> Support:
         return no(f"scale {facts['scale']} is not positive")
     if unmasked := _unmasked(facts):
         return no(unmasked)
-    if not facts["layout"].startswith("reference/"):
-        return no(f"KV layout {facts['layout']}: plain pages are needed (PagedKVStore)")
     kept = facts["kv_dtype"]
+    fnuz = carries_fnuz(arch) and kept == NARROW
+    if not facts["layout"].startswith("fnuz/" if fnuz else "reference/"):
+        needed = "FnuzKVStore" if fnuz else "PagedKVStore"
+        return no(f"KV layout {facts['layout']}: plain pages are needed ({needed})")
     if kept == dtype:
         return yes(cost=COST)
     if kept != NARROW:

@@ -6,12 +6,15 @@ flashinfer) read as well; a page of one head is still a plain 2-D tile for the c
 """
 
 # No deferred annotations here: Triton reads `tl.constexpr` as an object, not as a string.
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from inarch.hal.kv import KVState
+from inarch.hal.kv import KVLayout, KVSpec, KVState
 from inarch.hal.reference.kv import ReferenceKVStore
+from inarch_triton.fnuz import FN, FNUZ, from_fnuz, to_fnuz
+from inarch_triton.kernels import NARROW, carries_fnuz
 from inarch_triton.options import FUSED
 
 WARPS = 4
@@ -19,9 +22,16 @@ WARPS = 4
 
 @triton.jit
 def narrowed(x, dtype: tl.constexpr):
-    """x as pages of `dtype` keep it: 8-bit floats saturate, and keep NaN."""
+    """x as pages of `dtype` keep it: 8-bit floats saturate, and keep NaN.
+
+    float8e4b8 (fnuz) stands for float8e4nv of the same bits, twice its own value: see fnuz.py.
+    """
     if dtype.primitive_bitwidth == 8 and x.dtype != dtype:
         x = tl.clamp(x.to(tl.float32), -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
+        if dtype == tl.float8e4b8:
+            bits = x.to(tl.float8e4nv).to(tl.uint8, bitcast=True)
+            bits = tl.where(bits == 0x80, 0, bits)
+            x = tl.where(x != x, 0x80, bits).to(tl.uint8).to(dtype, bitcast=True)
     return x.to(dtype)
 
 
@@ -85,3 +95,32 @@ class PagedKVStore(ReferenceKVStore):
             **constants, num_warps=WARPS, **FUSED,
         )  # fmt: skip
         return kv
+
+
+class FnuzKVStore(PagedKVStore):
+    """Pages that are float8_e4m3fn to all who look, kept as float8_e4m3fnuz of half the value."""
+
+    def __init__(self, spec: KVSpec, page_tokens: int, torch_device: torch.device) -> None:
+        super().__init__(spec, page_tokens, torch_device)
+        layout = self.layout
+        fingerprint = layout.fingerprint.replace("reference/", "fnuz/")
+        self.layout = KVLayout(layout.page_tokens, layout.page_bytes, fingerprint)
+
+    def allocate(self, pages: int) -> KVState:
+        return [(k.view(FNUZ), v.view(FNUZ)) for k, v in super().allocate(pages)]
+
+    def write(self, kv: KVState, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> KVState:
+        k, v = (to_fnuz(x) if x.dtype == FN else x for x in (k, v))
+        return super().write(kv, layer, slots, k, v)
+
+    def read(self, kv: KVState, layer: int, pages: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = (part.view(torch.uint8).index_select(0, pages).flatten(0, 1) for part in kv[layer])
+        return from_fnuz(k), from_fnuz(v)
+
+
+def paged_store(
+    arch: str, spec: KVSpec, page_tokens: int, torch_device: torch.device
+) -> PagedKVStore:
+    """Pages as the kernels for `arch` read them."""
+    fnuz = spec.dtype == NARROW and carries_fnuz(arch)
+    return (FnuzKVStore if fnuz else PagedKVStore)(spec, page_tokens, torch_device)

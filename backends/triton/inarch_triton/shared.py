@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inarch.hal.attention import AttentionBatch, SharedPrefixes
-from inarch_triton.tiles import Tile
+from inarch_triton.tile import Tile
 from inarch_triton.work import ITEM_FIELDS, Shape, chop, filled, most_extra
 
 MOST_TILES = 64  # of one launch: those that save most

@@ -8,16 +8,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from inarch.hal.attention import AttentionSpec
+from inarch_triton.amd_tiles import amd_tile
+from inarch_triton.tile import Tile
 
 SHARED_MEMORY = {  # KiB that one program may use
     "sm_80": 163, "sm_86": 99, "sm_87": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227,
     "sm_103": 227, "sm_110": 227, "sm_120": 99, "sm_121": 99, "gfx90a": 64, "gfx942": 64,
-    "gfx950": 160,
+    "gfx950": 160, "gfx1100": 64,
 }  # fmt: skip
 LEAST_SHARED_MEMORY = 64
 LEAST_DEPTH = 16  # of a product
@@ -34,25 +36,6 @@ DECODES = {
 }  # fmt: skip
 # The same over 8-bit pages, whose tiles are half as large: 24 to 512 such sequences.
 NARROW_DECODES = {"sm_90": ((4, 64, 3, 2), (math.inf, 64, 4, 2))}
-
-
-@dataclass(frozen=True)
-class Tile:
-    """How one program works: on `rows` pairs of token and head, `keys` keys at a time.
-
-    A run of keys is cut into chunks, which programs of their own attend to, until there are `waves`
-    programs for each processor of the device; no chunk is shorter than `chunk` keys.
-    """
-
-    rows: int
-    keys: int
-    warps: int
-    stages: int
-    waves: int
-    chunk: int
-    descriptors: bool = False  # load pages with the copy engine; needs keys <= page_tokens
-    specialized: bool = False  # warps that load and warps that compute: see hopper_kernel.py
-    pairs: bool = False  # two 8-bit floats at a time, each of which goes to a product of its own
 
 
 # Of sequences with many query tokens, where the kernel written for the device applies (`_is_plain`).
@@ -95,7 +78,10 @@ def choose_tile(
         return SPECIALIZED[arch]
     width = max(padded(spec.key_dim), padded(spec.value_dim))
     decodes = DECODES if stored == spec.dtype else NARROW_DECODES
-    tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows, crowd, decodes)
+    if arch.startswith("gfx"):
+        tile = amd_tile(arch, rows, width * spec.dtype.itemsize, long=long)
+    else:
+        tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows, crowd, decodes)
     if stored != spec.dtype and long and arch.startswith("gfx"):
         tile = replace(tile, keys=max(16, tile.keys // 2))  # conversion takes registers
     if (spec.key_dim, spec.value_dim) != (padded(spec.key_dim), padded(spec.value_dim)):
@@ -149,15 +135,11 @@ def _short_tile(
         keys, stages, waves = next(row[1:] for row in decodes[arch] if crowd <= row[0])
         return Tile(rows, keys, warps=4, stages=stages, waves=waves, chunk=128)
     waves = 8 if rows <= 16 else 4  # what is put aside for chunks grows with the rows
-    if arch.startswith("gfx"):
-        return Tile(rows, keys=32, warps=4, stages=2, waves=waves, chunk=128)
     # Measured on an H200 (2026-11-22): up to 18 % faster than three stages, never 3 % slower.
     return Tile(rows, keys=64, warps=4, stages=2, waves=waves, chunk=128)
 
 
 def _long_tile(arch: str, rows: int, width: int) -> Tile:
-    if arch.startswith("gfx"):
-        return Tile(rows, keys=32 if width <= 128 else 16, warps=4, stages=2, waves=2, chunk=1024)
     if arch in ASYNCHRONOUS:
         return Tile(rows, keys=64, warps=8, stages=3, waves=2, chunk=1024, descriptors=True)
     keys = 64 if SHARED_MEMORY.get(arch, 0) > 99 or width <= 64 else 32
@@ -170,7 +152,7 @@ def _fit(
     """Shrink until the tile fits the shared memory of one program."""
     limit = SHARED_MEMORY.get(arch, LEAST_SHARED_MEMORY) * 1024
     if dtype == torch.float32:
-        tile = replace(tile, stages=2)
+        tile = replace(tile, stages=min(tile.stages, 2))
     descriptors = tile.descriptors and tile.keys <= page_tokens and dtype.itemsize == 2
     tile = replace(tile, descriptors=descriptors)
     while shared_bytes(tile, arch, width, dtype, stored) > limit:
@@ -189,7 +171,7 @@ def shared_bytes(tile: Tile, arch: str, width: int, dtype: torch.dtype, stored: 
     Pages of another dtype than the one computed in are staged as they are, and converted once more.
     """
     asynchronous = arch in ASYNCHRONOUS and tile.rows >= 64
-    stages = tile.stages if asynchronous else tile.stages - 1
+    stages = tile.stages if asynchronous else max(tile.stages - 1, 1)
     page = tile.keys * width
     elements = tile.rows * tile.keys + (2 * page if stored != dtype else 0)
     if asynchronous:
@@ -207,7 +189,3 @@ def long_rows(group: int, spec: AttentionSpec) -> int:
 def short_rows(group: int, tokens: int, seqs: int) -> int:
     """Rows of a tile of few query tokens: from static facts only, since captured grids stay."""
     return max(16, min(64, padded(group * -(-tokens // seqs))), padded(group))
-
-
-def kernel_options(tile: Tile) -> dict[str, int]:
-    return {"num_warps": tile.warps, "num_stages": tile.stages}

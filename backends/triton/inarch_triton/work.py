@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from inarch.hal.attention import AttentionBatch
-from inarch_triton.tiles import Tile
+from inarch_triton.tile import Tile
 
 # Row, first token, tokens, first position, begin, end, slot; to take up: first slot, slots, row;
 # of the tile's chunks: first slot, slots.

@@ -45,7 +45,7 @@ from inarch_triton import (
 from inarch_triton.attention_kernel import attention_kernel, merge_kernel
 from inarch_triton.grouped_linear_kernel import grouped_linear_kernel
 from inarch_triton.hopper_kernel import SWIZZLED, hopper_attention_kernel
-from inarch_triton.kernels import keeps_fp8
+from inarch_triton.kernels import carries_fnuz, keeps_fp8
 from inarch_triton.linear_kernel import linear_kernel
 from inarch_triton.options import FUSED, options_for, pdl
 
@@ -89,7 +89,7 @@ def attention_source(
     tile = tiles.choose_tile(arch, spec, page_tokens, rows, long=long, stored=stored, crowd=crowd)
     tile = tiles.for_shared_prefixes(tile) if shared and long else tile
     parts = "*fp32" if shared and not long else None
-    kind, kept = NAMES[spec.dtype], NAMES[stored or spec.dtype]
+    kind, kept = NAMES[spec.dtype], kept_name(arch, stored or spec.dtype)
     pages = "*i16" if tile.pairs else f"*{kept}"
     if tile.descriptors:
         pages = f"tensordesc<{kept}[{tile.keys}, {spec.key_dim}]>"
@@ -114,7 +114,23 @@ def attention_source(
         merged_rows=0 if long or tree else tiles.padded(group),
     )  # fmt: skip
     name = " ".join(["attention", *(["shared"] if shared else []), *features])
-    return Source(name, attention_kernel, types, constants, tiles.kernel_options(tile))
+    return Source(name, attention_kernel, types, constants, tile.options())
+
+
+def kept_name(arch: str, dtype: torch.dtype) -> str:
+    """What pages of the dtype hold."""
+    return "fp8e4b8" if dtype == FP8 and carries_fnuz(arch) else NAMES[dtype]
+
+
+def amd_attention(arch: str) -> Iterator[Source]:
+    """The other rows of the tables of AMD: by how many rows, of how many bytes, and in which pages."""
+    half, double = (replace(LLAMA, key_dim=dim, value_dim=dim) for dim in (64, 256))
+    yield attention_source(arch, half, 64, long=True)
+    yield attention_source(arch, replace(LLAMA, dtype=torch.float16), 32, long=False)
+    yield attention_source(arch, LLAMA, 16, long=False, tree=True)
+    for wide in (double, replace(LLAMA, dtype=torch.float32)):
+        for long in (False, True):
+            yield attention_source(arch, wide, 16, long=long)
 
 
 def hopper_source(spec: AttentionSpec, *, lse: bool) -> Source:
@@ -135,7 +151,7 @@ def hopper_source(spec: AttentionSpec, *, lse: bool) -> Source:
 def small_sources(arch: str) -> Iterator[Source]:
     """The others, in the sizes of an 8B model."""
     for kept in (torch.bfloat16, FP8) if keeps_fp8(arch) else (torch.bfloat16,):
-        yield from writing_sources(kept)
+        yield from writing_sources(kept_name(arch, kept))
     tile = tiles.choose_tile(arch, LLAMA, 16, 16, long=False)
     four = {"num_warps": 4}
     merge = attention_launch.merge_constants(LLAMA, tile, sinks=False, lse=False)
@@ -200,9 +216,8 @@ TABLES = {  # the arguments of the sampling kernels
 SAMPLED = {name: kind for kind, names in TABLES.items() for name in names.split()}
 
 
-def sampling_sources() -> Iterator[Source]:
-    """Vocabularies of 128,256 and of 262,144 tokens."""
-    for vocab in (128_256, 262_144):
+def sampling_sources(vocabularies: tuple[int, ...]) -> Iterator[Source]:
+    for vocab in vocabularies:
         chunks = triton.next_power_of_2(triton.cdiv(vocab, survey.CHUNK))
         chunked = {"VOCAB": vocab, "CHUNK": survey.CHUNK}
         sizes = chunked | {"CHUNKS": chunks}
@@ -237,11 +252,11 @@ def sampling_sources() -> Iterator[Source]:
             yield Source(name, kernel, types, constants, {"num_warps": warps, **FUSED})
 
 
-def writing_sources(kept: torch.dtype) -> Iterator[Source]:
+def writing_sources(kept: str) -> Iterator[Source]:
     """What writes to pages of the dtype `kept`, and what may be fused with it."""
-    name, four = "" if kept == torch.bfloat16 else f" {NAMES[kept]}", {"num_warps": 4}
+    name, four = "" if kept == "bf16" else f" {kept}", {"num_warps": 4}
     types = dict.fromkeys(("k", "v"), "*bf16") | {"slots": "*i64"}
-    types |= dict.fromkeys(("k_pages", "v_pages"), f"*{NAMES[kept]}")
+    types |= dict.fromkeys(("k_pages", "v_pages"), f"*{kept}")
     types |= dict.fromkeys(("k_token", "k_head", "v_token", "v_head"), "i32")
     yield Source(f"write{name}", kv.write_kernel, types, kv.write_constants(8, 128, 128), four)
     yield Source(f"write row{name}", kv.write_kernel, types, kv.write_constants(1, 576, 0), four)
@@ -265,12 +280,14 @@ def sources(arch: str) -> Iterator[Source]:
         yield hopper_source(LLAMA, lse=False)
         yield hopper_source(replace(LLAMA, q_heads=56, dtype=torch.float16), lse=True)
         yield hopper_source(replace(LLAMA, key_dim=64, value_dim=64), lse=False)
+    if arch.startswith("gfx"):
+        yield from amd_attention(arch)
     for crowd, *_ in tiles.DECODES.get(arch, ())[1:]:
         yield attention_source(arch, LLAMA, 64, long=False, crowd=crowd)
     yield from small_sources(arch)
     yield from linear_sources(arch)
     yield from grouped_sources(arch)
-    yield from sampling_sources()
+    yield from sampling_sources((262_144,) if arch.startswith("gfx") else (128_256, 262_144))
     if keeps_fp8(arch):
         for crowd in (1, *(row[0] for row in tiles.NARROW_DECODES.get(arch, ())[1:])):
             yield attention_source(arch, LLAMA, 64, long=False, stored=FP8, crowd=crowd)
@@ -294,7 +311,8 @@ def compile_source(source: Source, arch: str) -> dict[str, int]:
         attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
     )
     nvidia = arch.startswith("sm_")
-    target = GPUTarget("cuda", int(arch[3:]), 32) if nvidia else GPUTarget("hip", arch, 64)
+    lanes = 64 if arch.startswith("gfx9") else 32
+    target = GPUTarget("cuda", int(arch[3:]), 32) if nvidia else GPUTarget("hip", arch, lanes)
     compiled = triton.compile(described, target=target, options=options)
     usage = nvidia_usage(compiled.asm["cubin"]) if nvidia else amd_usage(compiled.asm["amdgcn"])
     bytewise = compiled.asm.get("ptx", "").count("ld.shared.b8")
@@ -330,7 +348,15 @@ def amd_usage(assembly: str) -> dict[str, int]:
     return {
         "registers": number("vgpr_count"),
         "spilled": number("vgpr_spill_count") + number("sgpr_spill_count"),
+        "lanes": number("wavefront_size"),
+        "waves": waves_resident(assembly),
     }
+
+
+def waves_resident(assembly: str) -> int:
+    """On a SIMD, as far as registers and LDS allow: what the compiler says."""
+    found = re.search(r"; Occupancy: (\d+)", assembly)
+    return int(found[1]) if found else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Every kernel, compiled ahead of time for GPUs that are not here, fits their registers and memory."""
+"""Every kernel, compiled ahead of time for GPUs that are not here, fits their registers and memory.
+
+Those of AMD are compiled by the tests of backends/amd.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("triton")
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100", "gfx942", "gfx950"])
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
 def test_no_kernel_spills_or_needs_more_shared_memory_than_there_is(arch: str, cache: Path) -> None:
     path = os.pathsep.join(entry for entry in sys.path if entry)
     environment = os.environ | {
@@ -34,10 +37,10 @@ def test_no_kernel_spills_or_needs_more_shared_memory_than_there_is(arch: str, c
     kernels = json.loads(done.stdout)[arch]
     assert len(kernels) >= 8
     narrow = [name for name in kernels if "fp8" in name]
-    assert len(narrow) == {"sm_90": 7, "sm_100": 6, "gfx950": 6}.get(arch, 0)
+    assert len(narrow) == {"sm_90": 7, "sm_100": 6}.get(arch, 0)
     for name, usage in kernels.items():
         assert usage["spilled"] == 0, (name, usage)
-        assert usage["registers"] <= (255 if arch.startswith("sm_") else 512), (name, usage)
+        assert usage["registers"] <= 255, (name, usage)
         assert usage["shared"] <= SHARED_MEMORY[arch] * 1024, (name, usage)
         told = int(name.startswith("specialized"))  # a waiting warp reads what it is to run
         assert usage["bytewise"] == told, f"{name} reads shared memory one byte at a time"

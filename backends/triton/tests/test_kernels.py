@@ -14,7 +14,7 @@ from inarch.hal.kv import KVHeads, KVSpec
 from inarch.hal.ops import FACETS, OPS
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch_triton import tiles
-from inarch_triton.kernels import keeps_fp8, kernels
+from inarch_triton.kernels import carries_fnuz, keeps_fp8, kernels
 
 LLAMA = AttentionSpec(32, 8, 128, 128, 0.09, torch.bfloat16)
 
@@ -34,8 +34,12 @@ def attention(
     spec = dataclasses.replace(LLAMA, **changes)
     heads = KVHeads(spec.kv_heads, spec.key_dim, spec.value_dim)
     dtype = torch.bfloat16 if spec.dtype == torch.float64 else spec.dtype
-    store = ReferenceKVStore(KVSpec((heads,), stored or dtype), page_tokens, torch.device("cpu"))
-    return answer(arch, "attention", dict(attention_facts(spec, store)))
+    pages = KVSpec((heads,), stored or dtype)
+    store = ReferenceKVStore(pages, page_tokens, torch.device("cpu"))
+    facts = dict(attention_facts(spec, store))
+    if carries_fnuz(arch) and pages.dtype == torch.float8_e4m3fn:
+        facts["layout"] = facts["layout"].replace("reference/", "fnuz/")
+    return answer(arch, "attention", facts)
 
 
 def test_every_kernel_is_for_a_declared_op_and_can_be_registered() -> None:
@@ -43,7 +47,10 @@ def test_every_kernel_is_for_a_declared_op_and_can_be_registered() -> None:
     Dispatcher(kernels("sm_90"))
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_100", "gfx942:sramecc+:xnack-", "gfx950"])
+@pytest.mark.parametrize(
+    "arch",
+    ["sm_80", "sm_90a", "sm_100", "gfx90a", "gfx942:sramecc+:xnack-", "gfx950", "gfx1100"],
+)
 @pytest.mark.parametrize("dim", [64, 80, 96, 128, 192, 256])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_usual_models_are_supported_on_every_device(
@@ -95,7 +102,8 @@ def test_attention_refuses_pages_of_another_layout_or_dtype() -> None:
         ("gfx950:sramecc+:xnack-", None),
         ("sm_80", "sm_80 does not convert 8-bit floats: sm_89 (Ada, Hopper and newer) does"),
         ("sm_86", "sm_86 does not convert 8-bit floats"),
-        ("gfx942:sramecc+:xnack-", "fnuz kind"),
+        ("gfx942:sramecc+:xnack-", None),
+        ("gfx1100", "gfx1100 does not convert 8-bit floats"),
         ("gfx90a", "gfx90a does not convert 8-bit floats"),
     ],
 )

@@ -28,7 +28,8 @@ from inarch.hal.reference.device import ReferenceDevice
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch_triton import attention_launch
 from inarch_triton.attention import Plan, TritonAttention
-from inarch_triton.kv import PagedKVStore
+from inarch_triton.fnuz import FNUZ, from_fnuz
+from inarch_triton.kv import paged_store
 from inarch_triton.rotary import rope as our_rope
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
@@ -80,7 +81,7 @@ class Case:
 
     def attention(self, device) -> tuple[TritonAttention, KVState]:
         pages = self.kv_spec(self.stored or self.spec.dtype)
-        store = PagedKVStore(pages, self.page_tokens, device.torch_device)
+        store = paged_store(device.info.arch, pages, self.page_tokens, device.torch_device)
         return TritonAttention(self.spec, store, device), self.fill(store)
 
     def inputs(self, device) -> tuple[Tensor, ...]:
@@ -146,7 +147,7 @@ def check(case: Case, device, *, lse: bool) -> None:
         close = {"rtol": 2e-5, "atol": 2e-5 if case.spec.dtype == torch.float32 else 2e-3}
         torch.testing.assert_close(got.lse.cpu(), expected.lse, **close)
     for part, theirs in zip(got.kv[0], expected.kv[0], strict=True):
-        written = part.float().cpu()[1:]
+        written = (from_fnuz(part) if part.dtype == FNUZ else part).float().cpu()[1:]
         torch.testing.assert_close(written, theirs[1:].float(), rtol=0, atol=0, equal_nan=True)
 
 

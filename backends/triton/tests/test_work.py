@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inarch.hal.attention import AttentionBatch
-from inarch_triton.tiles import Tile
+from inarch_triton.tile import Tile
 from inarch_triton.work import Shape, cut, most_extra, work_shape
 
 

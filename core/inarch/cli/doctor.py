@@ -86,7 +86,7 @@ def _plugin_troubles(plugins: Plugins) -> Iterator[str]:
 
     plugins.families(Family)
     for record in filter(lambda record: record.broken, plugins.records):
-        yield f"plugin {record.name} of {record.distribution} {record.version}: {record.why}"
+        yield f"{record.whole_name}: {record.why}"
     for name in plugins.unknown_disabled:
         yield f"INARCH_DISABLE_PLUGINS names {name!r}, but no such plugin is installed"
 
@@ -126,19 +126,22 @@ def _model_troubles(config: EngineConfig, plugins: Plugins, measured: bool) -> I
 
 
 def _show_device(plugins: Plugins, backend: Backend, index: int) -> None:
-    device = guarded(lambda: backend.open(index))
-    if isinstance(device, Fault):
-        raise BackendError(f"backend {backend.name} cannot open device {index}: {device.reason}")
-    facts = guarded(lambda: _device_facts(plugins, backend.name, device))
-    device.close()
+    from inarch.engine.opening import open_device
+
+    device = open_device(backend, index)
+    facts = guarded(lambda: _device_facts(plugins, backend, device))
+    closed = guarded(device.close)
+    facts = closed if isinstance(closed, Fault) else facts
     if isinstance(facts, Fault):
         raise BackendError(f"device {index} of backend {backend.name}: {facts.reason}")
     print_table(("device", f"{backend.name} {index}"), facts)
 
 
-def _device_facts(plugins: Plugins, backend: str, device: Device) -> list[tuple[str, str]]:
+def _device_facts(plugins: Plugins, backend: Backend, device: Device) -> list[tuple[str, str]]:
+    from inarch.engine.opening import kernels_for
+
     memory, info = device.memory(), device.info
-    kernels = [f"{k.op}: {k.name}" for k in (*device.kernels(), *plugins.kernels(backend))]
+    kernels = [f"{k.op}: {k.name}" for k in kernels_for(backend, device, plugins)]
     return [
         ("name", info.name),
         ("architecture", info.arch),

@@ -15,6 +15,7 @@ from inarch.cli.tables import print_table
 from inarch.config import EngineConfig
 from inarch.engine.choices import dtype_name
 from inarch.engine.outlook import Outlook, foresee
+from inarch.engine.preparation import quantization_scheme
 from inarch.engine.recognition import recognise_formats
 from inarch.engine.resolve import resolve
 from inarch.engine.tokenizer import Tokenizer
@@ -38,10 +39,12 @@ def look_at(config: EngineConfig, plugins: Plugins) -> Iterator[str]:
         resolved, backend = _resolve(looked_at, plugins)
         outlook = foresee(resolved, backend, plugins)
         try:
-            print_table(("model", str(resolved.served_model_name), "why"), _model_rows(outlook))
+            print_table(
+                ("model", str(resolved.served_model_name), "why"), _model_rows(resolved, outlook)
+            )
             if not alone:
                 print_table(("text", "", "why"), _text_rows(resolved, outlook))
-            print_table(("memory", "GiB", "where from"), _memory_rows(outlook))
+            print_table(("memory", "GiB", "where from"), _memory_rows(resolved, outlook))
             rows = [(op, kernel, str(count), why) for op, kernel, count, why in outlook.ops]
             print_table(("op", "kernel", "bindings", "why"), rows)
             yield from _troubles(outlook)
@@ -79,7 +82,7 @@ def _has_weights(folder: Path) -> bool:
     return any(next(folder.glob(pattern), None) for pattern in ("*.safetensors*", "*.bin*"))
 
 
-def _model_rows(outlook: Outlook) -> list[Row]:
+def _model_rows(config: EngineConfig, outlook: Outlook) -> list[Row]:
     ready, survey = outlook.prepared, outlook.survey
     checkpoint, chosen = ready.checkpoint, ready.chosen
     why, layout = chosen.reasons, ready.store.layout
@@ -90,7 +93,7 @@ def _model_rows(outlook: Outlook) -> list[Row]:
         ("run by", survey.implementation, "--model-impl"),
         ("weights", f"{_count(survey.parameters)} in {dtype}", why["dtype"]),
         ("stored", *_stored(outlook)),
-        ("quantization", _quantization(checkpoint.config), "config.json"),
+        ("quantization", *_quantization(checkpoint.config, config)),
         *_layer_rows(survey.layers),
         *(("positions", rotation, "") for rotation in survey.positions),
         ("context length", f"{chosen.context:,} tokens", why["context length"]),
@@ -126,9 +129,13 @@ def _stored(outlook: Outlook) -> tuple[str, str]:
     return f"{len(checkpoint.names()):,} tensors", outlook.survey.stored
 
 
-def _quantization(config: Mapping[str, Any]) -> str:
-    section = config.get("quantization_config")
-    return str(section.get("quant_method")) if isinstance(section, Mapping) else "none"
+def _quantization(model: Mapping[str, Any], config: EngineConfig) -> tuple[str, str]:
+    """How weights are stored, and who says so."""
+    scheme, section = quantization_scheme(config), model.get("quantization_config")
+    if scheme is not None:
+        return f"{scheme}, of linear layers", "--quantization"
+    method = section.get("quant_method") if isinstance(section, Mapping) else "none"
+    return str(method), "config.json"
 
 
 def _layer_rows(layers: tuple[str, ...]) -> Iterator[Row]:
@@ -169,12 +176,14 @@ def _text_rows(config: EngineConfig, outlook: Outlook) -> list[Row]:
     ]
 
 
-def _memory_rows(outlook: Outlook) -> list[Row]:
+def _memory_rows(config: EngineConfig, outlook: Outlook) -> list[Row]:
     context = outlook.prepared.chosen.context
+    quantized = config.quantization != "none"
+    stored = "as --quantization says" if quantized else "parameters times the size of the dtype"
     rows = [
         ("device", outlook.total, f"measured, {outlook.prepared.device.info.name}"),
         ("usable", outlook.usable, f"--memory-share {outlook.share:g}, less what is in use"),
-        ("weights", outlook.survey.weight_bytes, "parameters times the size of the dtype"),
+        ("weights", outlook.survey.weight_bytes, stored),
         ("sampling", outlook.sampling, "counts for penalties, per request that can run"),
         ("one context", int(context * outlook.token_bytes), f"KV of {context:,} tokens"),
     ]

@@ -14,7 +14,8 @@ from inarch.engine.vectors import check_generates
 from inarch.errors import ModelError
 
 if TYPE_CHECKING:
-    from inarch.engine.engine import Engine, Prompt
+    from inarch.engine.answers import Prompt
+    from inarch.engine.engine import Engine
     from inarch.sampling import SamplingParams
 
 

@@ -37,6 +37,9 @@ BUILT_IN = {
     ),
     "doctor": BuiltIn("inarch.cli.doctor:doctor", "Say what this machine can run, and why not."),
     "generate": BuiltIn("inarch.cli.generate:generate", "Answer prompts without a server."),
+    "new-backend": BuiltIn(
+        "inarch.cli.new_backend:new_backend", "Write a package for one more kind of hardware."
+    ),
     "plugins": BuiltIn("inarch.cli.plugins:plugins", "List the plugins and how each one fares."),
 }
 
@@ -123,8 +126,17 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 1
     except Exception as error:
         traceback.print_exc()
-        _say_error(f"this is a bug in inarch, please report it: {type(error).__name__}: {error}")
+        _say_error(f"{_whose_bug(error)}, please report it: {type(error).__name__}: {error}")
         return 1
+
+
+def _whose_bug(error: Exception) -> str:
+    from inarch.plugins import culprit, load_plugins
+
+    plugin = culprit(error, load_plugins().records)
+    if plugin is None:
+        return "this is a bug in inarch"
+    return f"this is a bug in {plugin.whole_name}, not in inarch"
 
 
 def _say_error(message: str) -> None:

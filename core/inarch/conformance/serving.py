@@ -26,7 +26,8 @@ from inarch.plugins import Plugins, load_plugins
 from inarch.sampling import SamplingParams
 
 if TYPE_CHECKING:
-    from inarch.engine.engine import Answer, Engine
+    from inarch.engine.answers import Answer
+    from inarch.engine.engine import Engine
 
 TIES = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.3}  # natural logs of probabilities
 LENGTHS = (1, 16, 17, 75, 150)  # of prompts

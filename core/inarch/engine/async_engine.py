@@ -15,8 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+import numpy as np
+
 from inarch.config import EngineConfig
+from inarch.engine.answers import Answer, Prompt, as_list, per_prompt
 from inarch.engine.encoding import Asked, Asking, Encoding, Ranked, T, Text, paired
+from inarch.engine.frontend import as_bytes
 from inarch.engine.journal import Incarnation
 from inarch.engine.keeper import Keeper
 from inarch.engine.link import Link
@@ -27,14 +31,17 @@ from inarch.engine.messages import (
     Cleared,
     Continue,
     Done,
+    ExportPrefix,
     FromEngine,
     GetCacheTree,
     GetStats,
     Hello,
+    ImportPrefix,
     ModelInfo,
     Order,
     Overloaded,
     Pause,
+    Prefixed,
     Ready,
     Refused,
     StartProfile,
@@ -48,6 +55,7 @@ from inarch.engine.outputs import RequestOutput
 from inarch.engine.recognition import recognise_formats
 from inarch.engine.replies import Replies
 from inarch.engine.resolve import resolve, set_environment
+from inarch.engine.side_by_side import answered, side_by_side
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError, InvalidRequestError
 from inarch.formats import Formats
@@ -101,7 +109,7 @@ class AsyncEngine:
                 self._keeper = Keeper(self.config, self)
             await asyncio.gather(self._load_tokenizer(), self._start())
         except BaseException:
-            await self._close()
+            await self.shutdown()
             raise
         return self
 
@@ -125,9 +133,10 @@ class AsyncEngine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._close()
+        await self.shutdown()
 
-    async def _close(self) -> None:
+    async def shutdown(self) -> None:
+        """Stop the engine process; what is open ends with an EngineDeadError."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -137,7 +146,7 @@ class AsyncEngine:
 
     async def generate(
         self,
-        prompt: str | Sequence[int],
+        prompt: Prompt,
         params: SamplingParams,
         *,
         request_id: str | None = None,
@@ -148,11 +157,7 @@ class AsyncEngine:
         Closing the iterator, or cancelling the task that runs it, ends the request at once. Raises
         InvalidRequestError before the first output, EngineDeadError at any time.
         """
-        requests = self._requests()
-        if isinstance(prompt, str) and len(prompt) > LONG_TEXT:
-            ids = await asyncio.to_thread(requests.encode, prompt)
-        else:
-            ids = requests.encode(prompt)
+        ids = await self.token_ids(prompt)
         queue: asyncio.Queue[RequestOutput | InarchError] = asyncio.Queue()
         name = self.begin(ids, params, queue.put_nowait, request_id=request_id, terms=terms)
         try:
@@ -165,6 +170,13 @@ class AsyncEngine:
                 unfinished -= output.finish_reason is not None
         finally:
             self.end(name)
+
+    async def token_ids(self, prompt: Prompt) -> Sequence[int]:
+        """Of a prompt; ids are checked, text is tokenized. Raises InvalidRequestError."""
+        requests = self._requests()
+        if isinstance(prompt, str) and len(prompt) > LONG_TEXT:
+            return await asyncio.to_thread(requests.encode, prompt)
+        return requests.encode(prompt)
 
     async def chat(
         self,
@@ -195,6 +207,13 @@ class AsyncEngine:
         most = self._most(truncate)
         asked = await asyncio.to_thread(self._asking.vectors, inputs, dimensions, prompt_name, most)
         return await self._ask(asked, terms)
+
+    async def classify(
+        self, inputs: Sequence[Text], *, truncate: bool = False, terms: Terms = DEFAULT_TERMS
+    ) -> list[np.ndarray]:
+        """As Engine.classify, of several inputs."""
+        most = self._most(truncate)
+        return await self._ask(await asyncio.to_thread(self._asking.classes, inputs, most), terms)
 
     async def score(
         self,
@@ -235,18 +254,29 @@ class AsyncEngine:
 
     async def _ask(self, asked: Asked[T], terms: Terms) -> list[T]:
         """Run all prompts at once; if one fails, or the caller is cancelled, the others end."""
+        return asked.judge(await self.generate_batch(asked.prompts, asked.params, terms=terms))
 
-        async def last(prompt: Sequence[int], params: SamplingParams) -> RequestOutput:
-            async with aclosing(self.generate(prompt, params, terms=terms)) as outputs:
-                return [output async for output in outputs][-1]
+    async def generate_batch(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        terms: Terms = DEFAULT_TERMS,
+    ) -> list[Answer]:
+        """As Engine.generate: whole answers to one prompt or many, in their order."""
+        return await answered(self.stream_batch(as_list(prompts), params, terms=terms))
 
-        pairs = zip(asked.prompts, asked.params, strict=True)
-        tasks = [asyncio.create_task(last(prompt, params)) for prompt, params in pairs]
-        try:
-            return asked.judge(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
+    def stream_batch(
+        self,
+        prompts: Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        terms: Terms = DEFAULT_TERMS,
+    ) -> AsyncGenerator[tuple[int, RequestOutput], None]:
+        """As Engine.stream_batch: outputs of many prompts, each with the number of its prompt."""
+        self._requests()
+        asked = zip(prompts, per_prompt(params, len(prompts), self.info), strict=True)
+        return side_by_side(self, asked, terms)
 
     def begin(
         self,
@@ -314,6 +344,28 @@ class AsyncEngine:
     async def stop_profile(self) -> None:
         """Returns when the trace is written."""
         await self._order(lambda ticket: StopProfile(ticket=ticket))
+
+    async def export_prefix(self, tokens: Sequence[int], namespace: str = "") -> bytes:
+        """As `Engine.export_prefix`."""
+        wanted = as_bytes(tokens)
+        prefixed = await self._hand_over(
+            lambda ticket: ExportPrefix(ticket=ticket, tokens=wanted, namespace=namespace)
+        )
+        return prefixed.data
+
+    async def import_prefix(self, data: bytes, namespace: str = "") -> int:
+        """As `Engine.import_prefix`."""
+        prefixed = await self._hand_over(
+            lambda ticket: ImportPrefix(ticket=ticket, data=data, namespace=namespace)
+        )
+        return prefixed.tokens
+
+    async def _hand_over(self, order: Callable[[int], Order]) -> Prefixed:
+        self._check_answering()
+        prefixed = await self._replies.ask(Prefixed, order)
+        if prefixed.error:
+            raise InvalidRequestError(prefixed.error)
+        return prefixed
 
     async def _order(self, order: Callable[[int], Order]) -> None:
         """Have an order carried out. Raises InvalidRequestError: why it could not be."""
@@ -409,7 +461,7 @@ class AsyncEngine:
         match message:
             case TokenOutput():
                 requests.hear(message)
-            case Stats() | Cleared() | CacheTree() | Done():
+            case Stats() | Cleared() | CacheTree() | Done() | Prefixed():
                 self._replies.hear(message)
             case Overloaded():
                 requests.refuse_overloaded(message.handle, message.waiting)

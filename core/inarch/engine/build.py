@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from inarch.engine.batch import build_batch, nothing
 from inarch.engine.choices import Choices, dtype_name
 from inarch.engine.core import MAX_IN_FLIGHT, EngineCore
 from inarch.engine.grammars import Grammars, choose_engines
+from inarch.engine.kv_bytes import Origin
 from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_memory
 from inarch.engine.messages import HeadInfo, ModelInfo, OpChoice
 from inarch.engine.pooling import Pooler
+from inarch.engine.prefixes import Prefixes
 from inarch.engine.preparation import prepare
 from inarch.engine.runner import Runner
 from inarch.engine.sampler import Sampler
@@ -36,6 +39,7 @@ from inarch.hal.reference.executor import EagerExecutor
 from inarch.hal.state import allocate_states
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.description.pooling import LAST_TOKEN
+from inarch.models.fingerprint import fingerprint
 from inarch.models.model import Blueprint, Model
 from inarch.models.sentence_modules import read_prompts, read_words
 from inarch.plugins import Plugins
@@ -52,6 +56,7 @@ class Built:
     """A core that is ready to step, and everything that can be said about it."""
 
     core: EngineCore
+    prefixes: Prefixes
     info: ModelInfo
     device: Device
     dispatcher: Dispatcher
@@ -111,6 +116,7 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         scorer,
         pooler,
         scheduler.pool.table,
+        store,
         kv,
         most,
         tells_types=blueprint.token_types > 1,
@@ -121,7 +127,14 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         config, checkpoint, blueprint, device, scheduler, memory, chosen, dispatcher, grammars
     )
     reasons = {**chosen.reasons, "KV pages": f"limited by {memory.limited_by}"}
-    return Built(core, info, device, dispatcher, memory, reasons)
+    prefixes = Prefixes(scheduler.pool, runner, _origin(config, checkpoint, store))
+    return Built(core, prefixes, info, device, dispatcher, memory, reasons)
+
+
+def _origin(config: EngineConfig, checkpoint: Checkpoint, store: KVStore) -> Callable[[], Origin]:
+    """What is loaded; a few bytes of every weight are read for it, once."""
+    weights = config.load_format != "dummy"
+    return functools.cache(lambda: Origin(fingerprint(checkpoint, weights=weights), store.spec))
 
 
 def _running(wanted: int, memory: MemoryPlan) -> int:

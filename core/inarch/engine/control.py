@@ -1,8 +1,10 @@
-"""Orders that concern the engine as a whole: flush, pause, profile."""
+"""Orders that concern the engine as a whole: flush, pause, profile, hand over prefixes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+
+import numpy as np
 
 from inarch.engine.core import EngineCore
 from inarch.engine.messages import (
@@ -11,13 +13,18 @@ from inarch.engine.messages import (
     Cleared,
     Continue,
     Done,
+    ExportPrefix,
     FromEngine,
+    ImportPrefix,
     Order,
     Pause,
+    Prefixed,
     StartProfile,
     StopProfile,
 )
+from inarch.engine.prefixes import Prefixes
 from inarch.engine.profiling import Profile
+from inarch.errors import InarchError
 
 
 class Control:
@@ -28,8 +35,10 @@ class Control:
         core: EngineCore,
         send: Callable[[bytes, FromEngine], None],
         send_all: Callable[[FromEngine], None],
+        prefixes: Prefixes,
     ) -> None:
         self._core, self._send, self._send_all = core, send, send_all
+        self._prefixes = prefixes
         self._profile: Profile | None = None
 
     def obey(self, client: bytes, order: Order) -> None:
@@ -38,6 +47,9 @@ class Control:
             case ClearCache():
                 pages = self._core.scheduler.pool.clear_cache()
                 self._send(client, Cleared(ticket=order.ticket, pages=pages))
+                return
+            case ExportPrefix() | ImportPrefix():
+                self._send(client, self._hand_over(order))
                 return
             case Pause():
                 self._core.pause(retract=order.mode == "retract")
@@ -55,6 +67,18 @@ class Control:
         """A step was taken: a profile may have had enough of them."""
         if self._profile is not None and self._profile.stepped():
             self._stop_profile()
+
+    def _hand_over(self, order: ExportPrefix | ImportPrefix) -> Prefixed:
+        ticket, namespace = order.ticket, order.namespace
+        try:
+            if isinstance(order, ImportPrefix):
+                tokens = self._prefixes.import_prefix(order.data, namespace)
+                return Prefixed(ticket=ticket, tokens=tokens)
+            wanted = np.frombuffer(order.tokens, dtype=np.int32)
+            data = self._prefixes.export_prefix(wanted, namespace)
+            return Prefixed(ticket=ticket, data=data)
+        except InarchError as error:
+            return Prefixed(ticket=ticket, error=str(error))
 
     def _start_profile(self, order: StartProfile) -> str:
         if self._profile is not None:

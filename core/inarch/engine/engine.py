@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from numbers import Integral
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,10 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inarch.config import EngineConfig
+from inarch.engine.answers import (
+    Answer,
+    Conversation,
+    Parts,
+    Prompt,
+    as_list,
+    conversations,
+    per_prompt,
+)
 from inarch.engine.encoding import Asked, Asking, Encoding, Ranked, T, paired
 from inarch.engine.frontend import Frontend
 from inarch.engine.messages import Abort, ModelInfo, NewRequest, Stats
-from inarch.engine.outputs import RequestOutput, TokenLogprob
+from inarch.engine.outputs import RequestOutput
 from inarch.engine.tokenizer import Tokenizer
 from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import SamplingParams
@@ -25,26 +32,7 @@ from inarch.sampling import SamplingParams
 if TYPE_CHECKING:
     from inarch.plugins import Plugins
 
-Prompt = str | Sequence[int]
-Conversation = Sequence[Mapping[str, Any]]
 Inbox = deque[tuple[int, RequestOutput | InarchError]]  # (number of the prompt, output)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A finished sample."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    finish_reason: str
-    prompt_tokens: int
-    cached_tokens: int
-    logprobs: tuple[TokenLogprob, ...]
-    index: int  # which prompt of the call it answers
-    sample: int  # which of its n samples
-    prompt_logprobs: tuple[TokenLogprob, ...] = ()
-    cumulative_logprob: float | None = None  # of its tokens, if logprobs were asked for
-    vectors: np.ndarray | None = None  # of a prompt to encode
 
 
 class Engine:
@@ -52,7 +40,7 @@ class Engine:
 
     Without a configuration the bundled model is served on the best backend that is there.
     plugins: those to serve with; by default all that are installed. Not safe to use from several
-    threads at once.
+    threads at once; AsyncEngine has the same for an event loop.
     """
 
     def __init__(
@@ -90,11 +78,11 @@ class Engine:
 
         Without parameters the model's own recommendation is taken.
         """
-        many = _as_list(prompts)
-        parts: dict[tuple[int, int], list[RequestOutput]] = {}
+        many = as_list(prompts)
+        parts = Parts()
         for number, output in self.stream_batch(many, self._per_prompt(params, len(many))):
-            parts.setdefault((number, output.index), []).append(output)
-        return [_join(number, outputs) for (number, _), outputs in sorted(parts.items())]
+            parts.add(number, output)
+        return parts.answers()
 
     def chat(
         self,
@@ -108,10 +96,8 @@ class Engine:
         (enable_thinking=False). Raises InvalidRequestError if the model has no template, or it
         refuses the messages.
         """
-        one_alone = bool(messages) and isinstance(messages[0], Mapping)
-        many: Sequence[Any] = [messages] if one_alone else messages
-        prompts = [self.tokenizer.encode_chat(one, **variables) for one in many]
-        return self.generate(prompts, params)
+        many = conversations(messages)
+        return self.generate([self.tokenizer.encode_chat(m, **variables) for m in many], params)
 
     def encode(
         self,
@@ -127,16 +113,14 @@ class Engine:
         makers put before texts, by what they are for. truncate: cut what is too long, in the
         methods below too. All of them raise InvalidRequestError.
         """
-        asked = self._asking.vectors(
-            _as_list(inputs), dimensions, prompt_name, self._most(truncate)
-        )
+        asked = self._asking.vectors(as_list(inputs), dimensions, prompt_name, self._most(truncate))
         return self._run(asked)
 
     def classify(
         self, inputs: Prompt | Sequence[Prompt], *, truncate: bool = False
     ) -> list[np.ndarray]:
         """Of each input the probabilities of `info.head.labels`, float32 [labels]."""
-        return self._run(self._asking.classes(_as_list(inputs), self._most(truncate)))
+        return self._run(self._asking.classes(as_list(inputs), self._most(truncate)))
 
     def score(
         self,
@@ -224,6 +208,24 @@ class Engine:
         """What the engine did so far and holds now."""
         return self._core.stats()
 
+    def export_prefix(self, prompt: Prompt, namespace: str = "") -> bytes:
+        """What is cached of a prompt, for another engine of the same model on any hardware.
+
+        The bytes are a safetensors file of its tokens, keys and values. The cache holds full pages:
+        less than a page at the end is left for the other engine to compute. Raises
+        InvalidRequestError if nothing is cached, or the model's KV cannot be handed over.
+        """
+        tokens = np.array(self._frontend.encode(prompt), dtype=np.int32)
+        return self._built.prefixes.export_prefix(tokens, namespace)
+
+    def import_prefix(self, data: bytes, namespace: str = "") -> int:
+        """Cache what another engine's `export_prefix` gave; how many of its tokens are cached now.
+
+        A prompt that begins with them computes only the rest. Raises InvalidRequestError if the other
+        engine runs another model, or keeps KV of another dtype or shape.
+        """
+        return self._built.prefixes.import_prefix(data, namespace)
+
     def close(self) -> None:
         """Give the device back. The engine cannot be used afterwards."""
         self._core.close()
@@ -264,40 +266,4 @@ class Engine:
     def _per_prompt(
         self, params: SamplingParams | Sequence[SamplingParams] | None, count: int
     ) -> list[SamplingParams]:
-        if params is None or isinstance(params, SamplingParams):
-            return [params or SamplingParams(**self.info.default_sampling)] * count
-        if len(params) != count:
-            raise ValueError(f"{count} prompts, but {len(params)} sampling parameters")
-        return list(params)
-
-
-def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """One prompt is a text, or a sequence of token ids (numpy's too)."""
-    if isinstance(prompts, str):
-        return [prompts]
-    if not isinstance(prompts, Iterable):
-        raise InvalidRequestError(
-            f"a prompt is a text or a sequence of token ids, got {type(prompts).__name__}",
-            param="prompt",
-        )
-    listed: list[Any] = list(prompts)
-    if listed and all(isinstance(item, Integral) for item in listed):
-        return [[int(item) for item in listed]]
-    return listed
-
-
-def _join(number: int, outputs: Sequence[RequestOutput]) -> Answer:
-    last = outputs[-1]
-    return Answer(
-        text="".join(output.text for output in outputs),
-        token_ids=tuple(token for output in outputs for token in output.token_ids),
-        finish_reason=str(last.finish_reason),
-        prompt_tokens=last.prompt_tokens,
-        cached_tokens=last.cached_tokens,
-        logprobs=tuple(item for output in outputs for item in output.logprobs),
-        index=number,
-        sample=last.index,
-        prompt_logprobs=outputs[0].prompt_logprobs,
-        cumulative_logprob=last.cumulative_logprob,
-        vectors=last.vectors,
-    )
+        return per_prompt(params, count, self.info)

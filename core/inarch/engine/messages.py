@@ -94,6 +94,22 @@ class StopProfile(Message, frozen=True):
     ticket: int
 
 
+class ExportPrefix(Message, frozen=True):
+    """Asks for what is cached of these tokens, as `inarch.engine.kv_bytes` packs it."""
+
+    ticket: int
+    tokens: bytes  # int32, little endian
+    namespace: str = ""
+
+
+class ImportPrefix(Message, frozen=True):
+    """Put what another engine exported into the prefix cache."""
+
+    ticket: int
+    data: bytes
+    namespace: str = ""
+
+
 # ---- engine to front end ----
 
 
@@ -239,6 +255,15 @@ class Done(Message, frozen=True):
     error: str = ""
 
 
+class Prefixed(Message, frozen=True):
+    """Of ExportPrefix the data, of ImportPrefix how many tokens are cached; or why it cannot be done."""
+
+    ticket: int
+    data: bytes = b""
+    tokens: int = 0
+    error: str = ""
+
+
 class Overloaded(Message, frozen=True):
     """The request was not taken: too many are waiting."""
 
@@ -254,10 +279,19 @@ class Refused(Message, frozen=True):
     status: int = 400
 
 
-Order = ClearCache | Pause | Continue | StartProfile | StopProfile
+Order = ClearCache | Pause | Continue | StartProfile | StopProfile | ExportPrefix | ImportPrefix
 ToEngine = Hello | NewRequest | Abort | AbortByName | GetStats | GetCacheTree | Order
 FromEngine = (
-    Ready | TokenOutput | Stats | Cleared | CacheTree | Done | Overloaded | Refused | AbortByName
+    Ready
+    | TokenOutput
+    | Stats
+    | Cleared
+    | CacheTree
+    | Done
+    | Prefixed
+    | Overloaded
+    | Refused
+    | AbortByName
 )
 
 encode = msgspec.msgpack.Encoder().encode

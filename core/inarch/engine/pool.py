@@ -45,7 +45,7 @@ class Pool:
         if slots is not None:
             assert slots.total >= rows
             self.states = RequestStates(slots, self.table, page_tokens, checkpoints=prefix_cache)
-        self._prefix_cache = prefix_cache
+        self.caches_prefixes = prefix_cache
         self.long_from, self._long_shift = long_from, long_shift
         if long_from is not None:
             self.table.shifts = np.zeros(rows + 1, dtype=np.int64)
@@ -87,7 +87,7 @@ class Pool:
 
     def soon_longer(self, request: Request, match: Match, prefilling: Iterable[Request]) -> bool:
         """Whether a prompt being computed will soon have more of this one's prefix in the tree."""
-        if not self._prefix_cache or match.used < len(match.node.pages):
+        if not self.caches_prefixes or match.used < len(match.node.pages):
             return False
         start = len(match.pages) * self.page_tokens
         end = start + self.page_tokens
@@ -153,7 +153,7 @@ class Pool:
 
     def share(self, request: Request) -> None:
         """Hand the tree every full page of tokens whose ids are known and whose KV is launched."""
-        if not self._prefix_cache:
+        if not self.caches_prefixes:
             return
         if self.states is not None:
             for tokens, slot in self.states.take_left(request.row):

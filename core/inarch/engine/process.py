@@ -76,13 +76,25 @@ def main(engine: Incarnation, parent: int, pipe: int) -> int:
         return 1
     except Exception as error:
         log.exception("the engine could not start")
-        why = StartFailed("InarchError", f"{type(error).__name__}: {error}")
+        why = StartFailed("InarchError", f"{type(error).__name__}: {error}{_raised_in(error)}")
         _say(pipe, msgspec.json.encode(why) + b"\n")
         return 1
     settle()
     _say(pipe, READY)
-    service.run()
+    try:
+        service.run()
+    except Exception as error:
+        log.exception("the engine ends%s", _raised_in(error))
+        return 1
     return 0
+
+
+def _raised_in(error: Exception) -> str:
+    """Which plugin is to blame, if one is: a backend's kernels run in every step."""
+    from inarch.plugins import culprit, load_plugins
+
+    plugin = culprit(error, load_plugins().records)
+    return f" (raised in {plugin.whole_name})" if plugin else ""
 
 
 def _say(pipe: int, line: bytes) -> None:
@@ -110,7 +122,7 @@ class Service:
         self._journal = Journal(journal, table.null_row)
         table.holders = self._journal.holders
         self._trials = Trials(self._journal, self._core.add)
-        self._control = Control(self._core, self._send, self._send_all)
+        self._control = Control(self._core, self._send, self._send_all, self._built.prefixes)
         self._unprepared = self._prepare_first()
         self._parent = parent
 

@@ -7,12 +7,21 @@ import itertools
 from collections.abc import Callable
 from typing import TypeVar
 
-from inarch.engine.messages import CacheTree, Cleared, Done, GetCacheTree, GetStats, Order, Stats
+from inarch.engine.messages import (
+    CacheTree,
+    Cleared,
+    Done,
+    GetCacheTree,
+    GetStats,
+    Order,
+    Prefixed,
+    Stats,
+)
 from inarch.errors import EngineDeadError
 
 Question = GetStats | GetCacheTree | Order
-Reply = Stats | Cleared | CacheTree | Done
-ReplyT = TypeVar("ReplyT", Stats, Cleared, CacheTree, Done)
+Reply = Stats | Cleared | CacheTree | Done | Prefixed
+ReplyT = TypeVar("ReplyT", Stats, Cleared, CacheTree, Done, Prefixed)
 
 
 class Replies:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from inarch.config import EngineConfig
+from inarch.engine.opening import environment_of
 from inarch.errors import ModelError
 from inarch.hal.backend import Backend
 from inarch.models.resolve import resolve_model
@@ -43,5 +44,5 @@ def set_environment(backend: Backend) -> None:
     An installed torch extension without its driver would otherwise break `import torch`.
     """
     os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
-    for name, value in backend.environment().items():
+    for name, value in environment_of(backend).items():
         os.environ.setdefault(name, value)

@@ -20,7 +20,7 @@ from inarch.engine.sampler import Sampled, SampleInputs, Sampler, TokenMask
 from inarch.engine.scoring import Scorer, Scores
 from inarch.engine.table import RequestTable
 from inarch.hal.executor import Executor, Step, StepInputs, StepShape
-from inarch.hal.kv import KVState
+from inarch.hal.kv import CanonicalPages, KVState, KVStore
 from inarch.models.model import Model
 
 
@@ -97,6 +97,7 @@ class Runner:
         scorer: Scorer,
         pooler: Pooler,
         table: RequestTable,
+        store: KVStore,
         kv: KVState,
         most: StepShape,
         *,
@@ -110,6 +111,7 @@ class Runner:
         self._scorer = scorer
         self._pooler = pooler
         self._table = table
+        self._store = store
         self._kv = kv
         self._most = most
         self._step = self._forward  # one object, by which an executor knows what it captured
@@ -176,6 +178,16 @@ class Runner:
         if shape is not None:
             self._run(build_batch(nothing(), self._table, shape), {}, self._step)
         return shape is not None
+
+    @torch.inference_mode()
+    def export_pages(self, pages: np.ndarray) -> CanonicalPages:
+        """What the steps launched so far leave in pages; of a model without recurrent states."""
+        return self._store.export_pages(self._kv, pages)
+
+    @torch.inference_mode()
+    def import_pages(self, pages: np.ndarray, data: CanonicalPages) -> None:
+        """Fill pages, for the steps launched from now on; of a model without recurrent states."""
+        self._kv = self._store.import_pages(self._kv, pages, data)
 
     def _run(
         self, batch: HostBatch, sampling: Mapping[str, np.ndarray], step: Step

@@ -119,14 +119,14 @@ class Dispatcher:
             raise PluginError(f"op {name} with {facts} was first asked for after start-up")
         choice, kernel = self._choose(name, key[1], facts, composite=composite or bool(parts))
         if kernel is not None:
-            implementation = kernel.load()
+            implementation = _load(kernel)
         elif parts:
             bound_parts = {part.name: self.bind(part, **facts) for part in parts}
             implementation = functools.partial(reference, **bound_parts)
         else:
             implementation = reference
         self._bound[key] = (choice, implementation)
-        chosen: F = implementation  # type: ignore[assignment]
+        chosen: F = implementation
         return chosen
 
     def _choose(
@@ -173,9 +173,25 @@ def _why(choice: Choice) -> str:
 
 def _ask(kernel: Kernel, facts: Facts) -> Support:
     try:
-        return kernel.supports(facts)
+        answer = kernel.supports(facts)
     except Exception as error:
         raise PluginError(
             f"kernel {kernel.name!r} of op {kernel.op!r}: supports() raised "
             f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(answer, Support):
+        raise PluginError(
+            f"kernel {kernel.name!r} of op {kernel.op!r}: supports() gave {answer!r} instead of yes() "
+            "or no('why')"
+        )
+    return answer
+
+
+def _load(kernel: Kernel) -> Any:
+    try:
+        return kernel.load()
+    except Exception as error:
+        raise PluginError(
+            f"kernel {kernel.name!r} of op {kernel.op!r} was chosen, but {kernel.implementation!r} "
+            f"cannot be imported: {type(error).__name__}: {error}"
         ) from error

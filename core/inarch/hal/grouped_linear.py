@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from inarch.hal.linear import PackedWeight
+
+if TYPE_CHECKING:
+    from inarch.hal.device import Device
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,17 @@ class RowGroups:
     """Which rows belong to which expert, when rows are sorted by expert.
 
     ends [E] int32 on the device: expert e has the rows from ends[e - 1] (or 0) to ends[e].
+    device: who downloads them; None: torch does.
     """
 
     ends: Tensor
+    device: Device | None = None
 
     @functools.cached_property
     def on_host(self) -> list[int]:
         """The same as a list: waits for the device, once."""
-        found: list[int] = self.ends.tolist()
+        ends = self.ends if self.device is None else self.device.download(self.ends).wait()
+        found: list[int] = ends.tolist()
         return found
 
 

@@ -31,6 +31,7 @@ from inarch.lang.api import (
     user,
     user_begin,
     user_end,
+    video,
 )
 from inarch.lang.backend import flush_cache, get_server_info, set_default_backend
 from inarch.lang.choices import (
@@ -44,13 +45,17 @@ from inarch.lang.executors.anthropic import Anthropic
 from inarch.lang.executors.endpoint import RuntimeEndpoint
 from inarch.lang.executors.engine import Runtime
 from inarch.lang.executors.openai import OpenAI
+from inarch.lang.forks import Forks
+from inarch.lang.offline import Engine
 from inarch.lang.program import Program, function
-from inarch.lang.state import Forks, State
+from inarch.lang.state import State
 from inarch.lang.tools import Tool
+from inarch.version import __version__
 
 __all__ = [
     "Anthropic",
     "ChoicesMethod",
+    "Engine",
     "Forks",
     "InarchError",
     "OpenAI",
@@ -60,6 +65,7 @@ __all__ = [
     "RuntimeEndpoint",
     "State",
     "Tool",
+    "__version__",
     "assistant",
     "assistant_begin",
     "assistant_end",
@@ -82,4 +88,5 @@ __all__ = [
     "user",
     "user_begin",
     "user_end",
+    "video",
 ]

@@ -34,6 +34,7 @@ def gen(
     tools: Listed[Tool | Callable[..., Any]] | None = None,
     tool_choice: Literal["auto", "required"] = "auto",
     json_schema: str | dict[str, Any] | type | None = None,
+    lora: str | None = None,
     **sampling: Any,
 ) -> Expression:
     """A part that the model writes, kept as the variable `name`.
@@ -43,10 +44,13 @@ def gen(
     ebnf, return_logprob (see `state.get_meta_info(name)`). json_schema: a schema, its text, or a
     pydantic class; with the class, `state[name]` is an object of it. tools: functions that the
     model may call: each call is run, its result told to the model, until it answers without one.
+    lora: the adapter that it is written with, where what runs the program has adapters.
     Raises InvalidRequestError for values that contradict each other.
     """
     if choices is not None:
-        if others := [word for word, value in sampling.items() if value is not None]:
+        if others := [
+            word for word, value in {**sampling, "lora": lora}.items() if value is not None
+        ]:
             temperature = sampling.get("temperature")
             if others != ["temperature"] or temperature:
                 raise InvalidRequestError(
@@ -64,7 +68,7 @@ def gen(
             param="tools",
         )
     model = json_schema if isinstance(json_schema, type) else None
-    return Gen(name, fields, model, tools=made_tools(tools or ()), tool_choice=tool_choice)
+    return Gen(name, fields, model, None, made_tools(tools or ()), tool_choice, lora)
 
 
 def gen_int(name: str | None = None, max_tokens: int | None = None, **sampling: Any) -> Expression:
@@ -108,9 +112,16 @@ def select(
     return Select(name, tuple(choices), choices_method)
 
 
-def image(source: str | bytes) -> Expression:
-    """A picture: a path, a URL or the bytes of a file."""
+def image(source: Any) -> Expression:
+    """A picture in a message: a path, a URL, the bytes of a file, or a PIL image."""
     return Image(source)
+
+
+def video(path: str, num_frames: int = 0) -> Expression:
+    """Raises InvalidRequestError: nothing that runs programs is given videos yet."""
+    raise InvalidRequestError(
+        f"no video is read yet ({path}): give some of its frames by image(...)", param="video"
+    )
 
 
 def system(content: Expression | str | None = None) -> Expression:

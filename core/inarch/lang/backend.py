@@ -8,8 +8,9 @@ from inarch.engine.engine import Engine
 from inarch.errors import InvalidRequestError
 from inarch.lang.executors.executor import Executor
 from inarch.lang.executors.in_process import executor_of
+from inarch.lang.offline import Engine as OfflineEngine
 
-Backend = Executor | Engine
+Backend = Executor | Engine | OfflineEngine
 
 _default: list[Executor] = []
 
@@ -23,6 +24,8 @@ def executor_for(backend: Backend | None) -> Executor:
     """Raises InvalidRequestError if there is none, or it is none."""
     if isinstance(backend, Engine):
         return executor_of(backend)
+    if isinstance(backend, OfflineEngine):
+        return backend.runtime
     if backend is not None:
         if not all(hasattr(backend, name) for name in ("generate", "prepare", "score", "defaults")):
             raise InvalidRequestError(

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from inarch.errors import InarchError, InvalidRequestError
+from inarch.lang.ahead import before_message, keep_ahead, tries_of, written_ahead
 from inarch.lang.events import Call, Event, Variable
 from inarch.lang.executors.executor import Executor, Piece, Wanted
 from inarch.lang.expressions import Gen, Select
@@ -50,11 +51,21 @@ class Calls:
         self._executor, self._transcript = executor, transcript
         self._tell, self._log = tell, log
 
-    async def generate(self, gen: Gen, params: SamplingParams) -> dict[str, Variable]:
-        """The variables that the model wrote; the transcript has grown by the first sample."""
+    async def generate(
+        self, gen: Gen, params: SamplingParams, ahead: int | None = None
+    ) -> dict[str, Variable]:
+        """The variables that the model wrote; the transcript has grown by the first sample.
+
+        ahead: tokens that may be asked for at once, for the gens behind this one too.
+        """
+        if ahead is not None and (found := await self._look_ahead(gen, params, ahead)) is not None:
+            self._hear(gen, Piece(found.text, meta=found.meta))
+            self._transcript.add(found.text)
+            return _variables(gen, [found], {})
         if gen.tools:
             _check_tools(params, self._transcript)
-        wanted = Wanted(params, gen.reasoning, gen.tools, gen.tool_choice == "required")
+        required = gen.tool_choice == "required"
+        wanted = Wanted(params, gen.reasoning, gen.tools, required, gen.lora)
         samples = await self._answer(gen, wanted)
         told: list[dict[str, Any]] = []
         for _ in range(ROUNDS):
@@ -66,6 +77,26 @@ class Calls:
             raise InarchError(f"the model called tools {ROUNDS} times and gave no answer")
         self._transcript.add(samples[0].text)
         return _variables(gen, samples, {"tool_calls": told} if gen.tools else {})
+
+    async def _look_ahead(self, gen: Gen, params: SamplingParams, tokens: int) -> Sample | None:
+        """From what the API has written already, or is asked for now; None: not so far, or it
+        says other things than the program."""
+        transcript = self._transcript
+        asked = msgspec.structs.replace(params, stop=(), max_tokens=tokens)
+        found = written_ahead(transcript, asked, params.stop)
+        for _ in range(0 if found is not None else tries_of(asked)):
+            begun_s = time.monotonic()
+            answer = Sample()
+            async with aclosing(
+                self._executor.generate(before_message(transcript), Wanted(asked))
+            ) as pieces:
+                async for piece in pieces:
+                    answer.add(piece)
+            self._called(gen.name, "gen", begun_s, [answer.meta])
+            found = keep_ahead(transcript, asked, params.stop, answer.text, answer.meta)
+            if found is not None:
+                break
+        return None if found is None else Sample(found[0], meta=found[1])
 
     async def _answer(self, gen: Gen, wanted: Wanted) -> list[Sample]:
         params, transcript = wanted.params, self._transcript
@@ -82,6 +113,8 @@ class Calls:
                 if piece.sample == 0:
                     self._hear(gen, heard)
         self._called(gen.name, "gen", begun_s, [sample.meta for sample in samples])
+        for sample in samples:
+            sample.meta.setdefault("e2e_latency", time.monotonic() - begun_s)
         return samples
 
     def _hear(self, gen: Gen, piece: Piece) -> None:

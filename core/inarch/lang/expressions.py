@@ -69,9 +69,9 @@ class ScopeEnd(Expression):
 
 @dataclass(frozen=True)
 class Image(Expression):
-    """A picture in a message. source: a path, a URL, or the bytes of a file."""
+    """A picture in a message. source: as `read_picture` takes it."""
 
-    source: str | bytes
+    source: Any
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class Gen(Expression):
     sampling: fields of SamplingParams that the expression sets; what it leaves out comes from `run`,
     then from the model. model: the pydantic class that the text is read into, if one was given.
     reasoning: the format of the reasoning that is kept apart, MODELS_OWN for the model's; None: none.
+    lora: the adapter that it is written with.
     """
 
     name: str | None
@@ -89,6 +90,7 @@ class Gen(Expression):
     reasoning: str | None = None
     tools: tuple[Tool, ...] = ()
     tool_choice: Literal["auto", "required"] = "auto"
+    lora: str | None = None
 
     def params(self, defaults: Mapping[str, Any]) -> SamplingParams:
         return SamplingParams(**{"max_tokens": MAX_TOKENS, **defaults, **self.sampling})

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, ParamSpec, overload
 from inarch.errors import InvalidRequestError
 from inarch.lang.backend import Backend, executor_for
 from inarch.lang.errors import Place, ProgramError
-from inarch.lang.fibers import drive, drive_async, drive_threads, wait
+from inarch.lang.fibers import Job, drive, drive_async, drive_threads, wait
 from inarch.lang.loop import submit
 from inarch.lang.prefix import common_prefix
 from inarch.lang.state import State
@@ -29,22 +29,31 @@ TAKEN = ("backend", "stream")  # what `run` itself takes
 class Program(Generic[P]):
     """What @function makes of a function. sampling arguments hold for every gen that sets none."""
 
-    def __init__(self, body: Callable[..., Any], bound: Mapping[str, Any] | None = None) -> None:
-        self._body, self._bound = body, dict(bound or {})
-        functools.update_wrapper(self, body)
-        self.arguments = _arguments(body)
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        bound: Mapping[str, Any] | None = None,
+        num_api_spec_tokens: int | None = None,
+    ) -> None:
+        if num_api_spec_tokens is not None and num_api_spec_tokens < 1:
+            raise InvalidRequestError(
+                f"num_api_spec_tokens must be 1 or more, got {num_api_spec_tokens}"
+            )
+        self.func, self._bound, self._ahead = func, dict(bound or {}), num_api_spec_tokens
+        functools.update_wrapper(self, func)
+        self.arguments = _arguments(func)
 
     def bind(self, **arguments: Any) -> Program[P]:
         """The same program with some arguments given."""
         unknown = set(arguments) - set(self.arguments)
         if unknown:
-            raise InvalidRequestError(f"{self._body.__name__} has no argument {min(unknown)}")
-        return Program(self._body, self._bound | arguments)
+            raise InvalidRequestError(f"{self.func.__name__} has no argument {min(unknown)}")
+        return Program(self.func, self._bound | arguments, self._ahead)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Inside another program: run it on that one's state. Outside: as `run`."""
         if args and isinstance(args[0], State):
-            return self._body(*args, **(self._bound | kwargs))
+            return self.func(*args, **(self._bound | kwargs))
         return self.run(*args, **kwargs)
 
     def run(
@@ -92,19 +101,26 @@ class Program(Generic[P]):
         several = [dict(arguments) for arguments in batch]
         if num_threads != "auto" and num_threads < 1:
             raise InvalidRequestError(f"num_threads must be 1 or more, got {num_threads}")
-        made = [self._prepare(backend, (), {**sampling, **arguments}) for arguments in several]
+        made = [
+            self._prepare(backend, (), {**sampling, **arguments}, held=num_threads == "auto")
+            for arguments in several
+        ]
         if len(made) > 1 and num_threads == "auto":
             self.cache(backend=backend)
         calls = [functools.partial(_quietly, call) for _, call in made]
-        ended = (
-            drive(calls, AT_ONCE) if num_threads == "auto" else drive_threads(calls, num_threads)
-        )
+        if num_threads == "auto":
+            tracks = [state._track for state, _ in made]
+            ended = drive(
+                [Job(c, t.opening, t.release) for c, t in zip(calls, tracks, strict=True)], AT_ONCE
+            )
+        else:
+            ended = drive_threads(calls, num_threads)
         states = _in_order([state for state, _ in made], _with_bar(ended, len(made), progress_bar))
         return states if generator_style else list(states)
 
     def trace(self, **arguments: Any) -> Transcript:
         """What every run begins with, whatever the arguments that are not given here."""
-        return common_prefix(self._body, {**self._bound, **arguments})
+        return common_prefix(self.func, {**self._bound, **arguments})
 
     def cache(self, *, backend: Backend | None = None, **arguments: Any) -> Transcript:
         """Have that computed once, before runs that share it; returns it."""
@@ -114,18 +130,23 @@ class Program(Generic[P]):
         return prefix
 
     def _prepare(
-        self, backend: Backend | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+        self,
+        backend: Backend | None,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        *,
+        held: bool = False,
     ) -> tuple[State, Callable[[], State]]:
         given = {**self._bound, **kwargs}
         words = {k: v for k, v in given.items() if k in WORDS and k not in self.arguments}
         arguments = {k: v for k, v in given.items() if k not in words}
-        inspect.signature(self._body).bind(None, *args, **arguments)  # raises TypeError
-        track = Track(executor_for(backend), sampling_fields(words))
+        inspect.signature(self.func).bind(None, *args, **arguments)  # raises TypeError
+        track = Track(executor_for(backend), sampling_fields(words), ahead=self._ahead, held=held)
         state = State(track)
 
         def call() -> State:
             try:
-                track.returned = self._body(state, *args, **arguments)
+                track.returned = self.func(state, *args, **arguments)
                 state.finish()
             except BaseException as error:
                 track.abandon(ProgramError.of(error))
@@ -185,7 +206,9 @@ def _in_order(states: Sequence[State], ended: Iterator[int]) -> Iterator[State]:
 
 
 @overload
-def function(body: Callable[..., Any]) -> Program[Any]: ...
+def function(
+    body: Callable[..., Any], *, num_api_spec_tokens: int | None = None
+) -> Program[Any]: ...
 @overload
 def function(
     *, num_api_spec_tokens: int | None = None
@@ -195,7 +218,11 @@ def function(
 ) -> Any:
     """Make a program: `@function def ask(s, question): s += question; s += gen("answer")`.
 
-    num_api_spec_tokens: a hint for APIs that charge every call its whole prompt, which programs for
-    SGLang give; answers are the same without it, and here prompts are cached.
+    num_api_spec_tokens: of APIs that charge every call its whole prompt, ask for so many tokens at
+    once, without the gens' stops, and look there for what the program says and generates next in
+    that message. Holds for gens that say nothing of their end but `stop`, on OpenAI(...); what runs
+    here caches prompts instead.
     """
-    return function if body is None else Program(body)
+    if body is None:
+        return functools.partial(function, num_api_spec_tokens=num_api_spec_tokens)
+    return Program(body, num_api_spec_tokens=num_api_spec_tokens)

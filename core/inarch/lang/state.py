@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -12,7 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 from inarch.errors import InvalidRequestError
 from inarch.lang.drawing import drawn
 from inarch.lang.errors import Place, ProgramError
-from inarch.lang.events import Event, Variable
+from inarch.lang.events import Variable
 from inarch.lang.expressions import (
     Expression,
     Role,
@@ -23,6 +22,8 @@ from inarch.lang.expressions import (
     parts_of,
 )
 from inarch.lang.fibers import wait
+from inarch.lang.forks import Forks
+from inarch.lang.listening import Listening
 from inarch.lang.track import Branch, Reach, Track
 from inarch.lang.transcript import Transcript
 
@@ -45,7 +46,11 @@ class State:
 
     # ---- adding ----
 
-    def __iadd__(self, other: Expression | str) -> State:
+    def __iadd__(self, other: Expression | State | str) -> State:
+        if isinstance(other, State):
+            if other is not self:
+                raise InvalidRequestError("a state is not added to another: fork and join it")
+            return self  # s += s.user("..."), which has been added already
         place = Place.of_caller()
         for part in parts_of(other):
             self._track.add(part, place)
@@ -194,12 +199,9 @@ class State:
     def text_iter(self, var_name: str | None = None) -> Iterator[str]:
         """The text as it comes: of a variable, or all of it up to the program's end; inside of the
         program, up to what has been added. Raises KeyError, ProgramError."""
-        over, seen = self._end_of(var_name), 0
-        while (news := self._news(seen, over, var_name)) is not None:
-            yield from (event.text for event in news if event.text and _is_of(event, var_name))
-            seen += len(news)
-            if not news:
-                wait(self._hear(seen, over))
+        for event in self._listening(var_name):
+            if event.text:
+                yield event.text
 
     @overload
     def text_async_iter(
@@ -213,35 +215,20 @@ class State:
         self, var_name: str | None = None, return_meta_data: bool = False
     ) -> AsyncIterator[Any]:
         """As `text_iter`, in an event loop; with return_meta_data (text, meta information)."""
-        over, seen = self._end_of(var_name), 0
-        while (news := self._news(seen, over, var_name)) is not None:
-            for event in news:
-                if not _is_of(event, var_name):
-                    continue
-                if return_meta_data and (event.text or event.meta):
-                    yield event.text, event.meta or {}
-                elif event.text and not return_meta_data:
-                    yield event.text
-            seen += len(news)
-            if not news:
-                await asyncio.wrap_future(self._hear(seen, over))
+        async for event in self._listening(var_name):
+            if return_meta_data and (event.text or event.meta):
+                yield event.text, event.meta or {}
+            elif event.text and not return_meta_data:
+                yield event.text
 
-    def _hear(self, seen: int, over: Callable[[], bool]) -> Future[None]:
-        return self._track.heard(lambda: len(self._track.events) > seen or over())
+    def _listening(self, var_name: str | None) -> Listening:
+        return Listening(self._track, var_name, self._end_of(var_name), self._check_end)
 
-    def _news(
-        self, seen: int, over: Callable[[], bool], var_name: str | None
-    ) -> list[Event] | None:
-        """The events behind those that were seen; None: there are none and will be none."""
-        ended = over()  # asked first: an end has no event
-        news = self._track.events[seen:]
-        if news or not ended:
-            return news
+    def _check_end(self, var_name: str | None) -> None:
         if self._track.error is not None:
             self._raise()
         if var_name is not None:
             self._variable(var_name)  # raises KeyError if it never came
-        return None
 
     def _end_of(self, var_name: str | None) -> Callable[[], bool]:
         """Tells when no more of the text comes."""
@@ -284,7 +271,7 @@ class State:
 
     def _child(self, copies: Future[list[Transcript]], number: int) -> Track:
         own = self._track
-        child = Track(own.executor, own.defaults, copies, number)
+        child = Track(own.executor, own.defaults, copies, number, own.ahead)
         child.values = dict(own.values)
         own.forks.append(child)
         return child
@@ -301,68 +288,3 @@ class State:
                 if not heard_of:
                     raise
         self._track.end()
-
-
-def _is_of(event: Event, var_name: str | None) -> bool:
-    return not event.aside if var_name is None else event.name == var_name
-
-
-class Forks:
-    """Several states at once: an index gives one, adding adds to all, a name reads from all."""
-
-    def __init__(self, parent: State, states: list[State]) -> None:
-        self._parent, self._states = parent, states
-
-    def __len__(self) -> int:
-        return len(self._states)
-
-    def __iter__(self) -> Iterator[State]:
-        return iter(self._states)
-
-    @overload
-    def __getitem__(self, key: int) -> State: ...
-    @overload
-    def __getitem__(self, key: str) -> list[Any]: ...
-    def __getitem__(self, key: int | str) -> Any:
-        if isinstance(key, str):
-            return [state[key] for state in self._states]
-        return self._states[key]
-
-    def __iadd__(
-        self, other: Expression | str | list[Expression | str] | Callable[[int], Expression | str]
-    ) -> Forks:
-        """To all of them: the same, one of a list each, or what a function makes of the index."""
-        if isinstance(other, list) and len(other) != len(self._states):
-            raise InvalidRequestError(f"{len(self._states)} forks, but {len(other)} expressions")
-        for index, state in enumerate(self._states):
-            own = other[index] if isinstance(other, list) else other
-            state.__iadd__(own(index) if callable(own) else own)
-        return self
-
-    def __enter__(self) -> Forks:
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if error is None:
-            self.join()
-
-    def join(
-        self, mode: Literal["gather_variable", "concate_and_append"] = "gather_variable"
-    ) -> None:
-        """Bring them back. gather_variable: what each set becomes a list in the parent, in order.
-        concate_and_append: what each said is added to the parent, in order."""
-        if mode == "concate_and_append":
-            for state in self._states:
-                self._parent._append(state)
-            return
-        if mode != "gather_variable":
-            raise InvalidRequestError(
-                f"mode must be gather_variable or concate_and_append, got {mode!r}", param="mode"
-            )
-        before = set(self._parent._track.values)
-        names = dict.fromkeys(name for state in self._states for name in state._track.values)
-        for name in names:
-            if name not in before:
-                found = [state._variable(name) for state in self._states if name in state]
-                meta = {"forks": [variable.meta for variable in found]}
-                self._parent._set(name, Variable([variable.value for variable in found], meta))

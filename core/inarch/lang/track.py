@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inarch.errors import InarchError, InvalidRequestError
+from inarch.lang.ahead import may_wait
 from inarch.lang.calls import Calls
 from inarch.lang.errors import Place, ProgramError
 from inarch.lang.events import Call, Event, Variable
@@ -31,6 +32,7 @@ from inarch.lang.expressions import (
     Text,
 )
 from inarch.lang.loop import submit
+from inarch.lang.pictures import Picture, read_picture
 from inarch.lang.transcript import Transcript
 
 
@@ -78,9 +80,14 @@ class Track:
         defaults: Mapping[str, Any],
         begin: Future[list[Transcript]] | None = None,
         number: int = 0,
+        ahead: int | None = None,
+        *,
+        held: bool = False,
     ) -> None:
-        """begin: the transcripts from which forks go on, this one being the one of that number."""
-        self.executor, self.defaults = executor, defaults
+        """begin: the transcripts from which forks go on, this one being the one of that number.
+        ahead: tokens that an API may be asked for at once, for several gens of a message.
+        held: nothing runs until `release`."""
+        self.executor, self.defaults, self.ahead = executor, defaults, ahead
         self.values: dict[str, Future[Variable]] = {}
         self.events: list[Event] = []
         self.said: list[Expression] = []  # texts and roles, in order
@@ -91,7 +98,7 @@ class Track:
         self.told = False  # the error was raised to somebody
         self.returned: Any = None  # what the program's function gave back
         self.ended = False  # the program has said all, and all of it ran
-        self._begin, self._number = begin, number
+        self._begin, self._number, self._held = begin, number, held
         self._waiting: deque[Entry] = deque()
         self._scopes: dict[str, list[int]] = {}  # where a scope's text begins in the events
         self._running: Future[None] | None = None
@@ -107,11 +114,35 @@ class Track:
             self.values.update(entry.futures)
             if self.error is None:
                 self._waiting.append(entry)
-                if self._running is None:
-                    self._running = submit(self._run())
+                self._start()
         if self.error is not None:
             entry.fail(self.error)
         self._wake()
+
+    def _start(self) -> None:
+        if self._running is None and self._waiting and not self._held:
+            self._running = submit(self._run())
+
+    def release(self) -> None:
+        with self._lock:
+            self._held = False
+            self._start()
+
+    def opening(self) -> str:
+        """What a held track will say before it asks for anything; a role's name stands for what a
+        template puts around messages."""
+        said = []
+        for entry in self._waiting:
+            match entry.expression:
+                case Text(text):
+                    said.append(text)
+                case RoleBegin(role) | RoleEnd(role):
+                    said.append(f"<{role}>")
+                case ScopeBegin() | ScopeEnd():
+                    pass
+                case _:
+                    break
+        return "".join(said)
 
     @property
     def over(self) -> bool:
@@ -178,8 +209,9 @@ class Track:
         calls = Calls(self.executor, self.transcript, self.tell, self.calls)
         match entry.expression:
             case Gen() as gen:
-                params = gen.params({**self.executor.defaults(), **self.defaults})
-                self._set(entry, await calls.generate(gen, params))
+                given = {**self.executor.defaults(), **self.defaults}
+                ahead = self.ahead if self.executor.writes_ahead and may_wait(gen, given) else None
+                self._set(entry, await calls.generate(gen, gen.params(given), ahead))
             case Select() as select:
                 self._set(entry, await calls.select(select))
             case Branch(copies, count):
@@ -192,8 +224,16 @@ class Track:
                 begun = self._scopes[name].pop()
                 told = [event.text for event in self.events[begun:] if not event.aside]
                 self._set(entry, {name: Variable("".join(told))})
+            case Image(source):
+                self._show(await asyncio.to_thread(read_picture, source))
             case expression:
                 self._write(expression)
+
+    def _show(self, picture: Picture) -> None:
+        if self.executor.no_pictures:
+            raise InvalidRequestError(self.executor.no_pictures, param="image")
+        self.transcript.show(picture)
+        self.said.append(Image(picture))
 
     def _write(self, expression: Expression) -> None:
         """What needs no model."""
@@ -209,8 +249,6 @@ class Track:
                 self.said.append(expression)
             case ScopeBegin(name):
                 self._scopes.setdefault(name, []).append(len(self.events))
-            case Image():
-                raise InvalidRequestError("this model reads no pictures yet")
 
     def _set(self, entry: Entry, found: Mapping[str, Variable]) -> None:
         for name, future in entry.futures.items():

@@ -18,10 +18,17 @@ from inarch.hal.kv import KVStore
 from inarch.hal.latent import LatentAttention, LatentSpec
 from inarch.hal.linear import Linear, LinearSpec, PackedWeight
 from inarch.hal.op import Op
+from inarch.hal.quantized_linear import (
+    QuantizationScheme,
+    QuantizedLinear,
+    QuantizedLinearSpec,
+)
 from inarch.hal.reference.grouped_linear import ReferenceGroupedLinear
 from inarch.hal.reference.linear import ReferenceLinear
+from inarch.hal.reference.quantized_linear import ReferenceQuantizedLinear
 from inarch.models.attentions import Attentions
 from inarch.models.description import Description, Rotary
+from inarch.models.quantize import quantize
 from inarch.models.rotary import rotary_table
 from inarch.models.weights import Weights
 
@@ -30,7 +37,7 @@ from inarch.models.weights import Weights
 class Projection:
     """A linear layer whose weight is packed: x [T, K] -> [T, N]."""
 
-    kernel: Linear
+    kernel: Linear | QuantizedLinear
     packed: PackedWeight
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -38,7 +45,10 @@ class Projection:
 
 
 class Builder:
-    """Serves the construction of one decoder. Kernels are bound by the dispatcher, once each."""
+    """Serves the construction of one decoder. Kernels are bound by the dispatcher, once each.
+
+    quantization: how the weights of linear layers are stored; None: as they come.
+    """
 
     def __init__(
         self,
@@ -47,12 +57,14 @@ class Builder:
         dispatcher: Dispatcher,
         store: KVStore,
         device: Device,
+        quantization: QuantizationScheme | None = None,
     ) -> None:
         self.description = description
         self.weights = weights
         self.dtype = weights.dtype
         self._dispatcher = dispatcher
-        self._device = device
+        self.device = device
+        self._quantization = quantization
         self.attentions = Attentions(dispatcher, store, device)
         self._experts: list[Experts] = []
         self._tables: dict[Hashable, Tensor] = {}
@@ -75,23 +87,46 @@ class Builder:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
 
     def linear(self, name: str) -> Projection:
-        bias = f"{name}.bias"
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        quantizable = self.weights.parameters[weight].quantizable
         return self.pack(
-            self.weights.take(f"{name}.weight"),
+            self.weights.take(weight),
             self.weights.take(bias) if bias in self.weights else None,
+            quantizable=quantizable,
         )
 
     def on_device(self, host: Tensor) -> Tensor:
         """A small tensor, in the dtype of the computation if it is floating-point."""
         wanted = self.dtype if host.is_floating_point() else host.dtype
-        return host.to(self._device.torch_device, wanted)
+        return host.to(self.device.torch_device, wanted)
 
-    def pack(self, weight: Tensor, bias: Tensor | None = None) -> Projection:
+    def pack(
+        self, weight: Tensor, bias: Tensor | None = None, *, quantizable: bool = True
+    ) -> Projection:
         """Weight [N, K] and bias [N] on the device, in the form that the chosen kernel wants."""
+        if quantizable and self._quantization is not None:
+            return self._pack_quantized(weight, bias, self._quantization)
         outputs, inputs = weight.shape
         spec = LinearSpec(outputs, inputs, weight.dtype, bias is not None)
         kernel: Linear = self._dispatcher.select("linear", ReferenceLinear, **vars(spec))()
         return Projection(kernel, kernel.prepack(spec, weight, bias))
+
+    def _pack_quantized(
+        self, weight: Tensor, bias: Tensor | None, scheme: QuantizationScheme
+    ) -> Projection:
+        outputs, inputs = weight.shape
+        spec = QuantizedLinearSpec(
+            outputs,
+            inputs,
+            weight.dtype,
+            scheme.bits,
+            scheme.group,
+            scheme.zero_points,
+            bias is not None,
+        )
+        chosen = self._dispatcher.select("quantized_linear", ReferenceQuantizedLinear, **vars(spec))
+        kernel: QuantizedLinear = chosen()
+        return Projection(kernel, kernel.prepack(spec, quantize(weight, scheme), bias))
 
     def attention(self, spec: AttentionSpec) -> tuple[Attention, int]:
         """The runtime for a spec, and the index of its plan among those of a step."""
@@ -125,5 +160,5 @@ class Builder:
     def table(self, key: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """A tensor that nobody writes to, on the device: made once for all who give the key."""
         if key not in self._tables:
-            self._tables[key] = make().to(self._device.torch_device)
+            self._tables[key] = make().to(self.device.torch_device)
         return self._tables[key]

@@ -9,6 +9,7 @@ import torch
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.kv import KVSpec, KVStore
+from inarch.hal.quantized_linear import QuantizationScheme
 from inarch.hal.state import StateSpec
 from inarch.models.builder import Builder
 from inarch.models.checkpoint import Checkpoint
@@ -24,12 +25,16 @@ from inarch.models.weights import Weights, check_tensors
 
 @dataclass(frozen=True)
 class DecoderBlueprint:
-    """See Blueprint. names: of the description's tensors; weights: None for random ones."""
+    """See Blueprint. names: of the description's tensors; weights: None for random ones.
+
+    quantization: how the weights of linear layers are stored; None: as they come.
+    """
 
     family: str
     description: Description
     names: Names
     weights: Checkpoint | None
+    quantization: QuantizationScheme | None = None
 
     on_kernels = True
 
@@ -75,7 +80,7 @@ class DecoderBlueprint:
         return Survey(
             implementation=f"our decoder, by the family {self.family}",
             parameters=sum(parameter.elements for parameter in parameters.values()),
-            weight_bytes=sum(_bytes(parameter, dtype) for parameter in parameters.values()),
+            weight_bytes=self._weight_bytes(dtype),
             stored="none is missing, all shapes fit",
             layers=tuple(layer_in_words(layer) for layer in self.description.layers),
             positions=positions_in_words(self.description),
@@ -87,18 +92,37 @@ class DecoderBlueprint:
         parameters = self.description.parameters()
         nowhere = torch.device("meta")
         weights = Weights(parameters, lambda *_: None, nowhere, dtype, lambda _: None)
-        build_decoder(
-            self.description, Builder(self.description, weights, dispatcher, store, device)
-        )
+        builder = Builder(self.description, weights, dispatcher, store, device, self.quantization)
+        build_decoder(self.description, builder)
 
     def load(
         self, dispatcher: Dispatcher, store: KVStore, device: Device, dtype: torch.dtype
     ) -> Decoder:
         return load_decoder(
-            self.description, self.names, self.weights, dispatcher, store, device, dtype
+            self.description,
+            self.names,
+            self.weights,
+            dispatcher,
+            store,
+            device,
+            dtype,
+            self.quantization,
         )
 
+    def _weight_bytes(self, dtype: torch.dtype) -> int:
+        parameters, scheme = self.description.parameters(), self.quantization
+        total = sum(_bytes(parameter, dtype, scheme) for parameter in parameters.values())
+        if scheme is not None and self.description.tie_embeddings and self.pooled is None:
+            # The embedding is read as it is; the head multiplies by a quantized copy.
+            total += scheme.weight_bytes(self.vocab_size, self.hidden)
+        return total
 
-def _bytes(parameter: Parameter, dtype: torch.dtype) -> int:
+
+def _bytes(
+    parameter: Parameter, dtype: torch.dtype, scheme: QuantizationScheme | None = None
+) -> int:
+    if scheme is not None and parameter.quantizable:
+        outputs, inputs = parameter.shape
+        return scheme.weight_bytes(outputs, inputs)
     kept = getattr(torch, parameter.dtype) if parameter.dtype else dtype
     return parameter.elements * int(kept.itemsize)

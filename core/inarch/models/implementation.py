@@ -6,12 +6,15 @@ import logging
 from collections.abc import Iterable
 from typing import Literal
 
-from inarch.errors import ModelError
+from inarch.errors import ModelError, UnsupportedError
+from inarch.hal.quantized_linear import QuantizationScheme
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.decoder_blueprint import DecoderBlueprint
 from inarch.models.described import describe_folder
+from inarch.models.description import Description, MixtureOfExperts
 from inarch.models.family import Family, family_of, find_family, no_family, refuse_quantized
 from inarch.models.model import Blueprint
+from inarch.models.survey import found_in
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +26,13 @@ def find_blueprint(
     model_impl: Literal["auto", "inarch", "transformers"] = "auto",
     dummy: bool = False,
     trust_code: bool = False,
+    quantization: QuantizationScheme | None = None,
 ) -> Blueprint:
     """The blueprint of a checkpoint. auto: by our family where there is one.
 
-    dummy: with random weights. trust_code: code in the checkpoint's folder may be run. Raises
-    ModelError with the reasons of both if neither can run it.
+    dummy: with random weights. trust_code: code in the checkpoint's folder may be run. quantization:
+    of the weights of linear layers, while they are loaded. Raises ModelError with the reasons of both
+    if neither can run it, UnsupportedError if weights cannot be quantized.
     """
     families = list(plugin_families)
     family = family_of(checkpoint.config, families)
@@ -35,7 +40,16 @@ def find_blueprint(
         family = find_family(checkpoint.config, families)
         described = describe_folder(checkpoint, family)
         weights = None if dummy else checkpoint
-        return DecoderBlueprint(family.name, described.description, described.names, weights)
+        if quantization is not None:
+            _check_quantizable(described.description)
+        return DecoderBlueprint(
+            family.name, described.description, described.names, weights, quantization
+        )
+    if quantization is not None:
+        raise UnsupportedError(
+            "--quantization: the model would run by transformers' own code, whose weights stay as "
+            "they are; leave the option out"
+        )
     if model_impl == "transformers":
         return _by_transformers(checkpoint, dummy, trust_code)
     lacking = no_family(checkpoint.config)
@@ -45,6 +59,14 @@ def find_blueprint(
         raise ModelError(f"{lacking}, and transformers' code cannot stand in: {error}") from error
     log.warning("%s: transformers' own code runs it, with paged attention", lacking)
     return blueprint
+
+
+def _check_quantizable(description: Description) -> None:
+    if next(found_in(description.layers, MixtureOfExperts), None) is not None:
+        raise UnsupportedError(
+            "--quantization: most weights of this model are those of experts, which cannot be "
+            "quantized while they are loaded yet; leave the option out"
+        )
 
 
 def _by_transformers(checkpoint: Checkpoint, dummy: bool, trust_code: bool) -> Blueprint:

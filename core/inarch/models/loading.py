@@ -13,6 +13,7 @@ import torch
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.kv import KVStore
+from inarch.hal.quantized_linear import QuantizationScheme
 from inarch.models.builder import Builder
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.decoder import Decoder, build_decoder
@@ -39,12 +40,14 @@ def load_decoder(
     store: KVStore,
     device: Device,
     dtype: torch.dtype,
+    quantization: QuantizationScheme | None = None,
 ) -> Decoder:
     """Load every weight onto the device, one at a time, and bind every op.
 
     names: what the family says of the description. checkpoint: None for random weights, the same
-    each time; closed in the end. store: of `kv_spec(description, dtype)`. Raises ModelError for an
-    incomplete or damaged checkpoint before anything is loaded, UnsupportedError if a kernel lacks.
+    each time; closed in the end. store: of `kv_spec(description, dtype)`. quantization: how to store
+    the weights of linear layers. Raises ModelError for an incomplete or damaged checkpoint before
+    anything is loaded, UnsupportedError if a kernel lacks.
     """
     if checkpoint is None:
         parameters, fill = description.parameters(), random_weights()
@@ -56,7 +59,7 @@ def load_decoder(
     total = sum(p.elements for p in parameters.values()) * dtype.itemsize
     with _progress(total) as loaded:
         weights = Weights(parameters, fill, device.torch_device, dtype, loaded)
-        builder = Builder(description, weights, dispatcher, store, device)
+        builder = Builder(description, weights, dispatcher, store, device, quantization)
         decoder = build_decoder(description, builder)
     if checkpoint is not None:
         checkpoint.close()

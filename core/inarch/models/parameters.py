@@ -21,6 +21,7 @@ class Parameter:
     tensor, or one of its parts; None: it must be there. dtype: torch's name of what the tensor is
     kept in, if not that of the computation: "float32" for what half a precision would spoil. stack:
     the rows are those of so many equal matrices, one after the other, which are the first dimension.
+    quantizable: the weight of a linear layer, which `--quantization` may store in fewer bits.
     """
 
     rows: tuple[int, ...]
@@ -30,6 +31,7 @@ class Parameter:
     default: float | None = None
     dtype: str | None = None
     stack: int | None = None
+    quantizable: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -51,8 +53,14 @@ Parameters = dict[str, Parameter]
 
 def linear(inputs: int, *outputs: int, bias: bool = False) -> Parameters:
     """The tensors of a linear layer whose outputs are those of several, one after the other."""
-    weight = {"weight": Parameter(outputs, inputs)}
+    weight = {"weight": Parameter(outputs, inputs, quantizable=True)}
     return weight | {"bias": Parameter(outputs, default=0.0)} if bias else weight
+
+
+def table(columns: int, *rows: int, bias: bool = False) -> Parameters:
+    """As `linear`, for a matrix that is not the packed weight of a linear layer, as an embedding."""
+    weight = {"weight": Parameter(rows, columns)}
+    return weight | {"bias": Parameter(rows, default=0.0)} if bias else weight
 
 
 def stacked_linear(stack: int, inputs: int, *outputs: int, bias: bool = False) -> Parameters:

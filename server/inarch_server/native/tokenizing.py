@@ -27,6 +27,7 @@ class TokenizeRequest(Body):
     tools: list[FunctionTool] | None = None
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
+    return_text: bool = False  # such as what the chat template makes of messages
 
     @model_validator(mode="after")
     def _one_of_two(self) -> TokenizeRequest:
@@ -49,20 +50,21 @@ async def tokenize(request: web.Request) -> web.Response:
     service.check_model(body.model)
     engine = service.engine
 
-    def work() -> list[list[int]]:
+    def work() -> tuple[list[str], list[list[int]]]:
         if body.messages is not None:
             text = rendered(engine, _conversation(body))
-            return [engine.tokenizer.encode(text, add_special_tokens=False)]
+            return [text], [engine.tokenizer.encode(text, add_special_tokens=False)]
         texts = body.prompt if isinstance(body.prompt, list) else [body.prompt or ""]
-        return [engine.tokenizer.encode(t, body.add_special_tokens) for t in texts]
+        return texts, [engine.tokenizer.encode(t, body.add_special_tokens) for t in texts]
 
-    found = await asyncio.to_thread(work)
+    texts, found = await asyncio.to_thread(work)
     many = isinstance(body.prompt, list)
     return json_response(
         {
             "tokens": found if many else found[0],
             "count": [len(ids) for ids in found] if many else len(found[0]),
             "max_model_len": engine.info.context_length,
+            **({"text": texts if many else texts[0]} if body.return_text else {}),
         }
     )
 

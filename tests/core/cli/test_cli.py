@@ -94,11 +94,20 @@ def test_an_error_meant_for_the_user_is_one_line_without_a_traceback(packages, c
 
 
 def test_a_mistake_of_ours_keeps_its_traceback_and_says_that_it_is_one(packages, capsys):
-    command(packages, "prune", "raise KeyError('slot')")
+    command(packages, "prune", "from inarch.cache.pages import PageAllocator; PageAllocator(1)")
     code, out, err = run(capsys, "prune")
     assert (code, out) == (1, "")
     assert "Traceback" in err
-    assert err.endswith("error: this is a bug in inarch, please report it: KeyError: 'slot'\n")
+    assert "error: this is a bug in inarch, please report it: ValueError: a pool needs" in err
+
+
+def test_a_mistake_of_a_plugin_is_told_as_its_own(packages, capsys):
+    command(packages, "prune", "raise KeyError('slot')")
+    code, _, err = run(capsys, "prune")
+    assert code == 1
+    assert "Traceback" in err
+    whose = "this is a bug in plugin plugin_prune of acme-plugin_prune 1.0, not in inarch"
+    assert err.endswith(f"error: {whose}, please report it: KeyError: 'slot'\n")
 
 
 def test_an_interrupted_command_ends_as_shells_expect(packages, capsys):

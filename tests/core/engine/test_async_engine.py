@@ -288,3 +288,27 @@ def test_vectors_scores_and_ranks_are_those_of_the_other_engine(
         expected = [one.vector for one in engine.encode(texts, dimensions=9)]
     np.testing.assert_allclose(found["vectors"], expected, atol=1e-5)  # type: ignore[arg-type]
     assert found["cut"] == 512
+
+
+def test_a_prefix_goes_from_one_engine_to_another_process(
+    run: Callable[..., None], served: Callable[[str], Saved]
+) -> None:
+    prompt = random.Random(3).choices(range(101), k=100)
+    greedy = SamplingParams(temperature=0, max_tokens=8, ignore_eos=True)
+    config = EngineConfig(model=str(served("llama").folder), backend="reference", kv_tokens=1024)
+    with Engine(config) as offline:
+        (expected,) = offline.generate(prompt, greedy)
+        data = offline.export_prefix(prompt)
+
+    async def program(engine: AsyncEngine) -> None:
+        with pytest.raises(InvalidRequestError, match="100 tokens no page"):
+            await engine.export_prefix(prompt)
+        with pytest.raises(InvalidRequestError, match="hold no prefix"):
+            await engine.import_prefix(data[:50])
+        assert await engine.import_prefix(data) == 96
+        outputs = [output async for output in engine.generate(prompt, greedy)]
+        assert outputs[-1].cached_tokens == 96
+        assert [t for output in outputs for t in output.token_ids] == list(expected.token_ids)
+        assert len(await engine.export_prefix(prompt)) == len(data)
+
+    run(program)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from inarch.config import EngineConfig
-from inarch.engine.engine import Answer, Engine
+from inarch.engine.answers import Answer
+from inarch.engine.engine import Engine
 from inarch.engine.outputs import TokenLogprob
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams

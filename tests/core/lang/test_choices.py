@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import inarch.lang as sgl
-from inarch import Engine, EngineConfig, SamplingParams
+from inarch import Engine, SamplingParams
 from inarch.lang import State
 from inarch.lang.choices import Scored
 
@@ -20,18 +20,17 @@ def choose(s: State, method: sgl.ChoicesMethod) -> None:
     s += " So it is."
 
 
-def test_the_scores_are_the_models_log_probabilities() -> None:
+def test_the_scores_are_the_models_log_probabilities(engine: Engine) -> None:
     state = choose.run(method=sgl.token_length_normalized)
     scores = state.get_meta_info("city")["input_token_logprobs"]
-    with Engine(EngineConfig(dtype="float32")) as engine:
-        prompt = engine.tokenizer.encode("The capital of France is ")
-        for choice, found in zip(CHOICES, scores, strict=True):
-            tokens = engine.tokenizer.encode(choice, False)
-            asked = SamplingParams(max_tokens=0, prompt_logprobs=0, logprob_start=len(prompt))
-            (answer,) = engine.generate([[*prompt, *tokens]], asked)
-            expected = [entry.logprob for entry in answer.prompt_logprobs]
-            np.testing.assert_allclose([logprob for logprob, _, _ in found], expected, atol=1e-4)
-            assert [token for _, token, _ in found] == tokens
+    prompt = engine.tokenizer.encode("The capital of France is ")
+    for choice, found in zip(CHOICES, scores, strict=True):
+        tokens = engine.tokenizer.encode(choice, False)
+        asked = SamplingParams(max_tokens=0, prompt_logprobs=0, logprob_start=len(prompt))
+        (answer,) = engine.generate([[*prompt, *tokens]], asked)
+        expected = [entry.logprob for entry in answer.prompt_logprobs]
+        np.testing.assert_allclose([logprob for logprob, _, _ in found], expected, atol=1e-4)
+        assert [token for _, token, _ in found] == tokens
     assert state.text() == f"The capital of France is {state['city']} So it is."
 
 

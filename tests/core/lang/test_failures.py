@@ -22,7 +22,7 @@ def idle(runtime: Runtime) -> bool:
     from inarch.lang.loop import submit
 
     for _ in range(100):
-        if submit(runtime._own.stats()).result().running == 0:
+        if submit(runtime.engine.stats()).result().running == 0:
             return True
         time.sleep(0.1)
     return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,18 +10,12 @@ import pytest
 from pydantic import BaseModel
 
 import inarch.lang as sgl
-from inarch import Engine, EngineConfig
+from inarch import Engine
 from inarch.errors import InvalidRequestError
 from inarch.lang import Runtime, State
 from inarch.lang.words import sampling_fields
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with Engine(EngineConfig(dtype="float32", random_seed=0)) as engine:
-        yield engine
 
 
 @sgl.function

@@ -1,4 +1,7 @@
-"""A backend that a bias of a certain token kills: the whole process, as a device's fault would."""
+"""A backend that a bias of a certain token kills: the whole process, as a device's fault would.
+
+A bias of the token after it makes a kernel raise.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,11 @@ class FragileBackend(Backend):
         from inarch.hal.reference.device import ReferenceDevice
 
         def fragile(logits: Any, rows: Any, tokens: Any, values: Any) -> Any:
-            if (tokens == int(os.environ["FRAGILE_TOKEN"])).any():
+            token = int(os.environ["FRAGILE_TOKEN"])
+            if (tokens == token).any():
                 os.abort()
+            if (tokens == token + 1).any():
+                raise RuntimeError("the chip is on fire")
             return add_bias.reference(logits, rows, tokens, values)
 
         class Device(ReferenceDevice):

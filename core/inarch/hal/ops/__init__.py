@@ -35,4 +35,11 @@ OPS: dict[str, Op[..., Any]] = {
 }
 
 # Facets that are chosen like ops but are classes: see the modules of hal/ that are called so.
-FACETS = ("attention", "experts", "grouped_linear", "latent_attention", "linear")
+FACETS = (
+    "attention",
+    "experts",
+    "grouped_linear",
+    "latent_attention",
+    "linear",
+    "quantized_linear",
+)

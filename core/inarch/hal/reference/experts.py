@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from inarch.hal.device import Device
 from inarch.hal.experts import ExpertsSpec, ExpertWeights
 from inarch.hal.grouped_linear import GroupedLinear, GroupedLinearSpec, RowGroups
 from inarch.hal.linear import PackedWeight
@@ -26,11 +27,12 @@ class PackedExperts:
 
 @dataclass(frozen=True, eq=False)
 class ComposedExperts:
-    """activate: x [M, 2I] -> [M, I]."""
+    """activate: x [M, 2I] -> [M, I]. device: whose `download` tells the host the groups."""
 
     gate_up: GroupedLinear
     down: GroupedLinear
     activate: Callable[[Tensor], Tensor]
+    device: Device | None = None
 
     @property
     def capturable(self) -> bool:
@@ -47,7 +49,7 @@ class ComposedExperts:
 
     def apply(self, x: Tensor, experts: Tensor, weights: Tensor, packed: PackedWeight) -> Tensor:
         tokens, chosen = experts.shape
-        order, groups = sort_by_expert(experts, packed.experts)
+        order, groups = sort_by_expert(experts, packed.experts, self.device)
         rows = x[order // chosen]
         if packed.scale_input:
             rows = rows * weights.flatten()[order].unsqueeze(-1).to(x.dtype)
@@ -68,9 +70,11 @@ def grouped_specs(spec: ExpertsSpec) -> tuple[GroupedLinearSpec, GroupedLinearSp
     return replace(down, outputs=2 * spec.intermediate, inputs=spec.hidden), down
 
 
-def sort_by_expert(experts: Tensor, count: int) -> tuple[Tensor, RowGroups]:
+def sort_by_expert(
+    experts: Tensor, count: int, device: Device | None = None
+) -> tuple[Tensor, RowGroups]:
     """For experts [T, k]: the indices [T * k] of its entries, sorted by expert, and their groups."""
     by_expert, order = experts.flatten().sort(stable=True)
     each = torch.arange(count, device=experts.device)
     ends = torch.searchsorted(by_expert, each, right=True, out_int32=True)
-    return order, RowGroups(ends)
+    return order, RowGroups(ends, device)

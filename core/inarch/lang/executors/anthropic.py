@@ -12,7 +12,7 @@ from inarch.errors import InarchError, InvalidRequestError
 from inarch.lang.choices import Scored
 from inarch.lang.executors.executor import Piece, Wanted
 from inarch.lang.executors.http import Connection, cut_off
-from inarch.lang.transcript import Transcript
+from inarch.lang.transcript import Message, Transcript
 from inarch.sampling import SamplingParams
 
 VERSION = "2023-06-01"  # of the API
@@ -23,6 +23,9 @@ KNOWN = {"max_tokens": "max_tokens", "temperature": "temperature", "top_p": "top
 class Anthropic:
     """model_name: as the server calls it. api_key: else of the environment variable
     ANTHROPIC_API_KEY."""
+
+    no_pictures = ""
+    writes_ahead = False  # an open message is continued, and prompts can be cached
 
     def __init__(
         self,
@@ -43,6 +46,10 @@ class Anthropic:
     async def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncGenerator[Piece, None]:
         if wanted.tools:
             raise InvalidRequestError("tools run on Runtime, Engine, RuntimeEndpoint and OpenAI")
+        if wanted.lora is not None:
+            raise InvalidRequestError(
+                "Anthropic's API has no adapters: leave lora out", param="lora"
+            )
         body = {
             **_messages(transcript),
             **_fields(wanted.params),
@@ -80,12 +87,22 @@ def _messages(transcript: Transcript) -> dict[str, Any]:
         return {"messages": [{"role": "user", "content": transcript.content}]}
     if transcript.role != "assistant":
         raise InvalidRequestError("gen() belongs in a message of the assistant: assistant(gen())")
-    said = [message.as_dict() for message in transcript.messages]
-    system = "\n\n".join(m["content"] for m in said if m["role"] == "system")
-    messages = [message for message in said if message["role"] != "system"]
+    said = transcript.messages
+    system = "\n\n".join(message.content for message in said if message.role == "system")
+    messages = [_as_dict(message) for message in said if message.role != "system"]
     if transcript.content:
         messages.append({"role": "assistant", "content": transcript.content})
     return {"messages": messages, **({"system": system} if system else {})}
+
+
+def _as_dict(message: Message) -> dict[str, Any]:
+    if not message.pictures:
+        return message.as_dict()
+    content = [
+        {"type": "text", "text": part} if isinstance(part, str) else part.for_anthropic()
+        for part in message.parts()
+    ]
+    return {"role": message.role, "content": content}
 
 
 def _fields(params: SamplingParams) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import msgspec
 
 from inarch.errors import InvalidRequestError
 from inarch.lang.choices import Scored
+from inarch.lang.executors.engine import NO_PICTURES
 from inarch.lang.executors.executor import Piece, Wanted
 from inarch.lang.executors.http import cut_off
 from inarch.lang.executors.openai import OpenAI, continued
@@ -29,6 +30,9 @@ class RuntimeEndpoint(OpenAI):
 
     api_key: else of the environment variable INARCH_API_KEY.
     """
+
+    no_pictures = NO_PICTURES
+    writes_ahead = False  # what was said is in the server's prefix cache
 
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
         self._root = base_url.rstrip("/")
@@ -61,13 +65,15 @@ class RuntimeEndpoint(OpenAI):
         url, seen, over = f"{self._root}/generate", dict[int, int](), 0
         ids = await self._tokens(transcript)
         body = {"input_ids": ids, **_native(wanted.params), "stream": True}
+        if wanted.lora is not None:
+            body["lora_path"] = wanted.lora
         async for event in self._http.events(url, body):
             index, text, meta = event.get("index", 0), event["text"], event["meta_info"]
             new, seen[index] = text[seen.get(index, 0) :], len(text)
             ended = meta["finish_reason"] is not None
             over += ended
-            if ended and index == 0 and not transcript.chat:
-                transcript.encoded = _extended(transcript.content, ids, event)
+            if ended and index == 0:
+                transcript.encoded = _extended(transcript.encoded.text, ids, event)
             yield Piece(new, index, meta if ended else None)
         if over < wanted.params.n:
             raise cut_off(url)
@@ -96,8 +102,22 @@ class RuntimeEndpoint(OpenAI):
         return [Scored(*part) for part in parts]
 
     async def _tokens(self, transcript: Transcript) -> list[int]:
+        """All of the transcript; what was known of it, or generated, stays as it was."""
+        known = transcript.encoded
+        text, tokens = await self._rendered(transcript)
+        if known.text and text.startswith(known.text):
+            more = text[len(known.text) :]
+            rest = await self._tokenized(more, special=False) if more else []
+            tokens = [*known.ids, *rest]
+        elif tokens is None:
+            tokens = await self._tokenized(text)
+        transcript.encoded = Encoded(text, tuple(tokens))
+        return tokens
+
+    async def _rendered(self, transcript: Transcript) -> tuple[str, list[int] | None]:
+        """As text, and the tokens of it where they come with it."""
         if not transcript.chat:
-            return await self._plain_tokens(transcript)
+            return transcript.content, None
         if transcript.role is None:
             body: dict[str, Any] = {"messages": transcript.as_messages()}
         elif transcript.role == "assistant":
@@ -108,21 +128,13 @@ class RuntimeEndpoint(OpenAI):
                 f"a server continues messages of the assistant alone, not one of the"
                 f" {transcript.role}: assistant(gen(...)), or run it on Runtime"
             )
-        return await self._tokenized(body)
+        found = await self._http.json(
+            "POST", f"{self._url}/tokenize", {**body, "return_text": True}
+        )
+        return found["text"], found["tokens"]
 
-    async def _plain_tokens(self, transcript: Transcript) -> list[int]:
-        """What was known of it stays as it was."""
-        text, known = transcript.content, transcript.encoded
-        if known.text and text.startswith(known.text):
-            more = text[len(known.text) :]
-            rest = await self._tokenized({"prompt": more, "add_special_tokens": False})
-            ids = [*known.ids, *rest]
-        else:
-            ids = await self._tokenized({"prompt": text})
-        transcript.encoded = Encoded(text, tuple(ids))
-        return ids
-
-    async def _tokenized(self, body: Mapping[str, Any]) -> list[int]:
+    async def _tokenized(self, text: str, *, special: bool = True) -> list[int]:
+        body = {"prompt": text, "add_special_tokens": special}
         found = await self._http.json("POST", f"{self._url}/tokenize", body)
         tokens: list[int] = found["tokens"]
         return tokens

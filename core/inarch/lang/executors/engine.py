@@ -32,6 +32,9 @@ from inarch.lang.transcript import Encoded, Transcript
 from inarch.parsing import Choice
 from inarch.sampling import SamplingParams
 
+NO_PICTURES = (
+    "the models that run here read no pictures yet; OpenAI(...) and Anthropic(...) are given them"
+)
 MARK = "\x00inarch\x00"  # stands for a message's content, to learn what a template puts around it
 
 
@@ -50,6 +53,9 @@ class TokenEngine(Protocol):
 class TokenExecutor:
     """Runs programs on an engine that takes tokens."""
 
+    no_pictures = NO_PICTURES
+    writes_ahead = False
+
     def __init__(self, engine: TokenEngine) -> None:
         self._engine = engine
 
@@ -61,22 +67,24 @@ class TokenExecutor:
         known = self._encode(transcript, wanted.tools)
         params = self._held(wanted, formats)
         readers = [Reader(formats, wanted, known.text) for _ in range(params.n)]
-        said, ids, text = [_Said() for _ in range(params.n)], list[int](), ""
+        said = [Said() for _ in range(params.n)]
         async for output in self._engine.generate(known.ids, params):
-            said[output.index].add(output)
-            if output.index == 0:
-                ids += output.token_ids
-                text += output.text
-                if output.finish_reason is not None:
-                    transcript.encoded = self._extended(known, ids, text, output)
-            over = output.finish_reason is not None
-            meta = self._meta(output, said[output.index], known.ids, params) if over else None
+            one, over = said[output.index], output.finish_reason is not None
+            one.add(output)
+            if output.index == 0 and over:
+                transcript.encoded = self._extended(known, one.token_ids, one.text, output)
+            meta = self.meta(output, one, known.ids, params) if over else None
             yield readers[output.index].read(Piece(output.text, output.index, meta))
 
     def _held(self, wanted: Wanted, formats: Formats) -> SamplingParams:
         """Markers stay in the text, and calls are held to how the model writes them."""
         described = [tool.described for tool in wanted.tools]
         params = wanted.params
+        if wanted.lora is not None:
+            raise InvalidRequestError(
+                f"the engine has no adapters yet, so no {wanted.lora!r}: leave lora out",
+                param="lora",
+            )
         if formats.special(described):
             params = msgspec.structs.replace(params, skip_special_tokens=False)
         if not described:
@@ -187,8 +195,8 @@ class TokenExecutor:
         whole = (*known.ids, *kept)
         return Encoded(known.text + text, whole, len(whole))
 
-    def _meta(
-        self, last: RequestOutput, said: _Said, prompt: Sequence[int], params: SamplingParams
+    def meta(
+        self, last: RequestOutput, said: Said, prompt: Sequence[int], params: SamplingParams
     ) -> dict[str, Any]:
         """In SGLang's names."""
         meta: dict[str, Any] = {
@@ -217,14 +225,18 @@ class TokenExecutor:
         return {**found, f"{side}_top_logprobs": [[entry(*t) for t in e.top] for e in entries]}
 
 
-class _Said:
-    """Log-probabilities of a sample so far."""
+class Said:
+    """A sample so far."""
 
     def __init__(self) -> None:
+        self.text = ""
+        self.token_ids: list[int] = []
         self.logprobs: list[TokenLogprob] = []
         self.of_prompt: Sequence[TokenLogprob] = ()
 
     def add(self, output: RequestOutput) -> None:
+        self.text += output.text
+        self.token_ids += output.token_ids
         self.logprobs += output.logprobs
         self.of_prompt = self.of_prompt or output.prompt_logprobs
 
@@ -244,20 +256,21 @@ class Runtime(TokenExecutor):
                 f" such as {', '.join(list(known)[:6])}"
             )
         self._process = os.getpid()
-        self._own = AsyncEngine(EngineConfig(model=model_path, **options))
-        submit(self._own.__aenter__()).result()
-        super().__init__(self._own)
+        self.engine = AsyncEngine(EngineConfig(model=model_path, **options))
+        submit(self.engine.__aenter__()).result()
+        super().__init__(self.engine)
 
     async def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncGenerator[Piece, None]:
-        self._check_process()
+        self.check_process()
         async for piece in super().generate(transcript, wanted):
             yield piece
 
     async def _prompt(self, ids: Sequence[int], params: SamplingParams) -> RequestOutput:
-        self._check_process()
+        self.check_process()
         return await super()._prompt(ids, params)
 
-    def _check_process(self) -> None:
+    def check_process(self) -> None:
+        """Raise InarchError in a process that was forked from the one that started it."""
         if os.getpid() != self._process:
             raise InarchError(
                 "this Runtime was started in another process: start it behind the fork, or serve the"
@@ -265,7 +278,7 @@ class Runtime(TokenExecutor):
             )
 
     def shutdown(self) -> None:
-        submit(self._own.__aexit__(None, None, None)).result()
+        submit(self.engine.__aexit__(None, None, None)).result()
 
     def __enter__(self) -> Runtime:
         return self
@@ -275,9 +288,9 @@ class Runtime(TokenExecutor):
 
     def flush_cache(self) -> None:
         """Forget all cached prefixes."""
-        submit(self._own.clear_cache()).result()
+        submit(self.engine.clear_cache()).result()
 
     def get_server_info(self) -> dict[str, Any]:
         """Of the model and what it runs on."""
-        info: dict[str, Any] = msgspec.to_builtins(self._own.info)
+        info: dict[str, Any] = msgspec.to_builtins(self.engine.info)
         return info

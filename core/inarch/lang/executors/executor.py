@@ -16,13 +16,14 @@ from inarch.sampling import SamplingParams
 class Wanted:
     """What is to be written. reasoning: its format, if it is to be kept apart from the text.
 
-    required: one of the tools must be called.
+    required: one of the tools must be called. lora: the adapter to write it with.
     """
 
     params: SamplingParams
     reasoning: str | None = None
     tools: tuple[Tool, ...] = ()
     required: bool = False
+    lora: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,14 @@ class Piece:
 
 
 class Executor(Protocol):
-    """All methods run in the language's event loop. Errors are InarchError."""
+    """All methods run in the language's event loop. Errors are InarchError.
+
+    no_pictures: why it cannot be given pictures; "" if it can. writes_ahead: every call is charged
+    its whole prompt there, so what num_api_spec_tokens asks for is worth its while.
+    """
+
+    no_pictures: str
+    writes_ahead: bool
 
     def defaults(self) -> Mapping[str, Any]:
         """Fields of SamplingParams that the model's makers recommend."""

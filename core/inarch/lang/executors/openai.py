@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -32,31 +33,61 @@ EXTENSIONS = (
 )  # fmt: skip
 
 
+@dataclass
+class TokenUsage:
+    """What the server has counted, of all calls since the last `reset`."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def reset(self) -> None:
+        self.prompt_tokens = self.completion_tokens = 0
+
+    def add(self, usage: Mapping[str, Any]) -> None:
+        self.prompt_tokens += usage.get("prompt_tokens") or 0
+        self.completion_tokens += usage.get("completion_tokens") or 0
+
+
 class OpenAI:
     """model_name: as the server calls it. is_chat_model=False: plain text goes to /completions.
 
-    api_key: else of the environment variable OPENAI_API_KEY.
+    api_key: else of the environment variable OPENAI_API_KEY. is_azure: model_name is a deployment
+    of the resource at azure_endpoint; the key is else of AZURE_OPENAI_API_KEY.
     """
+
+    no_pictures = ""
+    writes_ahead = True
 
     def __init__(
         self,
         model_name: str,
+        is_chat_model: bool | None = None,
         *,
         base_url: str = "https://api.openai.com/v1",
         api_key: str | None = None,
-        is_chat_model: bool | None = None,
+        is_azure: bool = False,
+        azure_endpoint: str = "",
+        api_version: str = "2024-10-21",
     ) -> None:
         instructed = "instruct" in model_name  # as OpenAI names those that take plain text
         self._chat_only = not instructed if is_chat_model is None else is_chat_model
-        self._model, self._url = model_name, base_url.rstrip("/")
-        key = api_key or os.environ.get("OPENAI_API_KEY")
-        self._http = Connection({"Authorization": f"Bearer {key}"} if key else {})
+        self._model, self._url, self._query = model_name, base_url.rstrip("/"), ""
+        if is_azure:
+            self._url = f"{azure_endpoint.rstrip('/')}/openai/deployments/{model_name}"
+            self._query = f"?api-version={api_version}"
+            key = api_key or os.environ.get("AZURE_OPENAI_API_KEY")
+            self._http = Connection({"api-key": key} if key else {})
+        else:
+            key = api_key or os.environ.get("OPENAI_API_KEY")
+            self._http = Connection({"Authorization": f"Bearer {key}"} if key else {})
+        self.token_usage = TokenUsage()
 
     def defaults(self) -> Mapping[str, Any]:
         return {}  # the server has its own for what is not sent
 
     async def generate(self, transcript: Transcript, wanted: Wanted) -> AsyncGenerator[Piece, None]:
         route, prompt = _prompt(transcript, self._model, chat_only=self._chat_only)
+        url = f"{self._url}{route}{self._query}"
         body = {
             **prompt,
             **_fields(wanted.params),
@@ -67,12 +98,15 @@ class OpenAI:
         if wanted.tools:
             body["tools"] = [described(tool.described) for tool in wanted.tools]
             body["tool_choice"] = "required" if wanted.required else "auto"
+        if wanted.lora is not None:
+            body["lora_path"] = wanted.lora
         answer = _Answer(wanted)
-        async for event in self._http.events(self._url + route, body):
+        async for event in self._http.events(url, body):
             for piece in answer.read(event):
                 yield piece
+        self.token_usage.add(answer.usage)
         if not answer.complete(wanted.params.n):
-            raise cut_off(self._url + route)
+            raise cut_off(url)
         for piece in answer.ends():
             yield piece
 
@@ -93,12 +127,12 @@ class _Answer:
 
     def __init__(self, wanted: Wanted) -> None:
         self._reasons: dict[int, str] = {}
-        self._usage: dict[str, Any] = {}
+        self.usage: dict[str, Any] = {}  # as the server counts
         self._calls: dict[int, dict[str, str]] = {}
         self._reasoning = wanted.reasoning is not None
 
     def read(self, event: Mapping[str, Any]) -> list[Piece]:
-        self._usage = event.get("usage") or self._usage
+        self.usage = event.get("usage") or self.usage
         pieces = []
         for choice in event.get("choices", ()):
             index, delta = choice["index"], choice.get("delta") or choice
@@ -125,7 +159,7 @@ class _Answer:
     def ends(self) -> list[Piece]:
         calls = tuple(CallMade(**self._calls[index]) for index in sorted(self._calls))
         return [
-            Piece("", index, _meta(reason, self._usage), calls=calls if index == 0 else ())
+            Piece("", index, _meta(reason, self.usage), calls=calls if index == 0 else ())
             for index, reason in sorted(self._reasons.items())
         ]
 

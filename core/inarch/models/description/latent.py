@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from inarch.models.description.norm import Norm
 from inarch.models.description.rotary import Rotary
-from inarch.models.parameters import Parameters, linear, nested
+from inarch.models.parameters import Parameters, linear, nested, table
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class LatentAttention:
         found = nested(
             down=linear(hidden, self.q_rank or queries, row, bias=self.down_bias),
             kv_norm=self.norm.parameters(self.kv_rank),
-            kv_up=linear(self.kv_rank, keys_and_values),
+            kv_up=table(self.kv_rank, keys_and_values),
             out=linear(self.q_heads * self.value_dim, hidden, bias=self.out_bias),
         )
         if self.q_rank is not None:

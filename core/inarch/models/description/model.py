@@ -13,7 +13,7 @@ from inarch.models.description.parallel import ParallelMixers
 from inarch.models.description.pooling import PooledHead
 from inarch.models.description.recurrent import GatedDeltaNet, KimiDeltaAttention, Mamba2
 from inarch.models.description.rotary import LongRopeScaling
-from inarch.models.parameters import Parameters, linear, nested
+from inarch.models.parameters import Parameters, linear, nested, table
 
 Recurrent = GatedDeltaNet | KimiDeltaAttention | Mamba2
 Mixer = GroupedQueryAttention | LatentAttention | Recurrent | ParallelMixers
@@ -61,7 +61,7 @@ class LearnedPositions:
     offset: int = 0
 
     def parameters(self, hidden: int) -> Parameters:
-        return linear(hidden, self.count)
+        return table(hidden, self.count)
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,12 @@ class Description:
             "norm": self.norm,
             "pooled": self.pooled,
         }
-        found = nested(embedding=linear(self.hidden, self.vocab_size))
+        found = nested(embedding=table(self.hidden, self.vocab_size))
         for name, part in parts.items():
             if part is not None:
                 found |= nested(**{name: part.parameters(self.hidden)})
         if self.token_types:
-            found |= nested(token_types=linear(self.hidden, self.token_types))
+            found |= nested(token_types=table(self.hidden, self.token_types))
         if self.pooled is not None:
             return found
         head = linear(self.hidden, self.vocab_size, bias=self.head_bias)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inarch.models.description.feed_forward import Gate, GatedMLP
-from inarch.models.parameters import Parameter, Parameters, linear, nested, stacked_linear
+from inarch.models.parameters import Parameter, Parameters, linear, nested, stacked_linear, table
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class SparseMixer:
     top_k: int = 2
 
     def parameters(self, hidden: int, experts: int) -> Parameters:
-        return linear(hidden, experts)
+        return table(hidden, experts)
 
 
 @dataclass(frozen=True)

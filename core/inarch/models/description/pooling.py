@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from inarch.models.description.norm import LayerNorm
-from inarch.models.parameters import Parameters, linear, nested
+from inarch.models.parameters import Parameters, nested, table
 
 Scores = Literal["softmax", "sigmoid", "raw"]
 PoolingKind = Literal["first", "last", "mean", "sqrt_mean", "weighted_mean", "max", "each"]
@@ -66,7 +66,7 @@ class Dense:
     norm: LayerNorm | None = None
 
     def parameters(self, inputs: int) -> Parameters:
-        found = linear(inputs, self.outputs, bias=self.bias)
+        found = table(inputs, self.outputs, bias=self.bias)
         return (
             found if self.norm is None else found | nested(norm=self.norm.parameters(self.outputs))
         )

@@ -103,7 +103,7 @@ def experts_spec(spec: MixtureOfExperts, builder: Builder) -> ExpertsSpec:
 
 def compose(spec: ExpertsSpec, builder: Builder) -> ComposedExperts:
     gate_up, down = map(builder.grouped_linear, grouped_specs(spec))
-    return ComposedExperts(gate_up, down, _activation(spec, builder))
+    return ComposedExperts(gate_up, down, _activation(spec, builder), builder.device)
 
 
 def _activation(spec: ExpertsSpec, builder: Builder) -> Callable[[Tensor], Tensor]:

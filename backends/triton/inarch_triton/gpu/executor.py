@@ -22,9 +22,9 @@ from torch import Tensor
 from inarch.hal.executor import Kept, Step, StepInputs, StepShape
 from inarch.hal.kv import KVState
 from inarch.hal.packing import Packing, pack
-from inarch_nvidia.buckets import bucket, shapes
-from inarch_nvidia.recorder import Recorded, Recorder, out_of_memory
-from inarch_nvidia.transfer import pinned
+from inarch_triton.gpu.buckets import bucket, shapes
+from inarch_triton.gpu.recorder import Recorded, Recorder, out_of_memory
+from inarch_triton.gpu.transfer import pinned
 
 # All that the largest captured step reads, some 100 KiB for each kind of attention, and what else
 # comes with it.

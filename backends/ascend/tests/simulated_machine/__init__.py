@@ -1,0 +1,1 @@
+"""A machine with a simulated NPU, as the engine finds it."""

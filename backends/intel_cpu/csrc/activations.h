@@ -1,0 +1,64 @@
+// Activations as 8-bit numbers with a scale for each group of inputs.
+#pragma once
+#include <cmath>
+
+#include "scratch.h"
+#include "threads.h"
+#include "vector.h"
+
+namespace inarch {
+
+struct Activations {
+    const int8_t* values;  // [rows, padded], -127..127
+    const float* scales;   // [rows, groups]
+    const int32_t* sums;   // [rows, groups]: of the values of a group
+    int64_t padded, groups;
+};
+
+inline void quantize_group(const float* x, int64_t count, int8_t* values, float* scale, int32_t* sum) {
+    Floats most = zeros();
+    for (int64_t k = 0; k < count; k += LANES) most = larger(most, absolute(load(x + k)));
+    const float highest = largest(most);
+    const float inverse = highest > 0 ? 127.0f / highest : 0;
+    *scale = highest / 127.0f;
+    int32_t total = 0;
+    for (int64_t k = 0; k < count; k++) {  // the compiler makes vectors of it
+        const int32_t v = static_cast<int32_t>(__builtin_nearbyintf(x[k] * inverse));
+        values[k] = static_cast<int8_t>(v);
+        total += v;
+    }
+    *sum = total;
+}
+
+inline void quantize_row(const void* x, Type type, int64_t row, int64_t inputs, int64_t group,
+                         const Activations& to) {
+    alignas(64) float whole[512];
+    for (int64_t g = 0; g < to.groups; g++) {
+        const int64_t first = g * group, count = std::max<int64_t>(0, std::min(group, inputs - first));
+        const float* from = static_cast<const float*>(x) + row * inputs + first;
+        if (type != FLOAT32 || count < group) {
+            for (int64_t k = 0; k < group; k++)
+                whole[k] = k < count ? get(x, row * inputs + first + k, type) : 0;
+            from = whole;
+        }
+        const int64_t at = row * to.groups + g;
+        quantize_group(from, group, const_cast<int8_t*>(to.values) + row * to.padded + first,
+                       const_cast<float*>(to.scales) + at, const_cast<int32_t*>(to.sums) + at);
+    }
+}
+
+// x [rows, inputs] in groups of `group` inputs (a multiple of 32, at most 512)
+inline Activations quantized(const void* x, Type type, int64_t rows, int64_t inputs, int64_t group) {
+    static thread_local Scratch values, scales, sums;
+    const int64_t groups = (inputs + group - 1) / group, padded = groups * group;
+    const Activations to{values.get<int8_t>(rows * padded), scales.get<float>(rows * groups),
+                         sums.get<int32_t>(rows * groups), padded, groups};
+    // So little work is done before another thread has heard of it.
+    const int64_t grain = std::max<int64_t>(1, 16384 / padded);
+    parallel(rows, grain, [&](int64_t begin, int64_t end, int) {
+        for (int64_t row = begin; row < end; row++) quantize_row(x, type, row, inputs, group, to);
+    });
+    return to;
+}
+
+}  // namespace inarch

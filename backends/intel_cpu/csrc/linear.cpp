@@ -1,0 +1,136 @@
+// Linear layers whose weights are float32, bfloat16 or float16 and whose sums are float32.
+//
+// A packed weight is [panels][inputs / STEP][PANEL][STEP]: float32 and float16 with STEP 1, bfloat16
+// with STEP 2, so that a 32-bit lane holds two inputs of one output, which a shift and a mask widen.
+#include "abi.h"
+#include "scratch.h"
+#include "tile.h"
+
+namespace inarch {
+namespace {
+
+#ifdef INARCH_AVX512
+constexpr int ROWS = 12;  // accumulators: 24 of 32 registers
+#else
+constexpr int ROWS = 6;  // 12 of 16
+#endif
+
+// sums [R][WIDE] of x [R rows, `stride` apart] with one panel
+template <int R> using Sums = Floats[R][WIDE];
+
+template <int R>
+inline void add(Sums<R>& sums, const float* x, int64_t stride, const Floats (&w)[WIDE]) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++) {
+        const Floats one = all(x[r * stride]);
+#pragma GCC unroll 4
+        for (int v = 0; v < WIDE; v++) sums[r][v] = fma(one, w[v], sums[r][v]);
+    }
+}
+
+template <Type T, int R>
+inline void multiply(Sums<R>& sums, const float* x, int64_t stride, const void* panel, int64_t inputs) {
+    if constexpr (T == BFLOAT16) {
+        const auto* from = static_cast<const uint16_t*>(panel);
+        Sums<R> odd = {};  // where there is one row only, its sums would wait for one another
+        Sums<R>& second = R <= 2 ? odd : sums;
+        for (int64_t k = 0; k < inputs; k += 2, from += 2 * PANEL) {
+            Floats low[WIDE], high[WIDE];
+            for (int v = 0; v < WIDE; v++) {
+                const Ints both = load_ints(from + v * 2 * LANES);
+                low[v] = low_bf16(both), high[v] = high_bf16(both);
+            }
+            add<R>(sums, x + k, stride, low);
+            add<R>(second, x + k + 1, stride, high);
+        }
+        if (R <= 2)
+            for (int r = 0; r < R; r++)
+                for (int v = 0; v < WIDE; v++) sums[r][v] = sums[r][v] + odd[r][v];
+    } else {
+        for (int64_t k = 0; k < inputs; k++) {
+            Floats w[WIDE];
+            for (int v = 0; v < WIDE; v++) {
+                const int64_t at = k * PANEL + v * LANES;
+                if constexpr (T == FLOAT32) w[v] = load(static_cast<const float*>(panel) + at);
+                else w[v] = load_f16(static_cast<const uint16_t*>(panel) + at);
+            }
+            add<R>(sums, x + k, stride, w);
+        }
+    }
+}
+
+template <Type T> struct Product {
+    const float* x;  // [rows, inputs], inputs even for bfloat16
+    int64_t inputs;
+    const char* weight;
+    Output out;
+
+    static constexpr int64_t SIZE = T == FLOAT32 ? 4 : 2;
+
+    template <int R> void tile(int64_t row, int64_t panel) const {
+        Sums<R> sums = {};
+        multiply<T, R>(sums, x + row * inputs, inputs, weight + panel * inputs * PANEL * SIZE, inputs);
+        for (int r = 0; r < R; r++) write_row(out, row + r, panel * PANEL, sums[r]);
+    }
+};
+
+// x [rows, inputs] as float32 [rows, padded]
+const float* widened(const void* x, Type type, int64_t rows, int64_t inputs, int64_t padded) {
+    if (type == FLOAT32 && padded == inputs) return static_cast<const float*>(x);
+    static thread_local Scratch scratch;
+    float* wide = scratch.get<float>(rows * padded);
+    parallel(rows, 16, [&](int64_t begin, int64_t end, int) {
+        for (int64_t r = begin; r < end; r++) {
+            int64_t k = 0;
+            const auto* from = static_cast<const uint16_t*>(x) + r * inputs;
+            if (type == BFLOAT16)
+                for (; k + LANES <= inputs; k += LANES) store(wide + r * padded + k, load_bf16(from + k));
+            if (type == FLOAT16)
+                for (; k + LANES <= inputs; k += LANES) store(wide + r * padded + k, load_f16(from + k));
+            for (; k < inputs; k++) wide[r * padded + k] = get(x, r * inputs + k, type);
+            for (; k < padded; k++) wide[r * padded + k] = 0;
+        }
+    });
+    return wide;
+}
+
+void linear(const void* x, int64_t x_type, const void* weight, int64_t weight_type, const float* bias,
+            void* out, int64_t rows, int64_t inputs, int64_t outputs) {
+    const int64_t padded = weight_type == BFLOAT16 ? (inputs + 1) / 2 * 2 : inputs;
+    const float* wide = widened(x, static_cast<Type>(x_type), rows, inputs, padded);
+    const Output to{out, static_cast<Type>(x_type), outputs, bias};
+    const int64_t panels = (outputs + PANEL - 1) / PANEL;
+    const auto* packed = static_cast<const char*>(weight);
+    switch (weight_type) {
+        case FLOAT32: return for_tiles<ROWS>(rows, panels, Product<FLOAT32>{wide, padded, packed, to});
+        case BFLOAT16: return for_tiles<ROWS>(rows, panels, Product<BFLOAT16>{wide, padded, packed, to});
+        default: return for_tiles<ROWS>(rows, panels, Product<FLOAT16>{wide, padded, packed, to});
+    }
+}
+
+// weight [outputs, inputs] -> the layout above, zeros where there is nothing; bytes: of an element
+void pack_linear(const void* weight, void* packed, int64_t bytes, int64_t step, int64_t outputs,
+                 int64_t inputs) {
+    const int64_t panels = (outputs + PANEL - 1) / PANEL, padded = (inputs + step - 1) / step * step;
+    parallel(panels, 1, [&](int64_t begin, int64_t end, int) {
+        for (int64_t panel = begin; panel < end; panel++) {
+            char* to = static_cast<char*>(packed) + panel * padded * PANEL * bytes;
+            std::memset(to, 0, padded * PANEL * bytes);
+            for (int64_t n = 0; n < std::min<int64_t>(PANEL, outputs - panel * PANEL); n++) {
+                const char* row = static_cast<const char*>(weight) + (panel * PANEL + n) * inputs * bytes;
+                for (int64_t k = 0; k < inputs; k++) {
+                    const int64_t at = (k / step * PANEL + n) * step + k % step;
+                    std::memcpy(to + at * bytes, row + k * bytes, bytes);
+                }
+            }
+        }
+    });
+}
+
+}  // namespace
+}  // namespace inarch
+
+INARCH_EXPORT(linear, inarch::linear)
+INARCH_EXPORT(pack_linear, inarch::pack_linear)
+
+INARCH_VISIBLE int inarch_panel_outputs() { return inarch::PANEL; }

@@ -1,0 +1,38 @@
+"""What /proc/cpuinfo says: the processors, their instructions, and the fastest kernels for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# What kernels are compiled for, fastest first, and the flags that each of them needs.
+VARIANTS = {
+    "amx": ("amx_tile", "amx_int8", "amx_bf16"),
+    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16"),
+    "avx2": ("avx2", "fma", "f16c", "bmi2"),
+}
+FORCE = "INARCH_INTEL_CPU_ISA"  # takes a lower one: for tests and comparisons
+
+
+def processors(root: Path = Path("/")) -> list[dict[str, str]]:
+    """The fields of each logical processor; empty where there is no such file."""
+    try:
+        text = (root / "proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return []
+    blocks = (block.splitlines() for block in text.strip().split("\n\n"))
+    pairs = ([line.partition(":") for line in block] for block in blocks)
+    return [{key.strip(): value.strip() for key, _, value in block} for block in pairs]
+
+
+def variants(flags: frozenset[str]) -> tuple[str, ...]:
+    """The variants that a processor with these flags can run, fastest first."""
+    found, needed = [], frozenset[str]()
+    for name in reversed(VARIANTS):  # each builds on those before it
+        needed |= frozenset(VARIANTS[name])
+        if needed <= flags:
+            found.append(name)
+    return tuple(reversed(found))
+
+
+def flags_of(processor: dict[str, str]) -> frozenset[str]:
+    return frozenset(processor.get("flags", "").split())

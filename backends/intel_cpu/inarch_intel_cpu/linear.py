@@ -1,0 +1,77 @@
+"""Linear layers by our kernels, from weights that are packed once.
+
+A float32 weight whose every value a 16-bit type can hold, as all are that come from a 16-bit
+checkpoint, is kept in that type: half the bytes to read, and not a bit of the answer changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inarch.hal.linear import LinearSpec, PackedWeight
+from inarch_intel_cpu.dtypes import TYPES
+from inarch_intel_cpu.native import Native
+
+NARROW = (torch.bfloat16, torch.float16)
+PAIRS = 2  # inputs that lie together in a packed bfloat16 weight: see linear.cpp
+
+
+@dataclass(frozen=True, eq=False)
+class PackedLinear:
+    weight: Tensor  # see linear.cpp
+    bias: Tensor | None  # float32, zeros after the last output
+    outputs: int
+    inputs: int
+
+
+class NativeLinear:
+    """Serves float32, bfloat16 and float16. Sums are float32."""
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+        self._run = native.kernel("linear")
+
+    def prepack(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> PackedLinear:
+        panel = self._native.panel
+        if weight.is_meta:
+            return PackedLinear(weight, bias, spec.outputs, spec.inputs)
+        weight = _narrowed(weight).contiguous()
+        step = PAIRS if weight.dtype == torch.bfloat16 else 1
+        outputs, inputs = (-(-spec.outputs // panel) * panel, -(-spec.inputs // step) * step)
+        packed = torch.empty(outputs * inputs, dtype=weight.dtype)
+        pack = self._native.kernel("pack_linear")
+        pack(weight, packed, weight.itemsize, step, spec.outputs, spec.inputs)
+        return PackedLinear(packed, padded_bias(bias, outputs), spec.outputs, spec.inputs)
+
+    def apply(self, x: Tensor, packed: PackedWeight) -> Tensor:
+        x = x if x.is_contiguous() else x.contiguous()
+        rows, weight = x.shape[0], packed.weight
+        out = torch.empty((rows, packed.outputs), dtype=x.dtype)
+        self._run(
+            x, TYPES[x.dtype], weight, TYPES[weight.dtype], packed.bias, out, rows, packed.inputs,
+            packed.outputs,
+        )  # fmt: skip
+        return out
+
+
+def padded_bias(bias: Tensor | None, outputs: int) -> Tensor | None:
+    if bias is None:
+        return None
+    padded = torch.zeros(outputs)
+    padded[: len(bias)] = bias
+    return padded
+
+
+def _narrowed(weight: Tensor) -> Tensor:
+    """In the narrowest type that holds every value."""
+    if weight.dtype != torch.float32:
+        return weight
+    for dtype in NARROW:
+        narrow = weight.to(dtype)
+        pieces = zip(torch.split(narrow, 4096), torch.split(weight, 4096), strict=True)
+        if all(torch.equal(piece.float(), whole) for piece, whole in pieces):
+            return narrow
+    return weight

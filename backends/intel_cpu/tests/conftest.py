@@ -1,0 +1,43 @@
+"""Compiles the kernels of this checkout once for all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+EMULATED = "amx_emulated"  # AVX2 with tiles in plain C++
+compiler_says = ""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything is collected: also for processes that the tests start."""
+    global compiler_says
+    spec = importlib.util.spec_from_file_location("compile_kernels", PROJECT / "compile_kernels.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        os.environ["INARCH_INTEL_CPU_OBJECTS"] = str(module.compiled_for_tests())
+    except RuntimeError as error:
+        compiler_says = str(error)
+
+
+@pytest.fixture(params=["avx2", "avx512", "amx", EMULATED])
+def native(request):
+    """The kernels of each variant that this processor can run, with two threads."""
+    from inarch_intel_cpu.cpuinfo import flags_of, processors, variants
+    from inarch_intel_cpu.native import load
+
+    if compiler_says:
+        pytest.skip(compiler_says)
+    if request.param not in (EMULATED, *variants(flags_of(processors()[0]))):
+        pytest.skip(f"this processor has no {request.param}")
+    loaded = load(request.param)
+    loaded.set_threads(2)
+    yield loaded
+    loaded.set_threads(1)

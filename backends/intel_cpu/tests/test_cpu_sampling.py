@@ -1,0 +1,135 @@
+"""Sampling against the reference: the same tokens, but for draws within rounding of a bound."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from inarch.hal.ops import OPS
+from inarch_intel_cpu.attending import attending_kernels
+
+VOCABULARIES = (1, 7, 100, 1024, 5003)
+
+
+@functools.cache
+def table(native):
+    return {kernel.op: kernel.load() for kernel in attending_kernels(native)}
+
+
+def logits_of(rows, size, seed=0, scale=4.0):
+    return torch.randn(rows, size, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+def exact(logits, temperature, uniform, top_k, top_p, min_p):
+    """Two draws in float64, with every bound moved down and up by 1e-6; one row."""
+    x = logits.double() / temperature
+    probs = (x - x.max()).exp()
+    probs /= probs.sum()
+    order = sorted(range(len(x)), key=lambda n: (-float(logits[n]), n))
+    found = set()
+    for moved in (-1e-6, 0.0, 1e-6):
+        kept, before = [], 0.0
+        for count, token in enumerate(order):
+            weak = probs[token] < (min_p + moved if min_p else 0) * probs[order[0]]
+            if kept and (count >= top_k or (top_p < 1 and before >= top_p + moved) or weak):
+                break
+            kept.append(token)
+            before += float(probs[token])
+        kept.sort()
+        sums = probs[kept].cumsum(0)
+        for other in (-1e-6, 0.0, 1e-6):
+            above = (sums > (uniform + other) * sums[-1]).nonzero()
+            found.add(kept[int(above[0]) if len(above) else -1])
+    return found
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_what_filters_keep_is_drawn_as_defined(native, data):
+    size = data.draw(st.sampled_from(VOCABULARIES))
+    logits = logits_of(
+        3, size, data.draw(st.integers(0, 99)), data.draw(st.sampled_from([0.01, 1, 20]))
+    )
+    if data.draw(st.booleans()):
+        logits = logits.round()  # ties
+    if size > 1 and data.draw(st.booleans()):
+        logits[:, ::2] = -torch.inf
+    temperature = torch.tensor([data.draw(st.floats(0.1, 3)) for _ in range(3)])
+    uniform = torch.tensor(
+        [data.draw(st.floats(0, 0.9990000128746033, width=32)) for _ in range(3)]
+    )
+    top_k = torch.tensor([data.draw(st.integers(1, size + 3)) for _ in range(3)], dtype=torch.int32)
+    top_p = torch.tensor(
+        [data.draw(st.sampled_from([0.0001, 0.3, 0.9, 0.999, 1.0])) for _ in range(3)]
+    )
+    min_p = torch.tensor([data.draw(st.sampled_from([0.0, 0.01, 0.5, 1.0])) for _ in range(3)])
+    which = [data.draw(st.booleans()) for _ in range(3)]
+    off = (torch.full((3,), size), torch.ones(3), torch.zeros(3))
+    filters = [f if on else None for f, on in zip((top_k, top_p, min_p), which, strict=True)]
+    used = [f if on else o for f, on, o in zip((top_k, top_p, min_p), which, off, strict=True)]
+    found = table(native)["sample"](logits, temperature, uniform, *filters)
+    for r in range(3):
+        allowed = exact(
+            logits[r], float(temperature[r]), float(uniform[r]), int(used[0][r]), float(used[1][r]),
+            float(used[2][r]),
+        )  # fmt: skip
+        assert int(found[r]) in allowed
+
+
+@pytest.mark.parametrize("size", VOCABULARIES)
+def test_the_most_likely_token_is_taken_the_first_of_equals(native, size):
+    logits = logits_of(5, size).round()
+    assert torch.equal(table(native)["greedy"](logits), logits.argmax(-1))
+    cold = torch.zeros(5)
+    assert torch.equal(table(native)["sample"](logits, cold, cold), logits.argmax(-1))
+
+
+def test_draws_without_filters_follow_the_probabilities(native):
+    logits = logits_of(1, 300, scale=1.0).expand(4000, 300)
+    uniform = torch.linspace(0, 0.99999, 4000)
+    found = table(native)["sample"](logits.contiguous(), torch.ones(4000), uniform)
+    shares = torch.bincount(found, minlength=300) / 4000
+    torch.testing.assert_close(shares, logits[0].softmax(-1), atol=6e-4, rtol=0)
+
+
+@pytest.mark.parametrize("top", [0, 1, 5, 20])
+@pytest.mark.parametrize("size", [20, 333, 5003])
+def test_logprobs_are_those_of_a_softmax(native, top, size):
+    logits, tokens = logits_of(4, size), torch.tensor([0, 3, size - 1, 7])
+    chosen, values, ids = table(native)["logprobs"](logits, tokens, top)
+    wanted = OPS["logprobs"](logits.double(), tokens, top)
+    torch.testing.assert_close(chosen.double(), wanted[0], atol=1e-5, rtol=1e-6)
+    torch.testing.assert_close(values.double(), wanted[1], atol=1e-5, rtol=1e-6)
+    assert torch.equal(ids, wanted[2])
+
+
+def test_penalties_masks_biases_and_counts_are_as_defined(native):
+    size, rows = 77, torch.tensor([4, 0, 2])
+    make = torch.Generator().manual_seed(3)
+    prompt = torch.rand(6, size, generator=make) < 0.3
+    counts = torch.randint(0, 3, (6, size), generator=make, dtype=torch.int32)
+    penalties = (
+        torch.tensor([1.0, 1.3, 2.0]),
+        torch.tensor([0.0, 0.5, -1.0]),
+        torch.tensor([0, 0.7, 1]),
+    )
+    bits = torch.randint(-(2**31), 2**31 - 1, (2, 3), generator=make, dtype=torch.int32)
+    bits[0, 0] = -1
+    places, tokens = torch.tensor([0, 0, 2]), torch.tensor([1, 1, 76])
+    values = torch.tensor([1.0, 2.0, -torch.inf])
+    for op, more in {
+        "penalize": (rows, prompt, counts, *penalties),
+        "apply_token_mask": (bits, torch.tensor([2, 0])),
+        "add_bias": (places, tokens, values),
+    }.items():
+        logits = logits_of(3, size)
+        found = table(native)[op](logits.clone(), *more)
+        torch.testing.assert_close(found, OPS[op](logits.clone(), *more), atol=1e-6, rtol=1e-6)
+    found = table(native)["count_tokens"](counts.clone(), places, tokens)
+    assert torch.equal(found, OPS["count_tokens"](counts.clone(), places, tokens))

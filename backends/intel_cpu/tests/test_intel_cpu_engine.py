@@ -1,0 +1,46 @@
+"""The whole engine on this backend: chosen by itself, and with the answers of the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inarch.config import EngineConfig
+from inarch.engine.engine import Engine
+from inarch.sampling import SamplingParams
+from inarch_intel_cpu.cpuinfo import FORCE, flags_of, processors, variants
+
+TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+QUESTIONS = ["What is the capital of France?", "345+678", "List the days of the week."]
+GREEDY = SamplingParams(temperature=0, max_tokens=24)
+HERE = [name for name in variants(flags_of((processors() or [{}])[0])) if name != "amx"]
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry point of this package, as an installer would leave it."""
+    info = tmp_path / "inarch_intel_cpu-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: inarch-intel-cpu\nVersion: 0.1.0\n"
+    )
+    (info / "entry_points.txt").write_text("[inarch]\nintel_cpu = inarch_intel_cpu.plugin\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def ask(**options: str) -> tuple[list[str], dict[str, str]]:
+    chats = [TURN.format(question) for question in QUESTIONS]
+    with Engine(EngineConfig(kv_tokens=1024, **options)) as engine:
+        texts = [answer.text for answer in engine.generate(chats, GREEDY)]
+        return texts, {op.op: op.kernel for op in engine.info.ops}
+
+
+@pytest.mark.parametrize("variant", HERE)
+@pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
+def test_answers_are_those_of_the_reference(installed, monkeypatch, variant, quantization):
+    monkeypatch.setenv(FORCE, variant)
+    texts, ops = ask(quantization=quantization)
+    assert ops["linear" if quantization == "none" else "quantized_linear"] == variant
+    assert texts == ask(backend="reference", quantization=quantization)[0]
+    assert texts[0] == "The capital of France is Paris."

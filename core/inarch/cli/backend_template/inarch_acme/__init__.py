@@ -1,0 +1,1 @@
+"""Inarch on Acme's hardware."""
