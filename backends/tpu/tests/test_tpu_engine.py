@@ -22,6 +22,7 @@ EVERYTHING = SamplingParams(
     temperature=0.9, top_k=20, top_p=0.9, min_p=0.01, seed=4, max_tokens=12, min_tokens=5,
     repetition_penalty=1.2, presence_penalty=0.3, logprobs=3, logit_bias={3: 2.0}, ignore_eos=True,
 )  # fmt: skip
+SCORED = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True, prompt_logprobs=2)
 
 
 def prompt_of(length: int, seed: int = 0) -> list[int]:
@@ -52,15 +53,18 @@ def test_greedy_and_sampled_tokens_are_those_of_the_reference(
     start: Start, folder: Callable[[str], Path], name: str
 ) -> None:
     """Prompts in chunks, then behind their cached prefixes, in batches that mix them with decodes."""
-    found = {}
+    found, logprobs = {}, {}
     for backend in ("reference", "tpu"):
         with start(folder(name), backend=backend, max_step_tokens=32) as engine:
             first = engine.generate(PROMPTS, GREEDY)
             again = engine.generate(PROMPTS, GREEDY)
             sampled = engine.generate(PROMPTS, EVERYTHING)
+            (scored,) = engine.generate(prompt_of(9), SCORED)
             found[backend] = [tokens(first), tokens(again), tokens(sampled)]
+            logprobs[backend] = [told.logprob for told in scored.prompt_logprobs[1:]]
             assert [answer.cached_tokens for answer in again] == [0, 0, 64]
     assert found["tpu"] == found["reference"]
+    assert logprobs["tpu"] == pytest.approx(logprobs["reference"], abs=1e-4)
     assert found["tpu"][0] == found["tpu"][1]
 
 
