@@ -130,10 +130,10 @@ def test_drafted_tokens_in_a_tree_see_their_ancestors_alone(
 
 def test_a_bucket_alone_decides_the_shapes_of_a_plan(device: XlaDevice) -> None:
     store, _ = store_pair(PLAIN)
-    attention, bucket = XlaAttention(PLAIN, store, device), StepShape(64, 6, 64, captured=True)
+    attention, bucket = XlaAttention(PLAIN, store, device), StepShape(128, 6, 128, captured=True)
     batches = [
-        batch_of([64 - 5, 1, 1, 1, 1, 1], [64 - 5, 1, 1, 1, 1, 1], bucket=bucket),
-        batch_of([20, 90, 5, 9, 1, 4], [20, 33, 5, 1, 1, 4], bucket=bucket),
+        batch_of([123, 1, 1, 1, 1, 1], [123, 1, 1, 1, 1, 1], bucket=bucket),
+        batch_of([40, 90, 20, 9, 1, 60], [40, 33, 20, 5, 1, 29], bucket=bucket),
     ]
     found = [{n: (x.shape, x.dtype) for n, x in attention.plan(b).arrays.items()} for b in batches]
     assert found[0] == found[1]
