@@ -13,8 +13,8 @@ the best of as many rounds as fit into --seconds:
     16        tokens a second of 16 such answers at once
 
 int8 is q8_0 and int4 q4_0 in llama.cpp: a scale for each 32 weights on both sides, embedding and head
-included on theirs, the head on ours. 16: weights of bfloat16 (f16 in llama.cpp). Needs llama-cpp-python
-and gguf for llama.cpp: what is not installed is left out.
+included on theirs, the head on ours. 16: weights of bfloat16 (f16 in llama.cpp). Needs xllamacpp
+(llama.cpp's server as a wheel, built for AVX2) and gguf for llama.cpp: what is not installed is left out.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ QWEN = {
     "num_hidden_layers": 24,
     "num_attention_heads": 14,
     "num_key_value_heads": 2,
+    "head_dim": 64,
     "hidden_act": "silu",
     "rms_norm_eps": 1e-6,
     "rope_theta": 1_000_000.0,
@@ -139,53 +140,34 @@ def run_inarch(task: Task) -> Found:
 
 
 def run_llama(task: Task) -> Found:
-    """Through its C API: the whole batch of a step in one call, greedy tokens by numpy."""
-    import ctypes
+    """llama.cpp's server with its slots, called in this process: no HTTP on either side."""
+    from concurrent.futures import ThreadPoolExecutor
 
-    import llama_cpp as ll
-    import numpy as np
+    import xllamacpp
 
-    ll.llama_backend_init()
-    model_params = ll.llama_model_default_params()
-    path = str(gguf_file(Path(task.folder), task.precision))
-    model = ll.llama_model_load_from_file(path.encode(), model_params)
-    params = ll.llama_context_default_params()
-    params.n_ctx = 8192
-    params.n_batch = params.n_ubatch = 1024
-    params.n_seq_max = STREAMS
-    params.n_threads = params.n_threads_batch = task.threads
-    context = ll.llama_init_from_model(model, params)
-    batch, seed = ll.llama_batch_init(1024, 0, 1), 0
-
-    def step(rows: list[tuple[int, int, int, bool]]) -> list[int]:
-        """(token, position, sequence, wanted) of each -> the greedy token of each wanted one."""
-        batch.n_tokens = len(rows)
-        for at, (token, position, sequence, wanted) in enumerate(rows):
-            batch.token[at], batch.pos[at], batch.logits[at] = token, position, wanted
-            batch.n_seq_id[at], batch.seq_id[at][0] = 1, sequence
-        assert ll.llama_decode(context, batch) == 0
-        found = []
-        for at, row in enumerate(rows):
-            if row[3]:
-                logits = ll.llama_get_logits_ith(context, at)
-                array = ctypes.cast(logits, ctypes.POINTER(ctypes.c_float * task.vocabulary))
-                found.append(int(np.frombuffer(array.contents, np.float32).argmax()))
-        return found
+    params = xllamacpp.CommonParams()
+    params.model.path = str(gguf_file(Path(task.folder), task.precision))
+    params.n_ctx, params.n_parallel, params.n_batch, params.n_ubatch = 16384, STREAMS, 1024, 1024
+    params.warmup, params.prompt_cache_all, params.cache_ram_mib = True, False, 0
+    for threads in (params.cpuparams, params.cpuparams_batch):
+        threads.n_threads = task.threads
+    server, seed = xllamacpp.Server(params), 0
+    pool = ThreadPoolExecutor(STREAMS)
 
     def run(streams: int, prompt: int, new: int) -> float:
         nonlocal seed
         seed += 1
+
+        def ask(tokens: list[int]) -> None:
+            question = {"prompt": tokens, "max_tokens": new, "n_predict": new, "temperature": 0}
+            given = server.handle_completions(
+                question | {"ignore_eos": True, "cache_prompt": False}
+            )
+            assert given.get("usage", {}).get("completion_tokens") == new, given
+
         prompts = prompts_of(task, streams, prompt, seed)
-        ll.llama_memory_clear(ll.llama_get_memory(context), True)
         started = time.perf_counter()
-        rows = [
-            (token, position, sequence, position == prompt - 1)
-            for sequence, tokens in enumerate(prompts)
-            for position, token in enumerate(tokens)
-        ]
-        last = step(rows)
-        for position in range(prompt, prompt + new - 1):
-            last = step([(token, position, number, True) for number, token in enumerate(last)])
+        list(pool.map(ask, prompts))
         return time.perf_counter() - started
 
     return measure(task, run)
@@ -213,7 +195,7 @@ def run_transformers(task: Task) -> Found:
 
 
 RUN = {"inarch": run_inarch, "llama.cpp": run_llama, "transformers": run_transformers}
-NEEDS = {"inarch": "inarch", "llama.cpp": "llama_cpp", "transformers": "transformers"}
+NEEDS = {"inarch": "inarch", "llama.cpp": "xllamacpp", "transformers": "transformers"}
 CAN = {"inarch": GGUF_TYPES, "llama.cpp": GGUF_TYPES, "transformers": ("16", "32")}
 
 
@@ -294,7 +276,16 @@ def write_gguf(folder: Path, precision: str) -> None:
     writer.add_rope_freq_base(config.get("rope_theta") or config["rope_parameters"]["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("none")
+    tokens = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    words = sorted(tokens, key=tokens.__getitem__)
+    words += [f"<unused{n}>" for n in range(len(words), config["vocab_size"])]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(words)
+    writer.add_token_types([1] * len(words))
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
     wanted = gguf.GGMLQuantizationType[GGUF_TYPES[precision]]
     for name, tensor in load_file(folder / "model.safetensors").items():
         array = tensor.to(torch.float32).numpy()

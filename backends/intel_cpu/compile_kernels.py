@@ -29,14 +29,8 @@ AVX512 = (
     *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mavx512bf16"),
     *("-mprefer-vector-width=512", "-mtune=icelake-server"),
 )
-AMX = (*AVX512, "-mamx-tile", "-mamx-int8", "-mamx-bf16")
-# Of each, the macro INARCH_name is defined; amx_emulated computes tiles in plain C++, for tests.
-VARIANTS = {
-    "avx2": (*AVX2, "-DINARCH_AVX2"),
-    "avx512": (*AVX512, "-DINARCH_AVX512"),
-    "amx": (*AMX, "-DINARCH_AVX512", "-DINARCH_AMX"),
-}
-FOR_TESTS = {"amx_emulated": (*AVX2, "-DINARCH_AVX2", "-DINARCH_AMX", "-DINARCH_AMX_EMULATED")}
+# Of each, the macro INARCH_name is defined.
+VARIANTS = {"avx2": (*AVX2, "-DINARCH_AVX2"), "avx512": (*AVX512, "-DINARCH_AVX512")}
 COMMON = ("-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", "-Wall")
 
 
@@ -105,7 +99,7 @@ def compiled_for_tests() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes one compiles, the others wait
         if not place.exists():
             made = Path(tempfile.mkdtemp(prefix=f"{place.name}-"))
-            compile_kernels(made, VARIANTS | FOR_TESTS)
+            compile_kernels(made)
             made.rename(place)
     return place
 

@@ -44,6 +44,17 @@ def test_a_conversation_has_the_tokens_that_chat_would_give_it() -> None:
     assert found["count"] == len(found["tokens"])
 
 
+def test_the_text_of_a_conversation_is_told_too() -> None:
+    with Server(talker()) as server:
+        body = {"messages": messages("Hi"), "return_text": True}
+        found = server.post("/v1/tokenize", body).json
+        again = server.post(
+            "/v1/detokenize", {"tokens": found["tokens"], "skip_special_tokens": False}
+        )
+    assert "Hi" in found["text"] != "Hi"
+    assert again.json["text"] == found["text"]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import Distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,6 +63,16 @@ class AmdBackend(Backend):
         from inarch_amd.device import AmdDevice  # imports torch and triton
 
         return AmdDevice(index)
+
+    def simulation(self) -> Device | None:
+        """An MI300 in Triton's interpreter, if Triton is installed; for a process of its own."""
+        if find_spec("triton") is None:
+            return None
+        os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
+        from inarch_amd.kernels import kernels
+        from inarch_triton.gpu.simulation import SimulatedGpu
+
+        return SimulatedGpu("gfx942", kernels)
 
     def environment(self) -> Mapping[str, str]:
         # Arguments of launches are then written to the device's own memory, not read over the bus:

@@ -17,6 +17,7 @@ from inarch.hal.device import Device, DeviceInfo, MemoryStats
 from inarch.hal.kv import KVSpec, KVStore
 from inarch.hal.op import Kernel
 from inarch_ascend.buckets import DECODES
+from inarch_ascend.communicator import HcclCommunicator
 from inarch_ascend.executor import NPUGraphExecutor
 from inarch_ascend.kernels import kernels
 from inarch_ascend.kv import BLOCK, BlockKVStore
@@ -38,6 +39,7 @@ class AscendDevice(Device):
                 f"--device {index}: this process has {count} NPUs, numbers 0..{count - 1}"
             )
         torch.npu.set_device(index)
+        self._torch_npu = torch_npu
         self.torch_device = torch.device("npu", index)
         name = torch.npu.get_device_name(index)
         self.info = DeviceInfo(
@@ -107,3 +109,6 @@ class AscendDevice(Device):
 
     def executor(self) -> NPUGraphExecutor:
         return NPUGraphExecutor(self.torch_device)
+
+    def communicator(self, rank: int, size: int, address: str) -> HcclCommunicator:
+        return HcclCommunicator(rank, size, address, self._torch_npu)

@@ -5,7 +5,7 @@ What an operator takes is what its documentation in torch-npu's wheel says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -14,11 +14,13 @@ from inarch.hal.ops import OPS
 from inarch.hal.reference.linear import ReferenceLinear
 from inarch.hal.support import Support, no, yes
 from inarch_ascend.kv import BLOCK, HEAD_SIZES, stored_sizes
+from inarch_ascend.quantized_linear import group_size
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 ATTENTION_DTYPES = (torch.bfloat16,)
 MOST_SHARED = 64  # query heads of one KV head
 SINK_VALUE_DIM = 128
+MOST_FEATURES = 65535  # of a quantized weight, on either side
 MOST_ROTARY_HEADS, MOST_ROTARY = 999, 894
 TORCH = (  # made of a few operations of torch's, which torch-npu has
     *("greedy", "sample", "penalize", "count_tokens", "add_bias", "apply_token_mask", "logprobs"),
@@ -39,6 +41,19 @@ def kernels() -> Sequence[Kernel]:
         Kernel("linear", CANN, ReferenceLinear, supports_dtype),
         Kernel(
             "grouped_linear", CANN, "inarch_ascend.grouped_linear:GroupedMatmul", supports_dtype
+        ),
+        Kernel("experts", CANN, "inarch_ascend.experts:RoutedExperts", supports_experts),
+        Kernel(
+            "quantized_linear",
+            "cann_integers",
+            "inarch_ascend.quantized_linear:QuantMatmul",
+            supports_integers,
+        ),
+        Kernel(
+            "quantized_linear",
+            CANN,
+            "inarch_ascend.quantized_linear:WeightQuantMatmul",
+            supports_scaled_weight,
         ),
         *(Kernel(name, "torch", OPS[name].reference) for name in TORCH),
     ]
@@ -67,6 +82,46 @@ def supports_rope(facts: Facts) -> Support:
     return supports_dtype(facts)
 
 
+def supports_experts(facts: Facts) -> Support:
+    """What is refused here is made of parts, of which the grouped products are CANN's too."""
+    reasons = []
+    if facts["dtype"] != torch.bfloat16:
+        reasons.append(f"adds up in bfloat16 alone, not in {facts['dtype']}")
+    if facts["activation"] != "silu":
+        reasons.append(f"no activation {facts['activation']}")
+    if facts["bias"]:
+        reasons.append("no bias")
+    if facts["scale_input"]:
+        reasons.append("weights what experts give, not what they read")
+    if facts["experts"] < 2:
+        reasons.append("needs two experts")
+    return no(*reasons) if reasons else yes()
+
+
+def supports_scaled_weight(facts: Facts) -> Support:
+    """Weights that are made floating-point inside the operator."""
+    return no(*reasons) if (reasons := list(_quantized_refusals(facts))) else yes()
+
+
+def supports_integers(facts: Facts) -> Support:
+    """Weights that are multiplied as integers."""
+    reasons = list(_quantized_refusals(facts))
+    if facts["bits"] != 8 or group_size(facts["group"], facts["inputs"]) or facts["zero_points"]:
+        reasons.append("weights of 8 bits with one scale for an output and no zero points only")
+    return no(*reasons) if reasons else yes("rounds activations to 8 bits", cost=0.5)
+
+
+def _quantized_refusals(facts: Facts) -> Iterator[str]:
+    if facts["dtype"] not in (torch.bfloat16, torch.float16):
+        yield f"computes in bfloat16 or float16, not in {facts['dtype']}"
+    if max(facts["inputs"], facts["outputs"]) > MOST_FEATURES:
+        yield f"takes up to {MOST_FEATURES} inputs and outputs"
+    if facts["bits"] == 4 and facts["outputs"] % 8:
+        yield f"packs 8 outputs of 4 bits in a word: {facts['outputs']} are no multiple of 8"
+    if group_size(facts["group"], facts["inputs"]) % 32:
+        yield f"groups of a multiple of 32 inputs only, not of {facts['group']}"
+
+
 def supports_attention(facts: Facts) -> Support:
     """The conditions of the layout TND with a block table."""
     reasons = list(_refusals(facts))
@@ -78,24 +133,22 @@ def supports_attention(facts: Facts) -> Support:
     return yes("trees of drafted tokens go to the reference", *padded)
 
 
-def _refusals(facts: Facts) -> Sequence[str]:
-    found = []
+def _refusals(facts: Facts) -> Iterator[str]:
     if facts["dtype"] not in ATTENTION_DTYPES:
-        found.append(f"computes in bfloat16 alone, not in {facts['dtype']}")
+        yield f"computes in bfloat16 alone, not in {facts['dtype']}"
     elif facts["kv_dtype"] != facts["dtype"]:
-        found.append(f"pages must be {facts['dtype']} as the queries are, not {facts['kv_dtype']}")
+        yield f"pages must be {facts['dtype']} as the queries are, not {facts['kv_dtype']}"
     if not str(facts["layout"]).startswith("ascend/") or facts["page_tokens"] != BLOCK:
-        found.append(f"takes blocks of {BLOCK} tokens as the backend's own KV store has them")
+        yield f"takes blocks of {BLOCK} tokens as the backend's own KV store has them"
     if stored_sizes(facts["key_dim"], facts["value_dim"]) is None:
-        found.append(f"heads of {facts['key_dim']} features: takes up to {HEAD_SIZES[-1]}")
+        yield f"heads of {facts['key_dim']} features: takes up to {HEAD_SIZES[-1]}"
     if facts["q_heads"] > MOST_SHARED * facts["kv_heads"]:
-        found.append(f"more than {MOST_SHARED} query heads share a KV head")
+        yield f"more than {MOST_SHARED} query heads share a KV head"
     if facts["softcap"] is not None:
-        found.append("no soft-cap")
+        yield "no soft-cap"
     if facts["chunk"] is not None:
-        found.append("no chunks, only windows")
+        yield "no chunks, only windows"
     if facts["sinks"] and facts["value_dim"] > SINK_VALUE_DIM:
-        found.append(f"sinks with heads of up to {SINK_VALUE_DIM} features only")
+        yield f"sinks with heads of up to {SINK_VALUE_DIM} features only"
     if not facts["causal"] and facts["window"] is not None:
-        found.append("no window of attention to both sides")
-    return found
+        yield "no window of attention to both sides"

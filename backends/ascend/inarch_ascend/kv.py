@@ -50,7 +50,7 @@ class BlockKVStore(ReferenceKVStore):
         )
 
     def allocate(self, pages: int) -> KVState:
-        # Zeros: what pads a head is never written again, and the attention multiplies it.
+        # Zeros: an operator may multiply what it masks by 0, and fresh memory may hold NaN.
         def pool(heads: int, dim: int) -> Tensor:
             shape = (pages, BLOCK, heads, dim)
             return torch.zeros(shape, dtype=self.spec.dtype, device=self._device)

@@ -32,11 +32,7 @@ def npu() -> Device:
         pytest.skip(f"{reason}: see the README of backends/ascend")
     from simulated_machine.plugin import backend
 
-    from inarch_ascend.simulation.memory import machine
-
-    device = backend().open(0)
-    machine.calls.clear()
-    return device
+    return backend().open(0)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from inarch.hal.device import Device
 from inarch.sampling import SamplingParams
 
 HERE = Path(__file__).parent
-VOCABULARY = 300
+VOCABULARY = 304
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
 SHAPE = {
     "vocab_size": VOCABULARY,
@@ -146,13 +146,17 @@ def test_sampling_with_everything_on_gives_the_answers_of_the_reference(start: S
     assert answers[0] == answers[1]
 
 
-def test_in_bfloat16_log_probabilities_are_near_those_of_float32(start: Start) -> None:
-    """What an NPU computes in: the attention takes no wider dtype there."""
+@pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
+def test_in_bfloat16_log_probabilities_are_near_those_of_float32(
+    start: Start, quantization: str
+) -> None:
+    """What an NPU computes in: neither attention nor quantized weights take a wider dtype there."""
     params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
     found = []
     for backend, dtype in (("reference", "float32"), ("ascend", "bfloat16")):
-        with start("qwen3", backend, dtype=dtype) as engine:
+        with start("qwen3", backend, dtype=dtype, quantization=quantization) as engine:
             (answer,) = engine.generate([prompt(90)], params)
             found.append([told.logprob for told in answer.prompt_logprobs])
+    assert engine.info.reference_ops == ()
     assert len(found[0]) == 89
     assert max(abs(a - b) for a, b in zip(*found, strict=True)) < 0.25

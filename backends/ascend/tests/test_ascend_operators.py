@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,10 +11,21 @@ import torch
 from torch import Tensor
 
 from inarch.hal.device import Device
+from inarch.hal.dispatch import Dispatcher
+from inarch.hal.experts import ExpertsSpec, ExpertWeights
 from inarch.hal.grouped_linear import GroupedLinearSpec, RowGroups
 from inarch.hal.ops import OPS
+from inarch.hal.quantized_linear import QuantizedLinearSpec, QuantizedWeight
+from inarch.hal.reference.experts import ComposedExperts
 from inarch.hal.reference.grouped_linear import ReferenceGroupedLinear
-from inarch_ascend.kernels import kernels, supports_norm, supports_rope
+from inarch.hal.reference.quantized_linear import ReferenceQuantizedLinear
+from inarch_ascend.kernels import (
+    kernels,
+    supports_experts,
+    supports_norm,
+    supports_rope,
+    supports_scaled_weight,
+)
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
@@ -81,6 +93,83 @@ def test_experts_without_rows_and_with_many(npu: Device, bias: bool) -> None:
     packed = kernel.prepack(spec, weight.to("npu"), None if biases is None else biases.to("npu"))
     found = kernel.apply(x.to("npu"), packed, RowGroups(ends.to("npu")))
     torch.testing.assert_close(found.cpu(), expected, rtol=0.02, atol=0.05)
+
+
+def test_experts_as_a_whole(npu: Device) -> None:
+    """Some experts get many tokens, one gets none."""
+    spec = ExpertsSpec(5, 2, 16, 24, torch.bfloat16)
+    weights = [torch.randn(5, 48, 16).bfloat16() / 4, torch.randn(5, 16, 24).bfloat16() / 4]
+    x, shares = torch.randn(9, 16).bfloat16(), torch.rand(9, 2)
+    experts = torch.tensor([[0, 4]] * 4 + [[1, 0]] * 4 + [[4, 2]])
+    grouped = ReferenceGroupedLinear()
+    composed = ComposedExperts(grouped, grouped, OPS["silu_mul"])
+    expected = composed.apply(x, experts, shares, composed.prepack(spec, ExpertWeights(*weights)))
+    kernel = chosen("experts")()
+    packed = kernel.prepack(spec, ExpertWeights(*(weight.to("npu") for weight in weights)))
+    found = kernel.apply(*(part.to("npu") for part in (x, experts, shares)), packed)
+    torch.testing.assert_close(found.cpu(), expected, rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": torch.float16},
+        {"activation": "gelu_tanh"},
+        {"bias": True},
+        {"scale_input": True},
+        {"experts": 1},
+    ],
+)
+def test_other_experts_are_made_of_parts(change: dict[str, object]) -> None:
+    facts = vars(ExpertsSpec(5, 2, 16, 24, torch.bfloat16))
+    assert supports_experts(facts)
+    assert not supports_experts(facts | change)
+
+
+SCHEMES = {
+    "int8": QuantizedLinearSpec(24, 64, torch.bfloat16, 8, 32, False),
+    "int4": QuantizedLinearSpec(24, 80, torch.float16, 4, 32, False),
+    "int4 zeros": QuantizedLinearSpec(24, 128, torch.bfloat16, 4, 64, True, bias=True),
+    "int8 zeros": QuantizedLinearSpec(20, 64, torch.float16, 8, 32, True, bias=True),
+    "one scale": QuantizedLinearSpec(24, 64, torch.bfloat16, 8, None, False, bias=True),
+    "one group": QuantizedLinearSpec(24, 64, torch.float16, 8, 64, False),
+    "int4 of an output": QuantizedLinearSpec(24, 64, torch.bfloat16, 4, None, True),
+}
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_quantized_weights(npu: Device, name: str) -> None:
+    spec = SCHEMES[name]
+    groups = spec.scheme.groups(spec.inputs)
+    values = torch.randint(0, 1 << spec.bits, (spec.outputs, spec.inputs), dtype=torch.uint8)
+    scales = torch.rand(spec.outputs, groups) / (1 << spec.bits)
+    zeros = torch.randint(0, 1 << spec.bits, (spec.outputs, groups), dtype=torch.uint8)
+    bias = torch.randn(spec.outputs).to(spec.dtype) if spec.bias else None
+    x = torch.randn(5, spec.inputs).to(spec.dtype)
+    found = []
+    for kernel, place in ((ReferenceQuantizedLinear(), "cpu"), (quantized(spec), "npu")):
+        parts = [values, scales, zeros if spec.zero_points else None]
+        weight = QuantizedWeight(*(None if part is None else part.to(place) for part in parts))
+        packed = kernel.prepack(spec, weight, None if bias is None else bias.to(place))
+        found.append(kernel.apply(x.to(place), packed).cpu())
+    torch.testing.assert_close(found[1], found[0], rtol=0.03, atol=0.08)
+
+
+def quantized(spec: QuantizedLinearSpec) -> Any:
+    """The kernel that the dispatcher takes."""
+    dispatcher = Dispatcher(kernels())
+    return dispatcher.select("quantized_linear", ReferenceQuantizedLinear, **vars(spec))()
+
+
+def test_which_quantized_weights_are_multiplied_as_integers() -> None:
+    names = {name: type(quantized(spec)).__name__ for name, spec in SCHEMES.items()}
+    integers = {name for name, kernel in names.items() if kernel == "QuantMatmul"}
+    assert integers == {"one scale", "one group"}
+    assert set(names.values()) == {"QuantMatmul", "WeightQuantMatmul"}
+    wide = dataclasses.replace(SCHEMES["int4"], outputs=20)
+    assert "no multiple of 8" in supports_scaled_weight(vars(wide)).why
+    odd = dataclasses.replace(SCHEMES["int4"], group=48)
+    assert "multiple of 32 inputs" in supports_scaled_weight(vars(odd)).why
 
 
 def test_what_an_operator_does_not_take_is_refused_with_the_reason() -> None:

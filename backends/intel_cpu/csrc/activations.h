@@ -9,10 +9,10 @@
 namespace inarch {
 
 struct Activations {
-    const int8_t* values;  // [rows, padded], -127..127
+    const int8_t* values;  // -127..127, rows `stride` apart
     const float* scales;   // [rows, groups]
     const int32_t* sums;   // [rows, groups]: of the values of a group
-    int64_t padded, groups;
+    int64_t stride, groups;
 };
 
 inline void quantize_group(const float* x, int64_t count, int8_t* values, float* scale, int32_t* sum) {
@@ -30,11 +30,13 @@ inline void quantize_group(const float* x, int64_t count, int8_t* values, float*
     *sum = total;
 }
 
+constexpr int64_t LARGEST_GROUP = 512;
+
 inline void quantize_row(const void* x, Type type, int64_t row, int64_t inputs, int64_t group,
                          const Activations& to) {
-    alignas(64) float whole[512];
+    alignas(64) float whole[LARGEST_GROUP];
     for (int64_t g = 0; g < to.groups; g++) {
-        const int64_t first = g * group, count = std::max<int64_t>(0, std::min(group, inputs - first));
+        const int64_t first = g * group, count = std::min(group, inputs - first);
         const float* from = static_cast<const float*>(x) + row * inputs + first;
         if (type != FLOAT32 || count < group) {
             for (int64_t k = 0; k < group; k++)
@@ -42,19 +44,19 @@ inline void quantize_row(const void* x, Type type, int64_t row, int64_t inputs, 
             from = whole;
         }
         const int64_t at = row * to.groups + g;
-        quantize_group(from, group, const_cast<int8_t*>(to.values) + row * to.padded + first,
+        quantize_group(from, group, const_cast<int8_t*>(to.values) + row * to.stride + first,
                        const_cast<float*>(to.scales) + at, const_cast<int32_t*>(to.sums) + at);
     }
 }
 
-// x [rows, inputs] in groups of `group` inputs (a multiple of 32, at most 512)
+// x [rows, inputs] in groups of `group` inputs (a multiple of 32, at most LARGEST_GROUP)
 inline Activations quantized(const void* x, Type type, int64_t rows, int64_t inputs, int64_t group) {
     static thread_local Scratch values, scales, sums;
-    const int64_t groups = (inputs + group - 1) / group, padded = groups * group;
-    const Activations to{values.get<int8_t>(rows * padded), scales.get<float>(rows * groups),
-                         sums.get<int32_t>(rows * groups), padded, groups};
+    const int64_t groups = (inputs + group - 1) / group, stride = groups * group;
+    const Activations to{values.get<int8_t>(rows * stride), scales.get<float>(rows * groups),
+                         sums.get<int32_t>(rows * groups), stride, groups};
     // So little work is done before another thread has heard of it.
-    const int64_t grain = std::max<int64_t>(1, 16384 / padded);
+    const int64_t grain = std::max<int64_t>(1, 16384 / stride);
     parallel(rows, grain, [&](int64_t begin, int64_t end, int) {
         for (int64_t row = begin; row < end; row++) quantize_row(x, type, row, inputs, group, to);
     });

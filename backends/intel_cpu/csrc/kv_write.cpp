@@ -7,7 +7,7 @@
 namespace inarch {
 namespace {
 
-constexpr int64_t TOKENS = 4;  // that a thread takes at a time
+constexpr int64_t TOKENS = 2;  // that a thread takes at a time
 
 struct Given {  // [T, heads, D]
     void* data;
@@ -25,6 +25,16 @@ void put(const Shape& shape, Kept* pages, int64_t slot, int64_t head, const floa
     for (int64_t d = 0; d < size; d++) pages[place(page, head, d, offset)] = rounded<Kept>(row[d]);
 }
 
+// A token's features lie a row apart: their lines are fetched while its query heads are turned.
+template <class Kept> void fetch(const Shape& shape, const Kept* k_pages, int64_t slot) {
+    const int64_t page = slot / shape.page_tokens, offset = slot % shape.page_tokens;
+    for (int64_t h = 0; h < shape.kv_heads; h++) {
+        const Kept* first = k_pages + shape.key_place(page, h, 0, offset);
+        const int64_t row = shape.page_tokens * shape.together();
+        for (int64_t d = 0; d < shape.key_rows(); d++) __builtin_prefetch(first + d * row, 1);
+    }
+}
+
 template <class T, class Kept>
 void write_tokens(const Shape& shape, const Heads& heads, int64_t tokens, Given q, Given k, Given v,
                   const int64_t* slots, Kept* k_pages, Kept* v_pages) {
@@ -33,6 +43,7 @@ void write_tokens(const Shape& shape, const Heads& heads, int64_t tokens, Given 
     parallel(tokens, TOKENS, [&](int64_t begin, int64_t end, int) {
         float row[MOST_HEAD_DIM];
         for (int64_t t = begin; t < end; t++) {
+            fetch(shape, k_pages, slots[t]);
             for (int64_t h = 0; q.data && h < shape.q_heads; h++) {
                 heads.turn(q.at<T>(t, h), heads.q_weight, t, row);
                 narrow(row, q.at<T>(t, h), shape.key_dim);

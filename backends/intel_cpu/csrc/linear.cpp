@@ -112,6 +112,7 @@ void linear(const void* x, int64_t x_type, const void* weight, int64_t weight_ty
 void pack_linear(const void* weight, void* packed, int64_t bytes, int64_t step, int64_t outputs,
                  int64_t inputs) {
     const int64_t panels = (outputs + PANEL - 1) / PANEL, padded = (inputs + step - 1) / step * step;
+    prefer_huge_pages(packed, panels * PANEL * padded * bytes);
     parallel(panels, 1, [&](int64_t begin, int64_t end, int) {
         for (int64_t panel = begin; panel < end; panel++) {
             char* to = static_cast<char*>(packed) + panel * padded * PANEL * bytes;

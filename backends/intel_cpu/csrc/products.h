@@ -114,7 +114,7 @@ template <class Page, int R, int N> void tile(const Operands<Page>& it) {
         if (it.ahead) {
             const auto* next = reinterpret_cast<const char*>(b) + it.ahead;
             for (size_t at = 0; at < N * WIDTH * Page::TOGETHER * sizeof *b; at += 64) {
-                _mm_prefetch(next + at, _MM_HINT_T0);
+                _mm_prefetch(next + at, _MM_HINT_T1);
             }
         }
         Page::step(c, it.a, it.a_stride, b, it.depth - d, d);

@@ -3,11 +3,14 @@
 // Packed values: [panels][inputs / 4][PANEL][4] bytes, so that a 32-bit lane holds four inputs of one
 // output; with 4 bits [panels][inputs / 8][PANEL][4], where low halves are four inputs and high halves
 // the next four. Scales and zero points: [panels][groups][PANEL].
-#include "quantized.h"
+#ifdef INARCH_AVX512
+#include "quantized_avx512.h"
+#else
+#include "quantized_avx2.h"
+#endif
 
 #include "abi.h"
 #include "activations.h"
-#include "tile.h"
 
 namespace inarch {
 namespace {
@@ -29,11 +32,9 @@ template <int BITS, bool ZEROS> struct QuantizedProduct {
 
     static constexpr int ZERO = BITS == 8 ? STORED_ZERO8 : 8;  // how half of the range is stored
 
-    template <int R> using Totals = Ints[R][WIDE];
-
     template <int R> void tile(int64_t row, int64_t panel) const {
         Floats sums[R][WIDE] = {};
-        const int64_t panel_bytes = x.padded * PANEL * BITS / 8, group_bytes = group * PANEL * BITS / 8;
+        const int64_t group_bytes = group * PANEL * BITS / 8, panel_bytes = x.groups * group_bytes;
         const uint8_t* w = values + panel * panel_bytes;
         for (int64_t g = 0; g < x.groups; g++, w += group_bytes) {
             Ints totals[R][WIDE];
@@ -42,38 +43,14 @@ template <int BITS, bool ZEROS> struct QuantizedProduct {
                 const int32_t start = ZEROS ? 0 : -ZERO * x.sums[(row + r) * x.groups + g];
                 for (int v = 0; v < WIDE; v++) totals[r][v] = all_ints(start);
             }
-            add_group<R>(totals, x.values + row * x.padded + g * group, w);
+            add_group<BITS, R>(totals, x.values + row * x.stride + g * group, x.stride, w, group);
             scale_group<R>(sums, totals, row, panel, g);
         }
         for (int r = 0; r < R; r++) write_row(out, row + r, panel * PANEL, sums[r]);
     }
 
     template <int R>
-    void add_group(Totals<R>& totals, const int8_t* from, const uint8_t* w) const {
-        constexpr int STEP = BITS == 8 ? 4 : 8;
-        for (int64_t k = 0; k < group; k += STEP, w += 4 * PANEL) {
-            for (int v = 0; v < WIDE; v++) {
-                const Ints stored = load_ints(w + v * 4 * LANES);
-                if constexpr (BITS == 8) {
-                    const Weights ready = prepared8(stored);
-#pragma GCC unroll 8
-                    for (int r = 0; r < R; r++)
-                        totals[r][v] = add_products8(totals[r][v], ready, four_of(from + r * x.padded + k));
-                } else {
-                    const Ints low = low_nibbles(stored), high = high_nibbles(stored);
-#pragma GCC unroll 8
-                    for (int r = 0; r < R; r++) {
-                        const int8_t* at = from + r * x.padded + k;
-                        totals[r][v] = add_products4(totals[r][v], low, four_of(at));
-                        totals[r][v] = add_products4(totals[r][v], high, four_of(at + 4));
-                    }
-                }
-            }
-        }
-    }
-
-    template <int R>
-    void scale_group(Floats (&sums)[R][WIDE], const Totals<R>& totals, int64_t row, int64_t panel,
+    void scale_group(Floats (&sums)[R][WIDE], const Ints (&totals)[R][WIDE], int64_t row, int64_t panel,
                      int64_t g) const {
         const int64_t at = (panel * scale_groups + (scale_groups == 1 ? 0 : g)) * PANEL;
         for (int v = 0; v < WIDE; v++) {
@@ -126,6 +103,7 @@ void quantized_linear(const void* x, int64_t x_type, int64_t bits, const void* v
 // meets activations of 0.
 void pack_quantized(const uint8_t* values, uint8_t* packed, int64_t bits, int64_t outputs, int64_t inputs,
                     int64_t padded) {
+    prefer_huge_pages(packed, (outputs + PANEL - 1) / PANEL * PANEL * padded * bits / 8);
     const int shift = bits == 8 ? STORED_ZERO8 - 128 : 0;
     const int64_t panels = (outputs + PANEL - 1) / PANEL;
     parallel(panels, 1, [&](int64_t begin, int64_t end, int) {

@@ -1,6 +1,8 @@
 // What all matrix products share: weights lie in panels of PANEL outputs, and a tile of a few rows by
 // one panel is computed in registers and then written with its bias.
 #pragma once
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdint>
 
@@ -11,6 +13,19 @@ namespace inarch {
 
 constexpr int WIDE = 2;  // vectors of a panel
 constexpr int PANEL = WIDE * LANES;
+
+// Panels lie one after the other, but what the processor fetches by itself ends with a page.
+inline void fetch_ahead(const void* p) {
+    _mm_prefetch(static_cast<const char*>(p) + 4096, _MM_HINT_T0);
+}
+
+// Before the first byte is written: a walk through a large weight meets fewer pages.
+inline void prefer_huge_pages(void* memory, int64_t bytes) {
+    constexpr uintptr_t PAGE = 4096;
+    const auto begin = (reinterpret_cast<uintptr_t>(memory) + PAGE - 1) / PAGE * PAGE;
+    const auto end = (reinterpret_cast<uintptr_t>(memory) + bytes) / PAGE * PAGE;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+}
 
 struct Output {
     void* data;  // [rows, outputs]

@@ -10,6 +10,7 @@ from inarch.errors import BackendError
 from inarch.hal.backend import Backend, Probe
 from inarch_intel_cpu.cpuinfo import flags_of, processors, variants
 from inarch_intel_cpu.native import trouble
+from inarch_intel_cpu.placement import sockets
 
 if TYPE_CHECKING:
     from inarch.hal.device import Device
@@ -61,10 +62,12 @@ class IntelCpuBackend(Backend):
         probe = self.probe()
         if not probe.score:
             raise BackendError("; ".join(probe.reasons))
-        if index != 0:
+        found = sockets()
+        if not 0 <= index < max(1, len(found)):
             raise BackendError(
-                f"intel_cpu has one device, number 0, with all sockets: there is no number {index}"
+                f"intel_cpu has a device for each socket that this process may use, 0 to "
+                f"{max(0, len(found) - 1)}: there is no number {index}"
             )
         from inarch_intel_cpu.device import IntelCpuDevice  # imports torch
 
-        return IntelCpuDevice()
+        return IntelCpuDevice(found[index] if len(found) > 1 else None)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 # What kernels are compiled for, fastest first, and the flags that each of them needs.
 VARIANTS = {
-    "amx": ("amx_tile", "amx_int8", "amx_bf16"),
     "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16"),
     "avx2": ("avx2", "fma", "f16c", "bmi2"),
 }

@@ -10,6 +10,7 @@ What has no values (latent attention) stays as the reference keeps it.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 
 import torch
@@ -22,9 +23,10 @@ from inarch_intel_cpu.native import Native
 
 LAYOUT = "intel_cpu/"
 KEPT = TYPES | {torch.float8_e4m3fn: 3}  # what pages may hold
-STEP = (
-    16  # numbers of a row that kernels read at once: page_tokens, and rows of values, are multiples
-)
+STEP = 16  # numbers that kernels read at once: tokens of a page, and rows of values, are multiples
+HUGE = 2 << 20  # bytes
+MADV_HUGEPAGE = 14  # linux/mman.h
+_LIBC = ctypes.CDLL(None)
 
 
 class PageShape:
@@ -72,8 +74,7 @@ class CpuKVStore(ReferenceKVStore):
             kept
             if not heads.value_dim
             else tuple(
-                torch.empty((pages, *size), dtype=self.spec.dtype)
-                for size in (shape.keys, shape.values)
+                _huge((pages, *size), self.spec.dtype) for size in (shape.keys, shape.values)
             )
             for heads, shape, kept in zip(self.spec.layers, self._shapes, plain, strict=True)
         ]
@@ -81,8 +82,9 @@ class CpuKVStore(ReferenceKVStore):
     def write(self, kv: KVState, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> KVState:
         if not self.spec.layers[layer].value_dim:
             return super().write(kv, layer, slots, k, v)
+        given = k.dtype if k.dtype in TYPES else torch.float32  # which holds every 8-bit float
+        k, v = (x.to(given) for x in (k, v))
         k, v = (x if x.stride(2) == 1 else x.contiguous() for x in (k, v))
-        v = v.to(k.dtype)
         shape = self._shapes[layer].array(k.shape[1], k.dtype)
         self._write(
             shape, len(slots), None, 0, 0, k, *k.stride()[:2], v, *v.stride()[:2], slots, *kv[layer],
@@ -99,6 +101,19 @@ class CpuKVStore(ReferenceKVStore):
         k = k.permute(0, 3, 1, 2, 4).flatten(3).flatten(0, 1)[..., : heads.key_dim]
         v = v.permute(0, 2, 4, 1, 3).flatten(0, 2)[..., : heads.value_dim]
         return k.contiguous().view(self.spec.dtype), v.contiguous().view(self.spec.dtype)
+
+
+def _huge(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Memory that the system may give in pieces of 2 MiB.
+
+    Pages are read in no order, and each piece that is met anew costs a walk through its tables.
+    """
+    made = torch.empty(shape, dtype=dtype)
+    begin = -(-made.data_ptr() // HUGE) * HUGE
+    end = (made.data_ptr() + made.nbytes) // HUGE * HUGE
+    if end > begin:
+        _LIBC.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), MADV_HUGEPAGE)
+    return made
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -38,7 +38,7 @@ def trouble() -> str | None:
 
 
 class Native:
-    """The kernels of one variant: "avx2", "avx512" or "amx".
+    """The kernels of one variant: "avx2" or "avx512".
 
     panel: outputs of a linear layer that are packed together.
     """

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parent.parent
-EMULATED = "amx_emulated"  # AVX2 with tiles in plain C++
 compiler_says = ""
 
 
@@ -27,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
         compiler_says = str(error)
 
 
-@pytest.fixture(params=["avx2", "avx512", "amx", EMULATED])
+@pytest.fixture(params=["avx2", "avx512"])
 def native(request):
     """The kernels of each variant that this processor can run, with two threads."""
     from inarch_intel_cpu.cpuinfo import flags_of, processors, variants
@@ -35,7 +34,7 @@ def native(request):
 
     if compiler_says:
         pytest.skip(compiler_says)
-    if request.param not in (EMULATED, *variants(flags_of(processors()[0]))):
+    if request.param not in variants(flags_of(processors()[0])):
         pytest.skip(f"this processor has no {request.param}")
     loaded = load(request.param)
     loaded.set_threads(2)

@@ -14,7 +14,7 @@ from inarch_intel_cpu.cpuinfo import FORCE, flags_of, processors, variants
 TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 QUESTIONS = ["What is the capital of France?", "345+678", "List the days of the week."]
 GREEDY = SamplingParams(temperature=0, max_tokens=24)
-HERE = [name for name in variants(flags_of((processors() or [{}])[0])) if name != "amx"]
+HERE = variants(flags_of((processors() or [{}])[0]))
 
 
 @pytest.fixture
@@ -44,3 +44,18 @@ def test_answers_are_those_of_the_reference(installed, monkeypatch, variant, qua
     assert ops["linear" if quantization == "none" else "quantized_linear"] == variant
     assert texts == ask(backend="reference", quantization=quantization)[0]
     assert texts[0] == "The capital of France is Paris."
+
+
+def test_prompts_in_chunks_and_shared_prefixes_are_answered_alike(installed):
+    options = {"dtype": "float32", "max_step_tokens": 48, "kv_tokens": 2048}
+    chats = [TURN.format(f"Tell me a story about a {animal}.") for animal in ("dog", "fox", "cat")]
+
+    def twice(backend):
+        with Engine(EngineConfig(backend=backend, **options)) as engine:
+            found = [engine.generate(chats, GREEDY) for _ in range(2)]
+            kernels = {op.kernel for op in engine.info.ops}
+            return [[each.token_ids for each in answers] for answers in found], kernels
+
+    found, kernels = twice("intel_cpu")
+    assert "reference" not in kernels
+    assert found == twice("reference")[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,18 +32,21 @@ CACHE = "JAX_COMPILATION_CACHE_DIR"  # JAX's own variable for compiled programs 
 
 @dataclass(frozen=True, eq=False)
 class XlaTransfer:
-    """rows: of the array, those that are no padding."""
+    """shape: of what is no padding. after: what was given to the chips before, or None."""
 
     array: Any
-    rows: tuple[int, ...]
+    shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    after: Any
 
     def ready(self) -> bool:
-        return not isinstance(self.array, jax.Array) or self.array.is_ready()
+        parts = (self.array, self.after)
+        return all(x.is_ready() for x in parts if isinstance(x, jax.Array))
 
     def wait(self) -> np.ndarray:
+        jax.block_until_ready(self.after)
         found = np.asarray(self.array)
-        return found[tuple(map(slice, self.rows))].astype(self.dtype)
+        return found[tuple(map(slice, self.shape))].astype(self.dtype)
 
 
 class XlaDevice(Device):
@@ -62,7 +64,9 @@ class XlaDevice(Device):
             libraries={"jax": jax.__version__, "jaxlib": jaxlib.__version__},
         )
         self.torch_device = HOST
-        self._peak, self._last = 0, None
+        self._peak = 0
+        self._last: Any = None  # the logits of the last step
+        self._executor = XlaExecutor(self._mesh, self._ran)
         if self._on_tpu:
             self.step_tokens, self.running_requests = (
                 2048,
@@ -89,12 +93,12 @@ class XlaDevice(Device):
     def reset_peak_memory(self) -> None:
         self._peak = 0
 
-    def _ran(self, scratch: int, out: object) -> None:
+    def _ran(self, scratch: int, out: JaxTensor) -> None:
         """XLA knows beforehand what a program takes: that is the peak, and it costs no counter."""
         self._peak = (
             max(self._peak, scratch + self._memory()[2]) if self._peak < scratch else self._peak
         )
-        self._last = out
+        self._last = out.array
 
     def upload(self, host: np.ndarray) -> Tensor:
         return uploaded(host)
@@ -103,13 +107,11 @@ class XlaDevice(Device):
         array = array_of(tensor)
         if isinstance(array, jax.Array):
             array.copy_to_host_async()
-            self._last = tensor
         dtype = np.dtype(str(tensor.dtype).removeprefix("torch."))
-        return XlaTransfer(array, tuple(tensor.shape), dtype)
+        return XlaTransfer(array, tuple(tensor.shape), dtype, self._last)
 
     def synchronize(self) -> None:
-        if isinstance(self._last, JaxTensor):
-            jax.block_until_ready(self._last.array)
+        jax.block_until_ready(self._last)
 
     def dtypes(self, checkpoint: torch.dtype) -> Sequence[tuple[torch.dtype, str]]:
         native = (torch.bfloat16, "what the matrix units multiply")
@@ -132,10 +134,11 @@ class XlaDevice(Device):
         return XlaKVStore(spec, page_tokens, self._mesh, ragged.LANES if self._on_tpu else 1)
 
     def executor(self) -> XlaExecutor:
-        return XlaExecutor(self._mesh, self._ran)
+        self._executor = XlaExecutor(self._mesh, self._ran)
+        return self._executor
 
     def rehearse(self, step: Step, inputs: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
-        return self.executor().run_as_it_comes(step, inputs, kv)
+        return self._executor.run_as_it_comes(step, inputs, kv)
 
 
 def _cache_programs() -> None:
@@ -144,6 +147,5 @@ def _cache_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/inarch/xla"))
 
 
-@functools.cache
 def open_device() -> XlaDevice:
     return XlaDevice(jax.local_devices())

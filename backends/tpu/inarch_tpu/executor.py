@@ -18,7 +18,7 @@ from inarch.hal.kv import KVState
 from inarch_tpu.buckets import bucket, shapes
 from inarch_tpu.kv import Pages
 from inarch_tpu.program import Program, signature
-from inarch_tpu.tensor import refuse, uploaded
+from inarch_tpu.tensor import JaxTensor, refuse, uploaded
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ jax.tree_util.register_dataclass(StepInputs, [f.name for f in fields(StepInputs)
 class XlaExecutor:
     """ran: is told the bytes of scratch that each program takes, and what it gives."""
 
-    def __init__(self, mesh: Mesh, ran: Callable[[int, object], None]) -> None:
+    def __init__(self, mesh: Mesh, ran: Callable[[int, JaxTensor], None]) -> None:
         self._mesh, self._ran = mesh, ran
         self._programs: dict[Hashable, Program] = {}
         self._prepared: set[StepShape] = set()

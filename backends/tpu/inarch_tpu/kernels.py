@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 from jax.sharding import Mesh
 
-from inarch.hal.op import Facts, Kernel
+from inarch.hal.op import Kernel
 from inarch.hal.ops import OPS, convolution, delta_rule, state_space
 from inarch.hal.ops import sampling as sampling_ops
-from inarch.hal.support import Support, yes
-from inarch_tpu import sampling
+from inarch_tpu import experts, sampling
 from inarch_tpu.attention import XlaAttention
 from inarch_tpu.linear import XlaLinear
 
@@ -27,7 +26,9 @@ RECURRENT = {
 def kernels(mesh: Mesh, *, pallas: bool) -> Sequence[Kernel]:
     attention = functools.partial(XlaAttention, pallas=pallas)
     return [
-        Kernel("attention", "xla", attention, _any_attention),
+        Kernel("attention", "xla", attention),
+        Kernel("latent_attention", "xla", "inarch_tpu.latent:XlaLatentAttention"),
+        Kernel("experts", "xla", functools.partial(experts.XlaExperts, mesh), experts.supports),
         Kernel("linear", "xla", functools.partial(XlaLinear, mesh)),
         *(Kernel(name, "xla", getattr(sampling, name)) for name in sorted(SAMPLING)),
         # XLA compiles the definition of an op together with what is around it.
@@ -37,7 +38,3 @@ def kernels(mesh: Mesh, *, pallas: bool) -> Sequence[Kernel]:
             if name not in SAMPLING | RECURRENT
         ),
     ]
-
-
-def _any_attention(facts: Facts) -> Support:
-    return yes()

@@ -8,15 +8,14 @@ sequences, N blocks of B queries, L keys at a time, H query heads, G KV heads, R
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from inarch.hal.attention import AttentionSpec
-from inarch.hal.kv import KVHeads
 from inarch_tpu.arithmetic import EXACT
-from inarch_tpu.kv import Layer, keys_and_values
 
 TOGETHER = 64  # queries of the blocks that are attended at once
 KEYS = 256  # gathered at a time
@@ -47,8 +46,12 @@ class Softmax(NamedTuple):
     out: Any  # [c, G, R, B, value_dim]
 
 
+# pages [...] -> k, v [..., page_tokens, G, D]
+Gather = Callable[[Any], tuple[Any, Any]]
+
+
 def attend(
-    spec: AttentionSpec, q: Any, layer: Layer, blocks: Blocks, sinks: Any | None
+    spec: AttentionSpec, q: Any, gather: Gather, blocks: Blocks, sinks: Any | None
 ) -> tuple[Any, Any]:
     """out [T, H, value_dim] in q's dtype and lse [T, H]; q [T, H, D]."""
     count, size = blocks.tokens.shape
@@ -59,7 +62,7 @@ def attend(
 
     def some(part: Blocks) -> tuple[Any, Any]:
         queries = q[part.tokens].reshape(together, size, spec.kv_heads, -1, spec.key_dim)
-        found = _some_blocks(spec, queries, layer, part._replace(table=blocks.table))
+        found = _some_blocks(spec, queries, gather, part._replace(table=blocks.table))
         return _finished(spec, found, sinks)
 
     out, lse = jax.lax.map(some, each)
@@ -71,9 +74,9 @@ def _each(blocks: Blocks) -> Blocks:
     return blocks._replace(table=None, places=None)
 
 
-def _some_blocks(spec: AttentionSpec, q: Any, layer: Layer, blocks: Blocks) -> Softmax:
+def _some_blocks(spec: AttentionSpec, q: Any, gather: Gather, blocks: Blocks) -> Softmax:
     """q [c, B, G, R, D]"""
-    page_tokens = layer[0].shape[1]
+    page_tokens = jax.eval_shape(gather, blocks.table[:1, :1])[0].shape[2]
     pages = min(max(1, KEYS // page_tokens), blocks.table.shape[1])
     span = pages * page_tokens
     shape = (*q.shape[:1], *q.shape[2:4], q.shape[1])
@@ -81,12 +84,11 @@ def _some_blocks(spec: AttentionSpec, q: Any, layer: Layer, blocks: Blocks) -> S
         jnp.full(shape, -jnp.inf), jnp.zeros(shape), jnp.zeros((*shape, spec.value_dim))
     )
     table = blocks.table[blocks.sequence]  # [c, pages]
-    kept = KVHeads(spec.kv_heads, spec.key_dim, spec.value_dim)
 
     def more(number: Any, so_far: Softmax) -> Softmax:
         columns = number * pages + jnp.arange(pages)
         some = jnp.where(columns < table.shape[1], jnp.take(table, columns, 1, mode="clip"), 0)
-        k, v = keys_and_values(layer, some, kept)
+        k, v = gather(some)
         k, v = (x.reshape(len(some), span, *x.shape[3:]) for x in (k, v))
         visible = _visible(spec, blocks, number * span + jnp.arange(span))
         return _with_keys(spec, so_far, q, k, v, visible)

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import torch
 from torch import Tensor
 
 from inarch_tpu.tensor import DROPPED, JaxTensor, padded_host, padded_value, replace
@@ -25,8 +26,12 @@ def _aligned(*arrays: Array) -> tuple[Array, ...]:
     return tuple(None if x is None else x[:count] for x in arrays)
 
 
+def _ids(array: Array, rows: int) -> JaxTensor:
+    return JaxTensor(array, rows=rows, dtype=torch.int64)
+
+
 def greedy(logits: Tensor) -> Tensor:
-    return JaxTensor(_greedy(padded_value(logits)), rows=len(logits))
+    return _ids(_greedy(padded_value(logits)), len(logits))
 
 
 @jax.jit
@@ -49,7 +54,7 @@ def sample(
     with jax.enable_x64(
         True
     ):  # as the op has it: float32 sums of a whole vocabulary are too coarse
-        return JaxTensor(_sample(padded_value(logits), *given), rows=len(logits))
+        return _ids(_sample(padded_value(logits), *given), len(logits))
 
 
 @jax.jit
@@ -156,8 +161,8 @@ def _mask(logits: Array, bitmask: Array, rows: Array) -> Array:
 
 def logprobs(logits: Tensor, tokens: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
     found = _logprobs(padded_value(logits), padded_host(tokens, 0), top)
-    chosen, values, ids = (JaxTensor(x, rows=len(logits)) for x in found)
-    return chosen, values, ids
+    chosen, values = (JaxTensor(x, rows=len(logits)) for x in found[:2])
+    return chosen, values, _ids(found[2], len(logits))
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -178,17 +178,16 @@ def _run(op: Any, args: Any, kwargs: Any) -> Any:
     if in_place:
         return replace(args[0], out)
     shares = any(r.alias_info is not None for r in op._schema.returns)
-    dtype = _wider_label(op, args, kwargs)
-    return _wrap(out, is_view=shares, dtype=dtype)
+    return _wrap(out, is_view=shares, wide=not _names_int32(given))
 
 
-def _wider_label(op: Any, args: Any, kwargs: Any) -> torch.dtype | None:
-    """int64 stays int64 for torch where it only changes its place."""
-    if op.overloadpacket.__name__ in ON_NUMPY and not any(
-        isinstance(a, torch.dtype) for a in args[1:]
-    ):
-        return args[0].dtype
-    return None
+def _names_int32(given: Any) -> bool:
+    """Whether torch would give int32 for it: else what is int32 for JAX is int64 for torch."""
+    if isinstance(given, dict):
+        return bool(given.get("out_int32")) or any(map(_names_int32, given.values()))
+    if isinstance(given, list | tuple):
+        return any(map(_names_int32, given))
+    return given is torch.int32 or (isinstance(given, Tensor) and given.dtype == torch.int32)
 
 
 def _taken_apart(op: Any, args: Any, kwargs: Any) -> Any:
@@ -213,12 +212,14 @@ def _padded_run(name: str, args: Any) -> Any:
         return None
     if name == "slice" and len(args) == 4 and args[1] == 0 and args[2] in (None, 0):
         count = min(args[3], len(args[0]))
-        return JaxTensor(first, rows=count, is_view=True) if count > 0 else None
+        if count > 0:
+            return JaxTensor(first, rows=count, dtype=args[0].dtype, is_view=True)
     if name == "clone":
-        return JaxTensor(first, rows=len(args[0]))
+        return JaxTensor(first, rows=len(args[0]), dtype=args[0].dtype)
     if name == "index" and len(args[1]) == 1 and args[1][0].dim() == 1:
         places = padded_host(args[1][0], 0)
-        return JaxTensor(_take_rows(first, places), rows=len(args[1][0]))
+        rows = len(args[1][0])
+        return JaxTensor(_take_rows(first, places), rows=rows, dtype=args[0].dtype)
     if name == "index_copy_" and args[1] == 0:
         return replace(
             args[0], _copy_rows(first, padded_host(args[2], DROPPED), padded_value(args[3]))
@@ -276,7 +277,8 @@ def _map(change: Any, given: Any) -> Any:
     return given
 
 
-def _wrap(out: Any, *, is_view: bool, dtype: torch.dtype | None) -> Any:
+def _wrap(out: Any, *, is_view: bool, wide: bool) -> Any:
     if isinstance(out, list | tuple):
-        return type(out)(_wrap(x, is_view=is_view, dtype=dtype) for x in out)
+        return type(out)(_wrap(x, is_view=is_view, wide=wide) for x in out)
+    dtype = torch.int64 if wide and out.dtype == np.int32 else None
     return JaxTensor(out, is_view=is_view, dtype=dtype)

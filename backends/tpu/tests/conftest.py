@@ -15,7 +15,8 @@ PROJECT = Path(__file__).parents[1]
 CHIPS = 4
 FAST = (
     f"--xla_force_host_platform_device_count={CHIPS} --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true"
+    "--xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=600"  # where others use the machine too
 )
 HAS_JAX = importlib.util.find_spec("jax") is not None
 if HAS_JAX:  # read when JAX is imported

@@ -22,6 +22,7 @@ from inarch_tpu.device import XlaDevice  # noqa: E402
 from inarch_tpu.kv import XlaKVStore  # noqa: E402
 from inarch_tpu.mesh import make_mesh  # noqa: E402
 from inarch_tpu.program import array_of  # noqa: E402
+from inarch_tpu.tensor import JaxTensor  # noqa: E402
 
 PAGE, PAGES = 16, 64
 PLAIN = AttentionSpec(4, 2, 16, 16, 0.25, torch.float32)
@@ -129,10 +130,10 @@ def test_drafted_tokens_in_a_tree_see_their_ancestors_alone(
 
 def test_a_bucket_alone_decides_the_shapes_of_a_plan(device: XlaDevice) -> None:
     store, _ = store_pair(PLAIN)
-    attention, bucket = XlaAttention(PLAIN, store, device), StepShape(64, 6, 64, captured=True)
+    attention, bucket = XlaAttention(PLAIN, store, device), StepShape(128, 6, 128, captured=True)
     batches = [
-        batch_of([64 - 5, 1, 1, 1, 1, 1], [64 - 5, 1, 1, 1, 1, 1], bucket=bucket),
-        batch_of([20, 90, 5, 9, 1, 4], [20, 33, 5, 1, 1, 4], bucket=bucket),
+        batch_of([123, 1, 1, 1, 1, 1], [123, 1, 1, 1, 1, 1], bucket=bucket),
+        batch_of([40, 90, 20, 9, 1, 60], [40, 33, 20, 5, 1, 29], bucket=bucket),
     ]
     found = [{n: (x.shape, x.dtype) for n, x in attention.plan(b).arrays.items()} for b in batches]
     assert found[0] == found[1]
@@ -203,22 +204,40 @@ def as_if_on_a_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.usefixtures("as_if_on_a_tpu")
 def test_the_pallas_kernel_is_lowered_for_a_tpu(dtype: torch.dtype, chips: int) -> None:
-    """64 features a head, as small models have, in pages of 128; a window and a soft-cap."""
+    """With the writing before it: 64 features a head, as small models have, in pages of 128."""
     spec = AttentionSpec(32, 16, 64, 64, 0.125, dtype, window=512, softcap=30.0)
-    mesh = make_mesh(jax.devices()[:chips])
-    assert ragged.supports(spec, chips)
-    kept = KVSpec((KVHeads(16, 64, 64),), dtype)
-    pages = XlaKVStore(kept, 64, mesh, ragged.LANES).allocate(9).layers[0][0]
-    batch = replace(
-        batch_of([40, 20], [1, 15]), page_table=np.arange(60, dtype=np.int32).reshape(6, 10)
+    device = XlaDevice(jax.devices()[:chips])
+    store = XlaKVStore(
+        KVSpec((KVHeads(16, 64, 64),), dtype), 64, make_mesh(jax.devices()[:chips]), ragged.LANES
     )
-    lengths = ragged.lengths_of(batch, batch.page_table[batch.rows])
-    q = jax.ShapeDtypeStruct((16, 32, 64), pages.dtype)
-    step = jax.jit(
-        lambda q, pages, *rest: ragged.attend(spec, q, pages, ragged.Lengths(*rest), mesh)
+    attention = XlaAttention(spec, store, device, pallas=True)
+    arrays = attention.plan(batch_of([40, 20], [1, 15])).arrays
+    kv = store.allocate(9)
+
+    def step(q, k, v, kv, arrays):
+        plan = attention.plan(batch_of([40, 20], [1, 15])).bind(
+            {name: JaxTensor(x) for name, x in arrays.items()}
+        )
+        with torch.inference_mode():
+            result = attention.run(0, *map(JaxTensor, (q, k, v)), kv, plan)
+        return result.out.array, result.kv
+
+    q, k, v = (
+        jax.ShapeDtypeStruct((16, heads, 64), kv.layers[0][0].dtype) for heads in (32, 16, 16)
     )
-    lowered = jax.export.export(step, platforms=["tpu"])(q, jax.typeof(pages), *lengths)
-    assert "tpu_custom_call" in lowered.mlir_module()
+    lower = jax.export.export(jax.jit(step, donate_argnums=3), platforms=["tpu"])
+    lowered = lower(q, k, v, jax.tree.map(jax.typeof, kv), arrays)
+    assert lowered.mlir_module().count("tpu_custom_call") == 1
+    assert len(arrays) == 5, "slots, and what the kernel asks for"
+
+
+@pytest.mark.usefixtures("as_if_on_a_tpu")
+@pytest.mark.parametrize("columns", [8, 1 << 17])
+def test_page_tables_too_large_for_a_chips_scalar_memory_go_to_the_plain_loop(columns: int) -> None:
+    store, _ = store_pair(PLAIN, lanes=128)
+    attention = XlaAttention(PLAIN, store, XlaDevice(jax.devices()[:1]), pallas=True)
+    batch = replace(batch_of([40, 20], [1, 15]), page_table=np.ones((6, columns), np.int32))
+    assert ("page_indices" in attention.plan(batch).arrays) == (columns == 8)
 
 
 @pytest.mark.parametrize(

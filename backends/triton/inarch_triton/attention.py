@@ -37,6 +37,7 @@ from inarch_triton.tiles import (
     for_shared_prefixes,
     long_rows,
     padded,
+    publishes,
     short_rows,
 )
 from inarch_triton.work import (
@@ -211,7 +212,8 @@ class TritonAttention:
 
     def _merged_rows(self, shape: Shape, *, trees: bool) -> int:
         """Decodes alone have few enough rows for one program to merge."""
-        return padded(self._group) if shape.tile_tokens == 1 and not trees else 0
+        merging = shape.tile_tokens == 1 and not trees and publishes(self._device.info.arch)
+        return padded(self._group) if merging else 0
 
     def _most_slots(self, tile: Tile) -> int:
         """Chunks that are put aside: a cut tile has one more than it takes extra items."""

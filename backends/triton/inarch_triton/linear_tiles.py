@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inarch_triton.tiles import LEAST_SHARED_MEMORY, SHARED_MEMORY, architecture
+from inarch_triton.tiles import LEAST_SHARED_MEMORY, SHARED_MEMORY, architecture, publishes
 
 SIZES = (16, 32, 64)  # tokens of a tile; what is between them is padded
 UNMEASURED = 16  # tokens up to which the kernel serves where nobody has compared it
@@ -37,7 +37,9 @@ def linear_tiles(arch: str, processors: int, outputs: int, inputs: int) -> tuple
         return ()  # its rows cannot be loaded in 16 bytes at a time
     arch = architecture(arch)
     sizes = SIZES if arch == "sm_90" else (UNMEASURED,)
-    return tuple(_tile(arch, tokens, processors, outputs, inputs) for tokens in sizes)
+    tiles = tuple(_tile(arch, tokens, processors, outputs, inputs) for tokens in sizes)
+    # Without shares, few programs would leave most of the device idle.
+    return tiles if publishes(arch) else tuple(tile for tile in tiles if tile.splits == 1)
 
 
 def _tile(arch: str, tokens: int, processors: int, outputs: int, inputs: int) -> LinearTile:

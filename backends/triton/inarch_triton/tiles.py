@@ -109,6 +109,15 @@ def _by_pairs(tile: Tile, arch: str, spec: AttentionSpec, stored: torch.dtype) -
     return arch.startswith("sm_") and from_registers and narrow and wide
 
 
+def publishes(arch: str) -> bool:
+    """Whether what a program has written is there for another when a counter says so.
+
+    On AMD the barrier ahead of the counter does not wait for the stores of a program's other waves
+    (seen in what Triton 3.9 compiles): there, a launch of its own takes up what programs put aside.
+    """
+    return not arch.startswith("gfx")
+
+
 def padded(size: int) -> int:
     return 1 << (size - 1).bit_length()
 

@@ -111,7 +111,7 @@ def attention_source(
     constants = attention_launch.attention_constants(
         spec, tile, page_tokens, tree=tree, sinks=spec.sinks, lse=False,
         gathered=shared and long, shared_rows=64 if shared and not long else 0,
-        merged_rows=0 if long or tree else tiles.padded(group),
+        merged_rows=0 if long or tree or not tiles.publishes(arch) else tiles.padded(group),
     )  # fmt: skip
     name = " ".join(["attention", *(["shared"] if shared else []), *features])
     return Source(name, attention_kernel, types, constants, tile.options())
@@ -349,7 +349,9 @@ def amd_usage(assembly: str) -> dict[str, int]:
         "registers": number("vgpr_count"),
         "spilled": number("vgpr_spill_count") + number("sgpr_spill_count"),
         "lanes": number("wavefront_size"),
+        "threads": number("max_flat_workgroup_size"),
         "waves": waves_resident(assembly),
+        "atomics": len(re.findall(r"^\s+(?:global|buffer|flat)_atomic", assembly, re.MULTILINE)),
     }
 
 

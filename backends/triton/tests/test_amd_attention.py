@@ -46,3 +46,13 @@ def test_fp8_pages_mean_the_same_whichever_kind_keeps_them(
     amd = device_of(arch, device)
     assert case.attention(amd)[1][0][0].dtype == kept
     check(case, amd, lse=True)
+
+
+def test_long_decodes_are_merged_by_a_launch_of_their_own(device) -> None:
+    """On AMD nothing says that another program's chunks have arrived."""
+    case = build(spec(q_heads=2, kv_heads=1), [(300, chain(1))], 64, tree=False)
+    amd = device_of("gfx942", device)
+    (launch,) = case.attention(amd)[0].plan(case.batch).on(amd).launches
+    assert launch.merged_rows == 0
+    assert (launch.jobs[:, 3] > 1).any(), "its keys are cut"
+    check(case, amd, lse=True)

@@ -15,6 +15,7 @@ from inarch.hal.ops import FACETS, OPS
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch_triton import tiles
 from inarch_triton.kernels import carries_fnuz, keeps_fp8, kernels
+from inarch_triton.linear_tiles import linear_tiles
 
 LLAMA = AttentionSpec(32, 8, 128, 128, 0.09, torch.bfloat16)
 
@@ -165,3 +166,14 @@ def test_what_that_kernel_does_not_do_is_left_to_the_other(change: dict[str, obj
     what = {name: value for name, value in change.items() if name not in PROMPTS}
     spec = dataclasses.replace(LLAMA, **what)
     assert not tiles.choose_tile(spec=spec, rows=128, **how).specialized
+
+
+@pytest.mark.parametrize(("outputs", "ours"), [(28672, True), (4096, False)])
+def test_layers_with_few_tiles_are_cut_into_shares_or_left_to_torch(
+    outputs: int, ours: bool
+) -> None:
+    """A share is for devices where one program may take up what others wrote."""
+    assert linear_tiles("sm_90", 304, outputs, 4096)
+    found = linear_tiles("gfx942", 304, outputs, 4096)
+    assert bool(found) == ours
+    assert all(tile.splits == 1 for tile in found)

@@ -66,7 +66,7 @@ class OpenRequests:
         request_id: str | None,
         terms: Terms,
     ) -> str:
-        """See AsyncEngine.begin."""
+        """See EngineClient.begin."""
         if request_id in self._requests:
             raise InvalidRequestError(f"request id {request_id!r} is in use", param="request_id")
         self._quarantine.check(ids, params)

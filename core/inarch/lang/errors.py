@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from inarch.errors import InarchError
 
@@ -29,6 +32,14 @@ class Place:
         while frame.f_back is not None and frame.f_code.co_filename.startswith(NOT_PROGRAMS):
             frame = frame.f_back
         return cls(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+
+    @classmethod
+    def of_function(cls, function: Callable[..., Any]) -> Place:
+        """Where a program begins."""
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if code is None:  # an object that can be called
+            return cls.of_caller()
+        return cls(code.co_filename, code.co_firstlineno, code.co_name)
 
     @classmethod
     def of_error(cls, error: BaseException) -> Place:

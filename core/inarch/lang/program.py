@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, Literal, ParamSpec, overload
 
-from inarch.errors import InvalidRequestError
+from inarch.errors import InarchError, InvalidRequestError
 from inarch.lang.backend import Backend, executor_for
 from inarch.lang.errors import Place, ProgramError
 from inarch.lang.fibers import Job, drive, drive_async, drive_threads, wait
@@ -44,10 +44,8 @@ class Program(Generic[P]):
         self.arguments = _arguments(func)
 
     def bind(self, **arguments: Any) -> Program[P]:
-        """The same program with some arguments given."""
-        unknown = set(arguments) - set(self.arguments)
-        if unknown:
-            raise InvalidRequestError(f"{self.func.__name__} has no argument {min(unknown)}")
+        """The same program with some arguments given. Raises ProgramError for others."""
+        self._check(inspect.signature(self.func).bind_partial, (), arguments)
         return Program(self.func, self._bound | arguments, self._ahead)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -98,7 +96,11 @@ class Program(Generic[P]):
         asked for. generator_style: an iterator instead of a list. A state whose program failed says
         so by `error()` and raises it when it is read.
         """
-        several = [dict(arguments) for arguments in batch]
+        several = list(batch)
+        if wrong := [one for one in several if not isinstance(one, Mapping)]:
+            raise InvalidRequestError(
+                f"a batch is a list of dictionaries of arguments, not of {type(wrong[0]).__name__}"
+            )
         if num_threads != "auto" and num_threads < 1:
             raise InvalidRequestError(f"num_threads must be 1 or more, got {num_threads}")
         made = [
@@ -106,7 +108,8 @@ class Program(Generic[P]):
             for arguments in several
         ]
         if len(made) > 1 and num_threads == "auto":
-            self.cache(backend=backend)
+            with contextlib.suppress(ProgramError):  # each of them will say so
+                self.cache(backend=backend)
         calls = [functools.partial(_quietly, call) for _, call in made]
         if num_threads == "auto":
             tracks = [state._track for state, _ in made]
@@ -120,14 +123,32 @@ class Program(Generic[P]):
 
     def trace(self, **arguments: Any) -> Transcript:
         """What every run begins with, whatever the arguments that are not given here."""
+        self._check(inspect.signature(self.func).bind_partial, (), arguments)
         return common_prefix(self.func, {**self._bound, **arguments})
 
     def cache(self, *, backend: Backend | None = None, **arguments: Any) -> Transcript:
-        """Have that computed once, before runs that share it; returns it."""
-        prefix = self.trace(**arguments)
-        if prefix.chat or prefix.content:
-            wait(submit(executor_for(backend).prepare(prefix)))
+        """Have that computed once, before runs that share it; returns it. Raises ProgramError."""
+        prefix, executor = self.trace(**arguments), executor_for(backend)
+        try:
+            if prefix.chat or prefix.content:
+                wait(submit(executor.prepare(prefix)))
+        except InarchError as error:
+            raise ProgramError(str(error), Place.of_function(self.func)) from error
         return prefix
+
+    def _check(
+        self,
+        bind: Callable[..., object],
+        args: Sequence[Any],
+        arguments: Mapping[str, Any],
+    ) -> None:
+        try:
+            bind(None, *args, **arguments)
+        except TypeError as error:
+            place, takes = Place.of_function(self.func), ", ".join(self.arguments) or "nothing"
+            raise ProgramError(
+                f"{error}; the program takes {takes}, and run() words such as temperature", place
+            ) from None
 
     def _prepare(
         self,
@@ -140,7 +161,7 @@ class Program(Generic[P]):
         given = {**self._bound, **kwargs}
         words = {k: v for k, v in given.items() if k in WORDS and k not in self.arguments}
         arguments = {k: v for k, v in given.items() if k not in words}
-        inspect.signature(self.func).bind(None, *args, **arguments)  # raises TypeError
+        self._check(inspect.signature(self.func).bind, args, arguments)
         track = Track(executor_for(backend), sampling_fields(words), ahead=self._ahead, held=held)
         state = State(track)
 
@@ -149,7 +170,10 @@ class Program(Generic[P]):
                 track.returned = self.func(state, *args, **arguments)
                 state.finish()
             except BaseException as error:
-                track.abandon(ProgramError.of(error))
+                told = ProgramError.of(error)
+                track.abandon(told)
+                if isinstance(error, InarchError):
+                    raise told from error
                 raise
             return state
 

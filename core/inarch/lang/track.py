@@ -129,16 +129,13 @@ class Track:
             self._start()
 
     def opening(self) -> str:
-        """What a held track will say before it asks for anything; a role's name stands for what a
-        template puts around messages."""
+        """The text that a held track will say before it asks for anything."""
         said = []
         for entry in self._waiting:
             match entry.expression:
                 case Text(text):
                     said.append(text)
-                case RoleBegin(role) | RoleEnd(role):
-                    said.append(f"<{role}>")
-                case ScopeBegin() | ScopeEnd():
+                case RoleBegin() | RoleEnd() | ScopeBegin() | ScopeEnd():
                     pass
                 case _:
                     break

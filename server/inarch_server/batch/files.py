@@ -6,6 +6,7 @@ line that an interruption cut off is dropped before the next run adds its own.
 
 from __future__ import annotations
 
+import fcntl
 import uuid
 from collections.abc import Iterator
 from io import BufferedWriter
@@ -61,11 +62,22 @@ class Answers:
     """The output file. `done` are the custom ids that it has answers to."""
 
     def __init__(self, path: Path) -> None:
-        """Raises InarchError if it is there and is something else."""
+        """Raises InarchError if it is there and is something else, or in use."""
         self._path = path
         self.done: set[str] = set()
         self._file: BufferedWriter = path.open("ab")
+        self._lock()
         self._file.truncate(self._read())
+
+    def _lock(self) -> None:
+        """Two at once would each answer everything."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InarchError(
+                f"{self._path}: another inarch batch is writing to it; let it end, or name another"
+                " --output"
+            ) from None
 
     def _read(self) -> int:
         """Where the whole lines end."""

@@ -30,7 +30,7 @@ def card(s: State) -> None:
 def plain_card(s: State) -> None:
     s += "Make up somebody.\nName:" + sgl.gen("name", stop="\n")
     assert s["name"] == " Ann"  # reading does not wait for the message's end
-    s += "\nAge:" + sgl.gen("age", stop=["X", "\n"]) + "\nJob:" + sgl.gen("job", stop="\n")
+    s += "\nAge:" + sgl.gen("age", stop=["b", "\n"]) + "\nJob:" + sgl.gen("job", stop="\n")
 
 
 def chats(card_text: str) -> Callable[[Body], str]:
@@ -127,6 +127,18 @@ def test_a_gen_that_says_more_of_its_end_has_a_call_of_its_own(more: dict[str, A
             assert held.run(backend=backend)["age"] == " 7"
     assert len(server.bodies) == 2
     assert server.bodies[1]["stop"] == ["\n"]
+
+
+def test_other_sampling_is_asked_for_anew() -> None:
+    @sgl.function(num_api_spec_tokens=64)
+    def cooler(s: State) -> None:
+        s += "Name:" + sgl.gen("name", stop="\n")
+        s += "\nAge:" + sgl.gen("age", stop="\n", temperature=0.1)
+
+    with StandIn(lambda body: CARD[5:] if body["prompt"].endswith("Name:") else " 7") as server:
+        state = cooler.run(backend=sgl.OpenAI("any-instruct", base_url=server.url))
+    assert (state["name"], state["age"]) == (" Ann", " 7")
+    assert server.bodies[1]["temperature"] == 0.1
 
 
 def test_an_engine_is_asked_as_ever(runtime: Runtime) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import inarch.lang as sgl
-from inarch.errors import InvalidRequestError
 from inarch.lang import (
     Runtime,
     assistant,
@@ -271,7 +270,7 @@ def test_one_fork_a_document_then_a_summary_of_all() -> None:
     def replaces(s: Any) -> None:
         s.fork(2)[0] = s
 
-    with pytest.raises(InvalidRequestError, match="not replaced"):
+    with pytest.raises(sgl.ProgramError, match=r"not replaced.*in replaces"):
         replaces()
 
 

@@ -37,8 +37,10 @@ class NPUError(Exception):
 class Machine:
     """One NPU: its memory, and how far its work is known to be done.
 
-    Work is numbered as it is given. `done`: up to where the host has waited for it.
-    launch_hook: what a capture or an update does with a call instead of running it.
+    Work is numbered as it is given. done: up to where the host has waited for it. arriving: copies
+    to the host under way (number, target, values). intercept: takes a call instead of running it.
+    recording: is told of every call. waiting: a graph that waits for an update. check: refuses a
+    wrong call. compute: our arithmetic of the NPU's own operators, by name.
     """
 
     total: int = 1 << 30
@@ -49,10 +51,9 @@ class Machine:
     arriving: list[tuple[int, Tensor, Tensor]] = field(default_factory=list)
     intercept: Callable[[Any, Any, Any], Any] | None = None
     recording: Callable[[Any, Any, Any, Any], None] | None = None
-    waiting: object | None = None  # a graph that waits for an update
+    waiting: object | None = None
     check: Callable[[Any, Any, Any], Callable[[Any], None]] | None = None
     compute: dict[str, Callable[..., Any]] = field(default_factory=dict)
-    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def wait(self, number: int) -> None:
         """The host waits until work `number` is done: what was copied by then has arrived."""

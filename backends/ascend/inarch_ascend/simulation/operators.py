@@ -156,11 +156,92 @@ COMPUTE[f"_{V2}_infer_output"] = _attention_outputs
 
 @operator
 def npu_grouped_matmul(
-    x: Sequence[Tensor], weight: Sequence[Tensor], *, group_list: Tensor, **unused: Any
+    x: Sequence[Tensor],
+    weight: Sequence[Tensor],
+    *,
+    group_list: Tensor,
+    group_list_type: int = 0,
+    **unused: Any,
 ) -> list[Tensor]:
     rows, (each,) = x[0], weight
     out, start = rows.new_zeros((len(rows), each.shape[2])), 0
-    for expert, end in enumerate(group_list.tolist()):
+    ends = group_list.cumsum(0) if group_list_type == 1 else group_list
+    for expert, end in enumerate(ends.tolist()):
         out[start:end] = (rows[start:end].float() @ each[expert].float()).to(out.dtype)
         start = end
     return [out]
+
+
+@operator
+def npu_convert_weight_to_int4pack(weight: Tensor, inner_k_tiles: int = 0) -> Tensor:
+    """The order within a word is the operator's own affair: here the first value is the lowest."""
+    eight = (weight & 15).unflatten(-1, (-1, 8)).long() << torch.arange(0, 32, 4)
+    return eight.sum(-1).to(torch.int64).view(torch.int32)[..., ::2].contiguous()
+
+
+@operator
+def npu_weight_quant_batchmatmul(
+    x: Tensor,
+    weight: Tensor,
+    antiquant_scale: Tensor,
+    antiquant_offset: Tensor | None = None,
+    quant_scale: None = None,
+    quant_offset: None = None,
+    bias: Tensor | None = None,
+    antiquant_group_size: int = 0,
+) -> Tensor:
+    if weight.dtype == torch.int32:
+        nibbles = (weight.unsqueeze(-1) >> torch.arange(0, 32, 4)) & 15
+        weight = ((nibbles ^ 8) - 8).flatten(-2)
+    inputs = weight.shape[0]
+    scale, offset = (
+        None if each is None else each.float().repeat_interleave(antiquant_group_size or inputs, 0)
+        for each in (antiquant_scale, antiquant_offset)
+    )
+    assert scale is not None
+    wide = weight.float() if offset is None else weight.float() + offset[:inputs]
+    out = x.float() @ (wide * scale[:inputs])
+    return (out if bias is None else out + bias.float()).to(x.dtype)
+
+
+@operator
+def npu_dynamic_quant(input: Tensor) -> tuple[Tensor, Tensor]:
+    scale = input.float().abs().amax(-1) / 127
+    return (input.float() / scale.unsqueeze(-1)).round().to(torch.int8), scale
+
+
+@operator
+def npu_quant_matmul(
+    x1: Tensor,
+    x2: Tensor,
+    scale: Tensor,
+    *,
+    pertoken_scale: Tensor,
+    bias: Tensor | None = None,
+    output_dtype: int,
+) -> Tensor:
+    out = (x1.float() @ x2.float()) * scale.float() * pertoken_scale.unsqueeze(-1)
+    return (out if bias is None else out + bias.float()).to(NUMBERED[output_dtype])
+
+
+NUMBERED = {5: torch.float16, 15: torch.bfloat16}  # torch's numbers of dtypes
+
+
+@operator
+def npu_moe_init_routing_v2(
+    x: Tensor, expert_idx: Tensor, *, expert_num: int, **unused: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rows sorted by expert, where each pair of token and expert went, rows of each expert."""
+    order = expert_idx.flatten().argsort(stable=True)
+    places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+    counts = expert_idx.flatten().bincount(minlength=expert_num)
+    rows = x[order // expert_idx.shape[1]]
+    return rows, places.int(), counts, torch.empty(len(order), dtype=torch.float32)
+
+
+@operator
+def npu_moe_token_unpermute(
+    permuted_tokens: Tensor, sorted_indices: Tensor, probs: Tensor
+) -> Tensor:
+    rows = permuted_tokens.float()[sorted_indices.long()].unflatten(0, probs.shape)
+    return (rows * probs.float().unsqueeze(-1)).sum(1).to(permuted_tokens.dtype)

@@ -12,12 +12,14 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from inarch_ascend.simulation.collectives import ProcessGroupHCCL
 from inarch_ascend.simulation.memory import (
     NPUError,
     NPUTensor,
@@ -282,10 +284,12 @@ def install(folder: Path) -> list[Any]:
     module = _module()
     root = Stub("torch_npu")
     root.__version__ = wheel_version()
+    root.__spec__ = ModuleSpec("torch_npu", None)  # others ask whether there is a torch_npu
     c_part = types.ModuleType("torch_npu._C")
     vars(c_part).update(
         _NPUStreamBase=object,
         _NPUGraph=CapturedGraph,
+        _distributed_c10d=types.SimpleNamespace(ProcessGroupHCCL=ProcessGroupHCCL),
         _weak_ref_tensor=lambda tensor: tensor,
         _graph_pool_handle=lambda: object(),
         _npu_isCurrentStreamCapturing=lambda: bool(_capturing),

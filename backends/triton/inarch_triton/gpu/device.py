@@ -20,6 +20,13 @@ from inarch_triton.gpu.executor import GraphExecutor
 from inarch_triton.gpu.transfer import PinnedTransfer, upload
 from inarch_triton.kv import PagedKVStore
 
+PAGES = (
+    (64, "a tile of keys is one page, and prefixes are shared in steps of 64"),
+    (128, "fewer pages to look up; prefixes are shared in coarser steps"),
+    (32, "prefixes are shared in finer steps; twice the look-ups of 64"),
+    (16, "prefixes are shared in the finest steps; four times the look-ups of 64"),
+)
+
 
 class GpuDevice(Device):
     """GPU number `index` of those that this process was given, which `check_index` has accepted."""
@@ -81,12 +88,7 @@ class GpuDevice(Device):
     # ---- what runs on it ----
 
     def page_tokens(self) -> Sequence[tuple[int, str]]:
-        return [
-            (64, "a tile of keys is one page, and prefixes are shared in steps of 64"),
-            (128, "fewer pages to look up; prefixes are shared in coarser steps"),
-            (32, "prefixes are shared in finer steps; twice the look-ups of 64"),
-            (16, "prefixes are shared in the finest steps; four times the look-ups of 64"),
-        ]
+        return PAGES
 
     def kv_store(self, spec: KVSpec, page_tokens: int) -> KVStore:
         return PagedKVStore(spec, page_tokens, self.torch_device)

@@ -1,0 +1,121 @@
+"""`inarch conformance` as an author sees it, and the page that is written from its reports."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from inarch.cli.main import main
+
+ROOT = Path(__file__).parents[3]
+PLUGIN = """
+from inarch.hal.backend import Backend, Probe
+from inarch.hookspecs import hookimpl
+
+INARCH_API = (1, 0)
+
+class Wrong(Backend):
+    name = "wrong"
+
+    def probe(self):
+        return Probe(1)
+
+    def open(self, index):
+        from inarch.hal.op import Kernel
+        from inarch.hal.reference.device import ReferenceDevice
+
+        device = ReferenceDevice()
+        device.kernels = lambda: [Kernel("greedy", "least", lambda logits: logits.argmin(-1))]
+        return device
+
+@hookimpl
+def inarch_backends():
+    return [Wrong()]
+"""
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["conformance", *arguments])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture
+def wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that is installed, and picks the least likely token."""
+    (tmp_path / "inarch_wrong_plugin.py").write_text(PLUGIN)
+    info = tmp_path / "inarch_wrong-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: inarch-wrong\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[inarch]\nwrong = inarch_wrong_plugin\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_a_report_says_what_was_tested_on_what(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "report.json"
+    code = run("reference", "--level", "3", "--facet", "greedy", "--report", str(path))
+    assert code == 0
+    assert "2 passed, 0 refused, 0 failed, 0 error" in capsys.readouterr().out
+    report = json.loads(path.read_text())
+    assert (report["backend"], report["outcomes"]) == ("reference", {"passed": 2})
+    assert report["device"]["arch"].startswith(("x86_64", "aarch64", "arm64"))
+    (op,) = report["ops"]
+    assert (op["op"], op["kernel"], op["dtype"], op["level"]) == (
+        "greedy",
+        "reference",
+        "float32",
+        3,
+    )
+    assert [case["id"] for case in report["cases"]] == [
+        "3/greedy/reference/rows-float32",
+        "3/greedy/reference/ties-float32",
+    ]
+
+
+@pytest.mark.usefixtures("wrong")
+def test_a_wrong_answer_ends_with_status_1_and_how_to_see_it_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    case = "3/greedy/least/rows-float32"
+    assert run("wrong", "--level", "3", "--facet", "greedy") == 1
+    out = capsys.readouterr().out
+    assert f"again: inarch conformance wrong --case {case}" in out
+    assert run("wrong", "--case", case) == 1
+    again = capsys.readouterr().out
+    assert "0 passed, 0 refused, 1 failed, 0 error" in again
+    assert next(line for line in again.splitlines() if "is wrong at" in line) in out
+
+
+def test_no_case_at_all_is_no_pass() -> None:
+    assert run("reference", "--case", "3/greedy/none") == 1
+
+
+def test_an_unknown_backend_is_told_with_those_that_are_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run("no_such") == 1
+    assert "there is no backend 'no_such'; there are: " in capsys.readouterr().err
+
+
+def test_a_cell_of_the_page_tells_the_worst() -> None:
+    spec = importlib.util.spec_from_file_location("page", ROOT / "ci" / "make_support_doc.py")
+    assert spec is not None
+    assert spec.loader is not None
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+
+    def standing(level: int, passed: int = 0, refused: int = 0, bad: int = 0) -> dict[str, int]:
+        return {"level": level, "passed": passed, "refused": refused, "bad": bad}
+
+    assert page.cell([]) == ""
+    assert page.cell([standing(3, refused=2)]) == "refused"
+    assert page.cell([standing(2, passed=9)]) == "*simulated*"
+    assert page.cell([standing(2, passed=9), standing(3, passed=1)]) == "device"
+    assert page.cell([standing(3, passed=5, refused=1)]) == "device, in part"
+    assert page.cell([standing(2, passed=9), standing(3, passed=8, bad=1)]) == "**WRONG**"
