@@ -40,3 +40,15 @@ def native(request):
     loaded.set_threads(2)
     yield loaded
     loaded.set_threads(1)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry point of this package, as an installer would leave it."""
+    info = tmp_path / "inarch_intel_cpu-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: inarch-intel-cpu\nVersion: 0.1.0\n"
+    )
+    (info / "entry_points.txt").write_text("[inarch]\nintel_cpu = inarch_intel_cpu.plugin\n")
+    monkeypatch.syspath_prepend(tmp_path)

@@ -8,10 +8,6 @@ from inarch.config import EngineConfig
 from inarch.engine.engine import Engine
 from inarch.sampling import SamplingParams
 
-from .test_cpu_engine import installed
-
-__all__ = ["installed"]
-
 PROMPT = "Once upon a time there was a small boat on a big lake. " * 6
 
 

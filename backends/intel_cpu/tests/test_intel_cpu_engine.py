@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from inarch.config import EngineConfig
@@ -15,18 +13,6 @@ TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 QUESTIONS = ["What is the capital of France?", "345+678", "List the days of the week."]
 GREEDY = SamplingParams(temperature=0, max_tokens=24)
 HERE = variants(flags_of((processors() or [{}])[0]))
-
-
-@pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The entry point of this package, as an installer would leave it."""
-    info = tmp_path / "inarch_intel_cpu-0.1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: inarch-intel-cpu\nVersion: 0.1.0\n"
-    )
-    (info / "entry_points.txt").write_text("[inarch]\nintel_cpu = inarch_intel_cpu.plugin\n")
-    monkeypatch.syspath_prepend(tmp_path)
 
 
 def ask(**options: str) -> tuple[list[str], dict[str, str]]:
