@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -121,7 +121,7 @@ TWINS = {
 def test_every_method_of_the_engine_has_its_twin() -> None:
     public = {name for name in vars(Engine) if not name.startswith("_")}
     assert public == set(TWINS)
-    known = {*dir(AsyncEngine), *AsyncEngine.__annotations__}
+    known = {*dir(AsyncEngine), *get_type_hints(AsyncEngine)}
     assert set(TWINS.values()) <= known
     for one, twin in TWINS.items():
         if one in ("info", "close", "shutdown", "stats"):
