@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.command("serve", cls=GroupedCommand)
 @engine_options()
 def serve(config: EngineConfig) -> None:
-    """Serve MODEL over HTTP: OpenAI's API, SGLang's /generate, and a page to chat and to watch.
+    """Serve MODEL over HTTP: APIs of OpenAI, Anthropic, Ollama and SGLang, a page to chat and watch.
 
     Without MODEL the bundled one is served.
     """

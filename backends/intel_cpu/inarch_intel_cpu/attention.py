@@ -40,7 +40,7 @@ class Plan:
 
 
 class CpuAttention:
-    """Serves what `kernels.supports_attention` accepts, over the pages of a CpuKVStore.
+    """Serves what `attending.supports_attention` accepts, over the pages of a CpuKVStore.
 
     turns: the functions of this backend for the ops `rope` and `qk_norm_rope`.
     """

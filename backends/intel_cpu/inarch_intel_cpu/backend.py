@@ -15,9 +15,9 @@ from inarch_intel_cpu.placement import sockets
 if TYPE_CHECKING:
     from inarch.hal.device import Device
 
-SCORE = {"GenuineIntel": 20}  # of others 10: the same kernels, tuned on fewer of them
+SCORE = {"GenuineIntel": 20}  # of others 10: a backend made for those may go first
 OTHERS = 10
-# What kernels are chosen by, fastest first.
+# What `inarch doctor` tells of the processor; kernels use AVX2 and AVX-512, with VNNI and BF16.
 INSTRUCTIONS = (
     "amx_fp16",
     "amx_bf16",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 PROJECT = Path(__file__).parent.parent
+COMPILING = pytest.StashKey[ModuleType]()
 compiler_says = ""
 
 
@@ -20,6 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    config.stash[COMPILING] = module
     try:
         os.environ["INARCH_INTEL_CPU_OBJECTS"] = str(module.compiled_for_tests())
     except RuntimeError as error:
@@ -40,6 +43,12 @@ def native(request):
     loaded.set_threads(2)
     yield loaded
     loaded.set_threads(1)
+
+
+@pytest.fixture
+def compiling(request: pytest.FixtureRequest) -> ModuleType:
+    """compile_kernels.py."""
+    return request.config.stash[COMPILING]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ reason: that is no failure), fails (it said yes and was wrong) or ends in an err
     level 1  schema.py    what it declares is well-formed; predicates answer
     level 2  facets/      numbers, on the device that the backend simulates
     level 3  facets/      the same cases on the device itself
-    level 4  engine/      whole models through the engine, against the reference backend
+    level 4  models.py    whole models through the engine, against the reference backend
     level 5  roofline.py  how near to the device's own limits; reported, never judged
 
 facets/ has one module for each kind of thing that a backend can bring. It lies above the engine, not

@@ -11,7 +11,8 @@
         sgl.set_default_backend(runtime)
         print(capital.run(country="France")["answer"])
 
-The words are SGLang's, whose programs run unchanged: Zheng et al., 2023, arXiv:2312.07104.
+The words are SGLang's (Zheng et al., 2023, arXiv:2312.07104);
+docs/frontend_language.md says what is left out.
 """
 
 from inarch.errors import InarchError
