@@ -87,7 +87,7 @@ def context():
 
 
 @pytest.fixture
-def start(context):
+def start(runs_here, context):
     processes = []
     address = f"127.0.0.1:{uuid.uuid4()}"
 
