@@ -164,4 +164,6 @@ def test_memory_that_is_not_there_is_an_error_and_kills_nobody(native, monkeypat
     monkeypatch.setattr(communicator, "PART", 1 << 50)
     with pytest.raises(BackendError, match="cannot be had: .*--shm-size"):
         SharedMemoryCommunicator(0, 2, str(uuid.uuid4()), native, seconds=0)
-    assert {path for path in Path("/dev/shm").iterdir() if path.suffix == f".{os.getpid()}"} <= before
+    assert {
+        path for path in Path("/dev/shm").iterdir() if path.suffix == f".{os.getpid()}"
+    } <= before

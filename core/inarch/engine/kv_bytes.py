@@ -106,7 +106,9 @@ def _prefix(tensors: dict[str, Tensor], spec: KVSpec, *, is_long: bool) -> Prefi
     data = [
         (
             _finite(_checked(tensors[f"k.{i}"], (len(tokens), h.kv_heads, h.key_dim), spec.dtype)),
-            _finite(_checked(tensors[f"v.{i}"], (len(tokens), h.kv_heads, h.value_dim), spec.dtype)),
+            _finite(
+                _checked(tensors[f"v.{i}"], (len(tokens), h.kv_heads, h.value_dim), spec.dtype)
+            ),
         )
         for i, h in enumerate(spec.layers)
     ]
