@@ -162,7 +162,7 @@ def test_a_rank_that_waits_in_vain_leaves_nothing_behind(native):
 def test_memory_that_is_not_there_is_an_error_and_kills_nobody(native, monkeypatch):
     before = set(Path("/dev/shm").iterdir())
     monkeypatch.setattr(communicator, "PART", 1 << 50)
-    with pytest.raises(BackendError, match="cannot be had: .*--shm-size"):
+    with pytest.raises(BackendError, match=r"cannot be had: .*--shm-size"):
         SharedMemoryCommunicator(0, 2, str(uuid.uuid4()), native, seconds=0)
     assert {
         path for path in Path("/dev/shm").iterdir() if path.suffix == f".{os.getpid()}"
