@@ -93,14 +93,20 @@ def source_hash() -> str:
 
 
 def compiled_for_tests() -> Path:
-    """A folder with everything compiled from these sources, made at the first call on a machine."""
+    """A folder with everything compiled from these sources, made at the first call on a machine.
+
+    Raises RuntimeError as `compile_kernels`, or if the folder is somebody else's: it would be loaded.
+    """
     place = Path(tempfile.gettempdir()) / f"inarch_intel_cpu-{os.getuid()}-{source_hash()}"
     with open(f"{place}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of several test processes one compiles, the others wait
         if not place.exists():
-            made = Path(tempfile.mkdtemp(prefix=f"{place.name}-"))
-            compile_kernels(made)
-            made.rename(place)
+            with tempfile.TemporaryDirectory(prefix=f"{place.name}-") as folder:
+                made = Path(folder) / "objects"
+                compile_kernels(made)
+                made.rename(place)
+    if place.lstat().st_uid != os.getuid():
+        raise RuntimeError(f"{place} belongs to another user: remove it, or set TMPDIR")
     return place
 
 

@@ -48,10 +48,12 @@ class SharedMemoryCommunicator:
         until = time.monotonic() + seconds
         self._memory = self._create() if rank == 0 else self._attach(until)
         self._bytes = torch.frombuffer(self._memory, dtype=torch.uint8)
-        self._wait_for_everyone(until)
-        self.barrier()
-        if rank == 0:
-            self._path.unlink(missing_ok=True)
+        try:
+            self._wait_for_everyone(until)
+            self.barrier()
+        finally:
+            if rank == 0:
+                self._path.unlink(missing_ok=True)
 
     # ---- coming together ----
 
@@ -59,13 +61,17 @@ class SharedMemoryCommunicator:
         mine = self._path.with_suffix(f".{os.getpid()}")
         descriptor = os.open(mine, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.ftruncate(descriptor, self._head + 2 * PART * self.size)
+            # Taken now: a write to memory that is not there would kill the process.
+            os.posix_fallocate(descriptor, 0, self._head + 2 * PART * self.size)
             memory = mmap.mmap(descriptor, 0)
             self._sign(memory)
             mine.rename(self._path)  # over one that a run which died has left
         except OSError as error:
             mine.unlink(missing_ok=True)
-            raise BackendError(f"no memory to share in {SHARED}: {error}") from error
+            raise BackendError(
+                f"{self.size} ranks share {2 * PART * self.size >> 20} MiB in {SHARED}, which cannot "
+                f"be had: {error}; free some there, or give a container more (--shm-size)"
+            ) from error
         finally:
             os.close(descriptor)
         return memory
@@ -80,6 +86,8 @@ class SharedMemoryCommunicator:
                     return memory
             except (FileNotFoundError, ValueError):
                 pass
+            except PermissionError as error:
+                raise BackendError(f"another user's ranks have this address: {error}") from None
             self._look_again(until, 0)
 
     def _sign(self, memory: mmap.mmap) -> None:

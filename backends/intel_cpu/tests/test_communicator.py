@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import uuid
 from pathlib import Path
 
 import pytest
+
+from inarch.errors import BackendError
+from inarch_intel_cpu import communicator
+from inarch_intel_cpu.communicator import SharedMemoryCommunicator
 
 CHECK = """
 import torch
@@ -82,7 +87,7 @@ def context():
 
 
 @pytest.fixture
-def start(context):
+def start(runs_here, context):
     processes = []
     address = f"127.0.0.1:{uuid.uuid4()}"
 
@@ -111,7 +116,8 @@ def finish(started) -> str:
 
 
 def names() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("inarch-*")}
+    """Of memory that a rank 0 offers; one with a dot is not offered yet."""
+    return {path.name for path in Path("/dev/shm").glob("inarch-*") if not path.suffix}
 
 
 def test_ranks_agree_on_every_collective_and_leave_nothing_behind(start):
@@ -144,3 +150,20 @@ def test_memory_that_a_dead_run_has_left_is_not_joined(start):
     alone.join()
     for started in [start(rank, 2, EVERYTHING) for rank in (1, 0)]:
         assert finish(started) == "done"
+
+
+def test_a_rank_that_waits_in_vain_leaves_nothing_behind(native):
+    before = names()
+    with pytest.raises(BackendError, match="waited 0 s for rank 1"):
+        SharedMemoryCommunicator(0, 2, str(uuid.uuid4()), native, seconds=0)
+    assert names() <= before
+
+
+def test_memory_that_is_not_there_is_an_error_and_kills_nobody(native, monkeypatch):
+    before = set(Path("/dev/shm").iterdir())
+    monkeypatch.setattr(communicator, "PART", 1 << 50)
+    with pytest.raises(BackendError, match=r"cannot be had: .*--shm-size"):
+        SharedMemoryCommunicator(0, 2, str(uuid.uuid4()), native, seconds=0)
+    assert {
+        path for path in Path("/dev/shm").iterdir() if path.suffix == f".{os.getpid()}"
+    } <= before

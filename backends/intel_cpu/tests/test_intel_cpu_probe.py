@@ -58,6 +58,6 @@ def test_a_system_without_cpuinfo_is_no_x86(tmp_path):
     assert not IntelCpuBackend(tmp_path).probe().hardware_seen
 
 
-def test_a_forced_variant_that_cannot_run_is_refused(tmp_path, monkeypatch):
+def test_a_forced_variant_that_cannot_run_is_refused(runs_here, tmp_path, monkeypatch):
     monkeypatch.setenv("INARCH_INTEL_CPU_ISA", "sse9")
     assert "INARCH_INTEL_CPU_ISA=sse9" in backend(tmp_path).probe().reasons[0]

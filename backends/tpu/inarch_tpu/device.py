@@ -68,10 +68,7 @@ class XlaDevice(Device):
         self._last: Any = None  # the logits of the last step
         self._executor = XlaExecutor(self._mesh, self._ran)
         if self._on_tpu:
-            self.step_tokens, self.running_requests = (
-                2048,
-                128,
-            )  # each bucket is a program to compile
+            self.step_tokens, self.running_requests = 2048, 128  # each bucket is compiled
             _cache_programs()
         else:
             self.memory_share, self.step_tokens = 0.5, 512

@@ -30,7 +30,13 @@ SHOWN = 40  # faults in full; the report has all of them
 )
 @click.option("--facet", "facets", multiple=True, help="Only this op or facet; * and ? may stand.")
 @click.option("--case", "cases", multiple=True, help="Only this case, by the id that was printed.")
-@click.option("--depth", default=1, show_default=True, help="How many of each generated case.")
+@click.option(
+    "--depth",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="How many of each generated case.",
+)
 @click.option("--device", default=0, show_default=True, help="Number of the device.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON here.")
 @click.option("-v", "--verbose", is_flag=True, help="List every case and every traceback.")
@@ -56,6 +62,8 @@ def conformance(
     from inarch.conformance.run import Wanted
     from inarch.conformance.suite import Suite, find
 
+    if report is not None and not report.parent.is_dir():
+        raise click.UsageError(f"--report {report}: there is no folder {report.parent}")
     plugins = load_plugins()
     package = find(plugins, backend)
     set_environment(package.backend)

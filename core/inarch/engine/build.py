@@ -21,7 +21,7 @@ from inarch.engine.memory import MemoryPlan, RunStep, measure_activations, plan_
 from inarch.engine.messages import HeadInfo, ModelInfo, OpChoice
 from inarch.engine.pooling import Pooler
 from inarch.engine.prefixes import Prefixes
-from inarch.engine.preparation import prepare
+from inarch.engine.preparation import prepare, quantization_scheme
 from inarch.engine.runner import Runner
 from inarch.engine.sampler import Sampler
 from inarch.engine.scheduler import Scheduler
@@ -132,9 +132,14 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
 
 
 def _origin(config: EngineConfig, checkpoint: Checkpoint, store: KVStore) -> Callable[[], Origin]:
-    """What is loaded; a few bytes of every weight are read for it, once."""
-    weights = config.load_format != "dummy"
-    return functools.cache(lambda: Origin(fingerprint(checkpoint, weights=weights), store.spec))
+    """What is loaded, and how; a few bytes of every weight are read for it, once."""
+    weights, scheme = config.load_format != "dummy", quantization_scheme(config)
+    kept = "" if scheme is None else f", weights in {scheme}"
+
+    def origin() -> Origin:
+        return Origin(fingerprint(checkpoint, weights=weights) + kept, store.spec)
+
+    return functools.cache(origin)
 
 
 def _running(wanted: int, memory: MemoryPlan) -> int:

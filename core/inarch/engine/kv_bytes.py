@@ -27,7 +27,7 @@ KEY = "inarch_prefix"  # of the header in the metadata of safetensors
 class Origin:
     """What both ends must have in common, or the KV of one is nothing to the other."""
 
-    model: str  # inarch.models.fingerprint
+    model: str  # inarch.models.fingerprint, and how weights were quantized
     spec: KVSpec
 
 
@@ -50,7 +50,7 @@ class Header(msgspec.Struct, frozen=True):
 
 
 def pack(prefix: Prefix, origin: Origin) -> bytes:
-    tensors = {"tokens": torch.from_numpy(prefix.tokens)}
+    tensors = {"tokens": torch.tensor(prefix.tokens)}  # a copy: the array may be read-only
     for layer, (k, v) in enumerate(prefix.data):
         tensors |= {f"k.{layer}": k.contiguous(), f"v.{layer}": v.contiguous()}
     header = msgspec.json.encode(_header(origin, is_long=prefix.is_long))
@@ -82,7 +82,8 @@ def _check_origin(theirs: Header, ours: Header) -> None:
     if theirs.model != ours.model:
         raise InvalidRequestError(
             f"the prefix was computed by another model (fingerprint {theirs.model}, here "
-            f"{ours.model}): both engines must have loaded the same config and weights"
+            f"{ours.model}): both engines must have loaded the same config and weights, "
+            "and quantized alike"
         )
     if theirs.dtype != ours.dtype:
         raise InvalidRequestError(
@@ -102,15 +103,24 @@ def _shapes(header: Header) -> str:
 
 
 def _prefix(tensors: dict[str, Tensor], spec: KVSpec, *, is_long: bool) -> Prefix:
-    tokens = _checked(tensors["tokens"], tensors["tokens"].shape[:1], torch.int32)
+    tokens = _checked(tensors["tokens"], (tensors["tokens"].numel(),), torch.int32)
     data = [
         (
-            _checked(tensors[f"k.{i}"], (len(tokens), h.kv_heads, h.key_dim), spec.dtype),
-            _checked(tensors[f"v.{i}"], (len(tokens), h.kv_heads, h.value_dim), spec.dtype),
+            _finite(_checked(tensors[f"k.{i}"], (len(tokens), h.kv_heads, h.key_dim), spec.dtype)),
+            _finite(
+                _checked(tensors[f"v.{i}"], (len(tokens), h.kv_heads, h.value_dim), spec.dtype)
+            ),
         )
         for i, h in enumerate(spec.layers)
     ]
     return Prefix(tokens.numpy(), data, is_long)
+
+
+def _finite(tensor: Tensor) -> Tensor:
+    """A NaN would outlive its prefix: once a page is given to another, 0 times it is NaN still."""
+    if not bool(torch.isfinite(tensor.float()).all()):
+        raise ValueError("keys or values are not finite numbers")
+    return tensor
 
 
 def _checked(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

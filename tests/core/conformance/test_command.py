@@ -119,3 +119,17 @@ def test_a_cell_of_the_page_tells_the_worst() -> None:
     assert page.cell([standing(2, passed=9), standing(3, passed=1)]) == "device"
     assert page.cell([standing(3, passed=5, refused=1)]) == "device, in part"
     assert page.cell([standing(2, passed=9), standing(3, passed=8, bad=1)]) == "**WRONG**"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--report", "no/folder/report.json"), "there is no folder no/folder"),
+        (("--depth", "0"), "0 is not in the range x>=1"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_minutes_of_testing(
+    capsys: pytest.CaptureFixture[str], options: tuple[str, ...], said: str
+) -> None:
+    assert run("reference", "--level", "0", "--case", "none", *options) == 2
+    assert said in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +224,11 @@ def test_a_config_that_means_something_else_is_another_model(
         assert "by another model" in refusal(engine, prefix)
 
 
+def test_weights_that_were_quantized_are_another_model(start: Start, prefix: bytes) -> None:
+    with start(quantization="int8") as engine:
+        assert "by another model" in refusal(engine, prefix)
+
+
 def test_kv_of_another_dtype_is_refused_with_the_options_that_choose_it(
     start: Start, prefix: bytes
 ) -> None:
@@ -311,6 +317,37 @@ def test_tensors_that_do_not_fit_what_the_header_says_are_refused() -> None:
     wide = [(k.float(), v) for k, v in DATA]
     assert "float32" in unpack_error(pack(Prefix(TOKENS, wide), ORIGIN))
     assert "k.1" in unpack_error(pack(Prefix(TOKENS, DATA[:1]), ORIGIN))
+
+
+def with_tensor(name: str, tensor: torch.Tensor) -> bytes:
+    """The packed bytes with another tensor in the place of one."""
+    header = json.loads(BYTES[8 : 8 + int.from_bytes(BYTES[:8], "little")])["__metadata__"]
+    return safetensors.torch.save(safetensors.torch.load(BYTES) | {name: tensor}, header)
+
+
+@pytest.mark.parametrize("tokens", [torch.tensor(5), torch.zeros(5, 1)])
+def test_tokens_that_are_no_row_are_refused(tokens: torch.Tensor) -> None:
+    assert "not torch.int32" in unpack_error(with_tensor("tokens", tokens.int()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_numbers_that_would_spoil_a_page_for_whoever_has_it_next_are_refused(
+    dtype: torch.dtype,
+) -> None:
+    origin = replace(ORIGIN, spec=replace(ORIGIN.spec, dtype=dtype))
+    data = [(k.to(dtype), v.to(dtype)) for k, v in DATA]
+    assert unpack(pack(Prefix(TOKENS, data), origin), origin).tokens.tolist() == TOKENS.tolist()
+    spoiled = data[0][1].float()
+    spoiled[3, 1, 2] = torch.nan
+    data[0] = (data[0][0], spoiled.to(dtype))
+    assert "not finite" in unpack_error(pack(Prefix(TOKENS, data), origin), origin)
+
+
+def test_tokens_as_they_come_from_another_process_are_packed() -> None:
+    read_only = np.frombuffer(TOKENS.tobytes(), dtype=np.int32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert unpack(pack(Prefix(read_only, DATA), ORIGIN), ORIGIN).tokens.tolist() == [*range(5)]
 
 
 def test_a_file_of_another_kind_is_no_prefix() -> None:
