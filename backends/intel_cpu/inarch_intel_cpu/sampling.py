@@ -52,6 +52,8 @@ class Sampling:
 
     def logprobs(self, logits: Tensor, tokens: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
         logits, rows = _rows(logits), len(logits)
+        if top > logits.shape[1]:  # the kernel would read beyond the row
+            raise ValueError(f"{top} most likely tokens of a vocabulary of {logits.shape[1]}")
         chosen, values = torch.empty(rows), torch.empty(rows, top)
         ids = torch.empty(rows, top, dtype=torch.int64)
         self._logprobs(logits, *logits.shape, logits.stride(0), tokens, top, chosen, values, ids)

@@ -109,6 +109,11 @@ def test_logprobs_are_those_of_a_softmax(native, top, size):
     assert torch.equal(ids, wanted[2])
 
 
+def test_more_logprobs_than_there_are_tokens_are_refused_and_not_read(native):
+    with pytest.raises(ValueError, match="8 most likely tokens of a vocabulary of 7"):
+        table(native)["logprobs"](logits_of(2, 7), torch.tensor([0, 6]), 8)
+
+
 def test_penalties_masks_biases_and_counts_are_as_defined(native):
     size, rows = 77, torch.tensor([4, 0, 2])
     make = torch.Generator().manual_seed(3)
