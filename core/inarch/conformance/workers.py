@@ -60,14 +60,14 @@ class Worker:
             self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, text=True)
         answer = self._ask(self._process, [case.level, case.id])
         if answer is None:
-            status, self._process = self._process.wait(), None
-            note = f"its process ended with status {status}"
+            note = f"its process ended with status {self.end()}"
             return Result(case, Outcome.ERROR, note, time.perf_counter() - started)
         return Result(case, Outcome(answer.pop("outcome")), **answer)
 
     def _ask(self, process: subprocess.Popen[str], question: object) -> dict[str, Any] | None:
         """The answer; None if the process ended over it."""
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         try:
             print(json.dumps(question), file=process.stdin, flush=True)
         except BrokenPipeError:
@@ -75,10 +75,14 @@ class Worker:
         line = process.stdout.readline()
         return json.loads(line) if line else None
 
-    def end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+    def end(self) -> int | None:
+        """The status of the process, if there was one."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        process.kill()
+        process.communicate()  # closes the pipes
+        return process.returncode
 
 
 def main(origin: str) -> None:

@@ -105,8 +105,8 @@ def test_a_kernel_that_ends_a_job_is_told_of_and_the_other_cases_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "report.json"
-    facets = ("--facet", "greedy", "--facet", "relu")
-    assert run("wrong", "--level", "3", *facets, "--jobs", "2", "--report", str(path)) == 1
+    wanted = ("--case", "3/greedy/least/*", "--case", "3/relu/fatal/*-float32")
+    assert run("wrong", *wanted, "--jobs", "2", "--report", str(path)) == 1
     assert "its process ended with status 7" in capsys.readouterr().out
     cases = {case["id"]: case for case in json.loads(path.read_text())["cases"]}
     assert cases["3/greedy/least/rows-float32"]["outcome"] == "failed"
