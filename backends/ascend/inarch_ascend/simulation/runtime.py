@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inarch_ascend.simulation.checking import check
 from inarch_ascend.simulation.collectives import ProcessGroupHCCL
 from inarch_ascend.simulation.memory import (
     NPUError,
@@ -30,7 +31,6 @@ from inarch_ascend.simulation.memory import (
     tensors_and_devices,
 )
 from inarch_ascend.simulation.operators import COMPUTE
-from inarch_ascend.simulation.rules import check
 from inarch_ascend.simulation.wheel import (
     Stub,
     define_schemas,
