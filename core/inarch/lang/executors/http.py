@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -80,6 +81,10 @@ class Connection:
                 if response.status != 200:
                     raise _refusal(url, response.status, error_text(await response.read()))
                 yield response
+        except aiohttp.ClientConnectorError as error:
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else str(error)
+            raise InarchError(f"cannot reach {url} ({reason}): is the server running?") from None
         except (aiohttp.ClientError, OSError, msgspec.DecodeError) as error:
             # TimeoutError is an OSError
             raise InarchError(f"{url}: {str(error) or type(error).__name__}") from None
