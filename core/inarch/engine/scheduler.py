@@ -289,14 +289,9 @@ class Scheduler:
 
     def _unblock_prefill(self, budget: int) -> list[tuple[Request, int]]:
         """Begun prompts hold all memory and none can go on: the newest ones give theirs up."""
-        while True:
-            first = self._prefilling[0]
-            length = self.pool.grow(first, budget)
-            if length:
-                return [(first, length)]
-            if len(self._prefilling) == 1:
-                return []  # pages come back when steps in flight are committed
-            self._retract_newest()
+        while not (length := self.pool.grow(self._prefilling[0], budget)):
+            self._retract_newest()  # a request alone has all the memory, which is enough for any
+        return [(self._prefilling[0], length)]
 
     # ---- admission ----
 
