@@ -32,6 +32,7 @@ ASKED: list[dict[str, Any]] = [
     {"min_p": 0.2},
     {"repetition_penalty": 1.7},
     {"frequency_penalty": 0.9},
+    {"frequency_penalty": -0.9},
     {"presence_penalty": 0.8},
     {"logit_bias": {5: 3.0, 7: -100.0}},
     {"min_tokens": 9},
@@ -158,7 +159,7 @@ def test_an_answer_depends_on_its_own_request_alone() -> None:
     for request in requests:
         serving.add(request)
     for _ in range(5000):
-        if luck.random() < 0.04:
+        if luck.random() < 0.1:
             serving.scheduler.retract_all()
         serving.step()
         if not serving.scheduler.has_work and not serving.flight:
