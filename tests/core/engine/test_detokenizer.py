@@ -236,6 +236,23 @@ def test_the_longest_of_two_stop_strings_that_end_together_is_the_one() -> None:
     assert detokenizer.matched == "ab"
 
 
+def test_a_stop_string_in_the_midst_of_another_that_does_not_come_is_found() -> None:
+    for stops, text in ((("abcd", "bc"), "xabcy"), (("aab", "b"), "xaaab"), (("abc", "b"), "xab")):
+        expected, matched = cut_at_stop(text, stops)
+        detokenizer = BYTE_LEVEL.detokenizer(stop=stops)
+
+        assert run(detokenizer, [BYTE_LEVEL.encode(text)]) == expected
+        assert detokenizer.matched == matched
+
+
+def test_an_ignored_stop_string_may_hold_the_beginning_of_the_next() -> None:
+    detokenizer = BYTE_LEVEL.detokenizer(stop=("ab", "bc"))
+
+    assert detokenizer.push(BYTE_LEVEL.encode("xab"), check_stops=False) == "xa"
+    assert detokenizer.push(BYTE_LEVEL.encode("c")) == ""
+    assert detokenizer.matched == "bc"
+
+
 def test_before_min_tokens_a_stop_string_is_ordinary_text() -> None:
     detokenizer = BYTE_LEVEL.detokenizer(stop=("ab",))
 

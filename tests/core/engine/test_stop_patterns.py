@@ -82,6 +82,14 @@ def test_stop_strings_and_patterns_work_beside_each_other(
     assert "".join(sent) == by_brute_force(text, [pattern], [stop])
 
 
+@pytest.mark.parametrize(("stop", "pattern", "longer"), [("ab", "b", "ab"), ("b", "a?b", "a?b")])
+def test_of_a_string_and_a_match_that_end_together_the_longer_ends_the_answer(
+    stop: str, pattern: str, longer: str
+) -> None:
+    sent, matched = read(["xa", "b"], patterns=[pattern], stop=[stop])
+    assert ("".join(sent), matched) == ("x", longer)
+
+
 def test_what_cannot_become_a_match_any_more_is_sent_at_once() -> None:
     sent, matched = read(["a1", "2", "x", "b9", "c", "d"], patterns=[r"\d+y", "cd"])
     assert (sent, matched) == (["a", "", "12x", "b", "9", ""], "cd")
