@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from inarch.engine.chat_template import ChatTemplate
-from inarch.engine.detokenizer import Detokenizer
+from inarch.engine.detokenizer import CONTEXT_TOKENS, Detokenizer, WindowText
 from inarch.engine.tokenizer import Tokenizer
 
 MARK = "▁"
@@ -183,6 +183,17 @@ def test_other_decoders_join_pieces_as_they_do_in_one_go() -> None:
         pieces = [[token] for token in ids[cut:]]
 
         assert WORD_PIECE.decode(ids[:cut]) + run(detokenizer, pieces) == "the captains é the cap"
+
+
+def test_a_long_answer_is_not_decoded_again_for_each_token() -> None:
+    asked: list[int] = []
+
+    def decode(ids: Sequence[int]) -> str:
+        asked.append(len(ids))
+        return "".join(map(chr, ids))
+
+    assert WindowText(decode, [97] * 50).feed([98] * 300) == "b" * 300
+    assert max(asked) <= 2 * CONTEXT_TOKENS
 
 
 @given(

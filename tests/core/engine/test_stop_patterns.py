@@ -90,6 +90,13 @@ def test_of_a_string_and_a_match_that_end_together_the_longer_ends_the_answer(
     assert ("".join(sent), matched) == ("x", longer)
 
 
+def test_what_may_become_a_stop_string_is_held_back_whatever_a_pattern_may_become() -> None:
+    sent, matched = read(["xb", "a"], patterns=["z"], stop=["ba"])
+    assert (sent, matched) == (["x", ""], "ba")
+    sent, matched = read(["xcb", "z"], patterns=["cbz"], stop=["ba"])
+    assert (sent, matched) == (["x", ""], "cbz")
+
+
 def test_what_cannot_become_a_match_any_more_is_sent_at_once() -> None:
     sent, matched = read(["a1", "2", "x", "b9", "c", "d"], patterns=[r"\d+y", "cd"])
     assert (sent, matched) == (["a", "", "12x", "b", "9", ""], "cd")
