@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inarch.engine.detokenizer import Detokenizer
-from inarch.engine.stop_patterns import MatchingBudget
+from inarch.engine.stop_patterns import MatchingBudget, StopPatterns
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams
 
@@ -127,6 +127,14 @@ def test_the_answers_of_one_request_take_no_longer_than_one_of_them() -> None:
         with pytest.raises(InvalidRequestError, match="takes too long"):
             read(["abab abab "] * 20, patterns=[r"(\w|\w\w|\s)+[!?]$"], budget=budget)
     assert time.process_time() - began < 5
+
+
+def test_a_longer_answer_may_take_longer() -> None:
+    budget = MatchingBudget()
+    patterns = StopPatterns(["x"], budget)
+    before = budget.left_s
+    patterns.add("a" * 10_000)
+    assert budget.left_s >= before + 0.5
 
 
 def ask_for(pattern: str) -> None:
