@@ -145,10 +145,19 @@ def einsum(equation: str, operands: Sequence[Array], **rest: Any) -> Array:
 
 
 @named("conv1d", "convolution")
-def conv1d(x: Array, weight: Array, bias: Array | None = None, *rest: Any, **more: Any) -> Array:
-    """As convolutions over tokens are: in steps of one, without padding."""
-    *strides, groups = [*rest, *more.values()] or [1]
-    if x.ndim != 3 or any(one not in (0, 1) for one in jax.tree.leaves(strides)):
+def conv1d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    *rest: Any,
+) -> Array:
+    """As convolutions over tokens are: in steps of one, without padding. rest: groups last."""
+    *transposed, groups = rest or (1,)
+    unusual = jax.tree.leaves((stride, padding, dilation)) != [1, 0, 1]
+    if unusual or any(jax.tree.leaves(transposed)):
         raise UnsupportedError("the tpu backend has convolutions over tokens alone")
     out = jax.lax.conv_general_dilated(
         x, weight, (1,), "VALID", feature_group_count=groups, precision=EXACT
