@@ -25,6 +25,12 @@ template <class T> void multiply(float* row, const T* by, int64_t count) {
     for (; n < count; n++) row[n] *= number(by[n]);
 }
 
+inline void scale(float* row, float by, int64_t count) {
+    int64_t n = 0;
+    for (; n + WIDTH <= count; n += WIDTH) store(row + n, load(row + n) * splat(by));
+    for (; n < count; n++) row[n] *= by;
+}
+
 inline float squares(const float* row, int64_t count) {
     Vector total = zero();
     int64_t n = 0;

@@ -70,7 +70,7 @@ template <Type T> struct Product {
     template <int R> void tile(int64_t row, int64_t panel) const {
         Sums<R> sums = {};
         multiply<T, R>(sums, x + row * inputs, inputs, weight + panel * inputs * PANEL * SIZE, inputs);
-        for (int r = 0; r < R; r++) write_row(out, row + r, panel * PANEL, sums[r]);
+        for (int r = 0; r < R; r++) write_row(out, row + r, panel, sums[r]);
     }
 };
 
@@ -96,16 +96,8 @@ const float* widened(const void* x, Type type, int64_t rows, int64_t inputs, int
 
 void linear(const void* x, int64_t x_type, const void* weight, int64_t weight_type, const float* bias,
             void* out, int64_t rows, int64_t inputs, int64_t outputs) {
-    const int64_t padded = weight_type == BFLOAT16 ? (inputs + 1) / 2 * 2 : inputs;
-    const float* wide = widened(x, static_cast<Type>(x_type), rows, inputs, padded);
-    const Output to{out, static_cast<Type>(x_type), outputs, bias};
-    const int64_t panels = (outputs + PANEL - 1) / PANEL;
-    const auto* packed = static_cast<const char*>(weight);
-    switch (weight_type) {
-        case FLOAT32: return for_tiles<ROWS>(rows, panels, Product<FLOAT32>{wide, padded, packed, to});
-        case BFLOAT16: return for_tiles<ROWS>(rows, panels, Product<BFLOAT16>{wide, padded, packed, to});
-        default: return for_tiles<ROWS>(rows, panels, Product<FLOAT16>{wide, padded, packed, to});
-    }
+    const Weights by{0, weight_type, inputs, outputs, 0, 0, weight, nullptr, nullptr, bias};
+    multiply_plain(x, x_type, {&rows, 1}, by, out, x_type);
 }
 
 // weight [outputs, inputs] -> the layout above, zeros where there is nothing; bytes: of an element
@@ -129,6 +121,20 @@ void pack_linear(const void* weight, void* packed, int64_t bytes, int64_t step, 
 }
 
 }  // namespace
+
+void multiply_plain(const void* x, int64_t x_type, const Groups& rows, const Weights& by, void* out,
+                    int64_t out_type) {
+    const int64_t padded = by.type == BFLOAT16 ? (by.inputs + 1) / 2 * 2 : by.inputs;
+    const float* wide = widened(x, static_cast<Type>(x_type), rows.rows(), by.inputs, padded);
+    const Output to{out, static_cast<Type>(out_type), by.outputs, by.bias};
+    const auto* packed = static_cast<const char*>(by.values);
+    switch (by.type) {
+        case FLOAT32: return for_tiles<ROWS>(rows, to.panels(), Product<FLOAT32>{wide, padded, packed, to});
+        case BFLOAT16: return for_tiles<ROWS>(rows, to.panels(), Product<BFLOAT16>{wide, padded, packed, to});
+        default: return for_tiles<ROWS>(rows, to.panels(), Product<FLOAT16>{wide, padded, packed, to});
+    }
+}
+
 }  // namespace inarch
 
 INARCH_EXPORT(linear, inarch::linear)

@@ -46,7 +46,7 @@ template <int BITS, bool ZEROS> struct QuantizedProduct {
             add_group<BITS, R>(totals, x.values + row * x.stride + g * group, x.stride, w, group);
             scale_group<R>(sums, totals, row, panel, g);
         }
-        for (int r = 0; r < R; r++) write_row(out, row + r, panel * PANEL, sums[r]);
+        for (int r = 0; r < R; r++) write_row(out, row + r, panel, sums[r]);
     }
 
     template <int R>
@@ -79,12 +79,11 @@ template <int BITS, bool ZEROS> struct QuantizedProduct {
 };
 
 template <int BITS, bool ZEROS>
-void run(const Activations& x, int64_t rows, int64_t group, int64_t scale_groups, const void* values,
-         const void* scales, int64_t scale_type, const void* zero_points, const Output& out) {
+void run(const Activations& x, const Groups& rows, const Weights& by, const Output& out) {
     const QuantizedProduct<BITS, ZEROS> product{
-        x, group, scale_groups, static_cast<const uint8_t*>(values), scales,
-        static_cast<Type>(scale_type), static_cast<const uint8_t*>(zero_points), out};
-    for_tiles<ROWS>(rows, (out.outputs + PANEL - 1) / PANEL, product);
+        x, by.group, by.scale_groups, static_cast<const uint8_t*>(by.values), by.scales,
+        static_cast<Type>(by.type), static_cast<const uint8_t*>(by.zero_points), out};
+    for_tiles<ROWS>(rows, out.panels(), product);
 }
 
 // group: inputs of an activation's scale, and of a weight's unless scale_groups is 1
@@ -92,11 +91,8 @@ void quantized_linear(const void* x, int64_t x_type, int64_t bits, const void* v
                       int64_t scale_type, int64_t scale_groups, const void* zero_points,
                       const float* bias, void* out, int64_t rows, int64_t inputs, int64_t outputs,
                       int64_t group) {
-    const Activations ready = quantized(x, static_cast<Type>(x_type), rows, inputs, group);
-    const Output to{out, static_cast<Type>(x_type), outputs, bias};
-    const auto chosen = bits == 8 ? (zero_points ? run<8, true> : run<8, false>)
-                                  : (zero_points ? run<4, true> : run<4, false>);
-    chosen(ready, rows, group, scale_groups, values, scales, scale_type, zero_points, to);
+    const Weights by{bits, scale_type, inputs, outputs, group, scale_groups, values, scales, zero_points, bias};
+    multiply_quantized(x, x_type, {&rows, 1}, by, out, x_type);
 }
 
 // values [outputs, inputs], unsigned bytes of 8 or 4 bits -> the layout above. What lies beyond `inputs`
@@ -123,6 +119,15 @@ void pack_quantized(const uint8_t* values, uint8_t* packed, int64_t bits, int64_
 }
 
 }  // namespace
+
+void multiply_quantized(const void* x, int64_t x_type, const Groups& rows, const Weights& by, void* out,
+                        int64_t out_type) {
+    const Activations ready = quantized(x, static_cast<Type>(x_type), rows.rows(), by.inputs, by.group);
+    const auto chosen = by.bits == 8 ? (by.zero_points ? run<8, true> : run<8, false>)
+                                     : (by.zero_points ? run<4, true> : run<4, false>);
+    chosen(ready, rows, by, {out, static_cast<Type>(out_type), by.outputs, by.bias});
+}
+
 }  // namespace inarch
 
 INARCH_EXPORT(quantized_linear, inarch::quantized_linear)
