@@ -2,7 +2,7 @@
 #include <type_traits>
 
 #include "abi.h"
-#include "simd.h"
+#include "functions.h"
 #include "threads.h"
 
 namespace inarch {

@@ -5,6 +5,7 @@
 // that a key or value is read once for all of them. (Dao et al., 2022, arXiv:2205.14135; Milakov and
 // Gimelshein, 2018, arXiv:1805.02867.)
 #include "abi.h"
+#include "functions.h"
 #include "pages.h"
 #include "products.h"
 #include "scratch.h"

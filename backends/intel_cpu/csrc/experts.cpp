@@ -4,10 +4,10 @@
 #include <utility>
 
 #include "abi.h"
-#include "heads.h"
 #include "multiply.h"
 #include "scratch.h"
 #include "threads.h"
+#include "vector.h"
 
 namespace inarch {
 

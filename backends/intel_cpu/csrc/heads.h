@@ -1,34 +1,15 @@
 // A norm of each head, and rotary positions, in float32.
 #pragma once
-#include "simd.h"
+#include "vector.h"
 
 namespace inarch {
-inline namespace simd {
 
 constexpr int64_t MOST_HEAD_DIM = 1024;
-
-template <class T> void widen(const T* from, float* to, int64_t count) {
-    int64_t n = 0;
-    for (; n + WIDTH <= count; n += WIDTH) store(to + n, load(from + n));
-    for (; n < count; n++) to[n] = number(from[n]);
-}
-
-template <class T> void narrow(const float* from, T* to, int64_t count) {
-    int64_t n = 0;
-    for (; n + WIDTH <= count; n += WIDTH) store(to + n, load(from + n));
-    for (; n < count; n++) to[n] = rounded<T>(from[n]);
-}
 
 template <class T> void multiply(float* row, const T* by, int64_t count) {
     int64_t n = 0;
     for (; n + WIDTH <= count; n += WIDTH) store(row + n, load(row + n) * load(by + n));
     for (; n < count; n++) row[n] *= number(by[n]);
-}
-
-inline void scale(float* row, float by, int64_t count) {
-    int64_t n = 0;
-    for (; n + WIDTH <= count; n += WIDTH) store(row + n, load(row + n) * splat(by));
-    for (; n < count; n++) row[n] *= by;
 }
 
 inline float squares(const float* row, int64_t count) {
@@ -90,5 +71,4 @@ struct Heads {
     }
 };
 
-}  // namespace simd
 }  // namespace inarch

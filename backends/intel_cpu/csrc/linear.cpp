@@ -16,29 +16,29 @@ constexpr int ROWS = 6;  // 12 of 16
 #endif
 
 // sums [R][WIDE] of x [R rows, `stride` apart] with one panel
-template <int R> using Sums = Floats[R][WIDE];
+template <int R> using Sums = Vector[R][WIDE];
 
 template <int R>
-inline void add(Sums<R>& sums, const float* x, int64_t stride, const Floats (&w)[WIDE]) {
+inline void add(Sums<R>& sums, const float* x, int64_t stride, const Vector (&w)[WIDE]) {
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
-        const Floats one = all(x[r * stride]);
+        const Vector one = splat(x[r * stride]);
 #pragma GCC unroll 4
         for (int v = 0; v < WIDE; v++) sums[r][v] = fma(one, w[v], sums[r][v]);
     }
 }
 
-template <Type T, int R>
+template <Format T, int R>
 inline void multiply(Sums<R>& sums, const float* x, int64_t stride, const void* panel, int64_t inputs) {
     if constexpr (T == BFLOAT16) {
-        const auto* from = static_cast<const uint16_t*>(panel);
+        const auto* from = static_cast<const bf16*>(panel);
         Sums<R> odd = {};  // where there is one row only, its sums would wait for one another
         Sums<R>& second = R <= 2 ? odd : sums;
         for (int64_t k = 0; k < inputs; k += 2, from += 2 * PANEL) {
-            Floats low[WIDE], high[WIDE];
+            Vector low[WIDE], high[WIDE];
             for (int v = 0; v < WIDE; v++) {
-                const Ints both = load_ints(from + v * 2 * LANES);
-                low[v] = low_bf16(both), high[v] = high_bf16(both);
+                low[v] = first_of_pairs(from + v * 2 * WIDTH);
+                high[v] = second_of_pairs(from + v * 2 * WIDTH);
             }
             add<R>(sums, x + k, stride, low);
             add<R>(second, x + k + 1, stride, high);
@@ -48,18 +48,18 @@ inline void multiply(Sums<R>& sums, const float* x, int64_t stride, const void* 
                 for (int v = 0; v < WIDE; v++) sums[r][v] = sums[r][v] + odd[r][v];
     } else {
         for (int64_t k = 0; k < inputs; k++) {
-            Floats w[WIDE];
+            Vector w[WIDE];
             for (int v = 0; v < WIDE; v++) {
-                const int64_t at = k * PANEL + v * LANES;
+                const int64_t at = k * PANEL + v * WIDTH;
                 if constexpr (T == FLOAT32) w[v] = load(static_cast<const float*>(panel) + at);
-                else w[v] = load_f16(static_cast<const uint16_t*>(panel) + at);
+                else w[v] = load(static_cast<const f16*>(panel) + at);
             }
             add<R>(sums, x + k, stride, w);
         }
     }
 }
 
-template <Type T> struct Product {
+template <Format T> struct Product {
     const float* x;  // [rows, inputs], inputs even for bfloat16
     int64_t inputs;
     const char* weight;
@@ -75,20 +75,17 @@ template <Type T> struct Product {
 };
 
 // x [rows, inputs] as float32 [rows, padded]
-const float* widened(const void* x, Type type, int64_t rows, int64_t inputs, int64_t padded) {
+const float* widened(const void* x, Format type, int64_t rows, int64_t inputs, int64_t padded) {
     if (type == FLOAT32 && padded == inputs) return static_cast<const float*>(x);
     static thread_local Scratch scratch;
     float* wide = scratch.get<float>(rows * padded);
     parallel(rows, 16, [&](int64_t begin, int64_t end, int) {
         for (int64_t r = begin; r < end; r++) {
-            int64_t k = 0;
-            const auto* from = static_cast<const uint16_t*>(x) + r * inputs;
-            if (type == BFLOAT16)
-                for (; k + LANES <= inputs; k += LANES) store(wide + r * padded + k, load_bf16(from + k));
-            if (type == FLOAT16)
-                for (; k + LANES <= inputs; k += LANES) store(wide + r * padded + k, load_f16(from + k));
-            for (; k < inputs; k++) wide[r * padded + k] = get(x, r * inputs + k, type);
-            for (; k < padded; k++) wide[r * padded + k] = 0;
+            float* to = wide + r * padded;
+            if (type == FLOAT32) widen(static_cast<const float*>(x) + r * inputs, to, inputs);
+            else if (type == BFLOAT16) widen(static_cast<const bf16*>(x) + r * inputs, to, inputs);
+            else widen(static_cast<const f16*>(x) + r * inputs, to, inputs);
+            std::fill(to + inputs, to + padded, 0.0f);
         }
     });
     return wide;
@@ -125,8 +122,8 @@ void pack_linear(const void* weight, void* packed, int64_t bytes, int64_t step, 
 void multiply_plain(const void* x, int64_t x_type, const Groups& rows, const Weights& by, void* out,
                     int64_t out_type) {
     const int64_t padded = by.type == BFLOAT16 ? (by.inputs + 1) / 2 * 2 : by.inputs;
-    const float* wide = widened(x, static_cast<Type>(x_type), rows.rows(), by.inputs, padded);
-    const Output to{out, static_cast<Type>(out_type), by.outputs, by.bias};
+    const float* wide = widened(x, static_cast<Format>(x_type), rows.rows(), by.inputs, padded);
+    const Output to{out, static_cast<Format>(out_type), by.outputs, by.bias};
     const auto* packed = static_cast<const char*>(by.values);
     switch (by.type) {
         case FLOAT32: return for_tiles<ROWS>(rows, to.panels(), Product<FLOAT32>{wide, padded, packed, to});

@@ -8,10 +8,9 @@
 #pragma once
 #include <algorithm>
 
-#include "simd.h"
+#include "vector.h"
 
 namespace inarch {
-inline namespace simd {
 
 #ifdef INARCH_AVX512
 constexpr int ROWS = 12;  // of 32 registers
@@ -145,5 +144,4 @@ template <class Page> void product(int64_t rows, int64_t columns, Operands<Page>
     }
 }
 
-}  // namespace simd
 }  // namespace inarch

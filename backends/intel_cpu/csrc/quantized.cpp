@@ -26,14 +26,14 @@ template <int BITS, bool ZEROS> struct QuantizedProduct {
     int64_t group, scale_groups;  // scale_groups 1: one scale for all groups of an output
     const uint8_t* values;
     const void* scales;
-    Type scale_type;
+    Format scale_type;
     const uint8_t* zero_points;  // with ZEROS; else all are half of the range
     Output out;
 
     static constexpr int ZERO = BITS == 8 ? STORED_ZERO8 : 8;  // how half of the range is stored
 
     template <int R> void tile(int64_t row, int64_t panel) const {
-        Floats sums[R][WIDE] = {};
+        Vector sums[R][WIDE] = {};
         const int64_t group_bytes = group * PANEL * BITS / 8, panel_bytes = x.groups * group_bytes;
         const uint8_t* w = values + panel * panel_bytes;
         for (int64_t g = 0; g < x.groups; g++, w += group_bytes) {
@@ -41,7 +41,7 @@ template <int BITS, bool ZEROS> struct QuantizedProduct {
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) {
                 const int32_t start = ZEROS ? 0 : -ZERO * x.sums[(row + r) * x.groups + g];
-                for (int v = 0; v < WIDE; v++) totals[r][v] = all_ints(start);
+                for (int v = 0; v < WIDE; v++) totals[r][v] = splat_ints(start);
             }
             add_group<BITS, R>(totals, x.values + row * x.stride + g * group, x.stride, w, group);
             scale_group<R>(sums, totals, row, panel, g);
@@ -50,31 +50,23 @@ template <int BITS, bool ZEROS> struct QuantizedProduct {
     }
 
     template <int R>
-    void scale_group(Floats (&sums)[R][WIDE], const Ints (&totals)[R][WIDE], int64_t row, int64_t panel,
+    void scale_group(Vector (&sums)[R][WIDE], const Ints (&totals)[R][WIDE], int64_t row, int64_t panel,
                      int64_t g) const {
         const int64_t at = (panel * scale_groups + (scale_groups == 1 ? 0 : g)) * PANEL;
         for (int v = 0; v < WIDE; v++) {
-            const Floats scale = scale_type == FLOAT16
-                                     ? load_f16(static_cast<const uint16_t*>(scales) + at + v * LANES)
-                                     : load(static_cast<const float*>(scales) + at + v * LANES);
-            Floats zero = zeros();
-            if constexpr (ZEROS) zero = bytes_to_floats(zero_points + at + v * LANES) + all(ZERO - (1 << (BITS - 1)));
+            const Vector scale = scale_type == FLOAT16
+                                     ? load(static_cast<const f16*>(scales) + at + v * WIDTH)
+                                     : load(static_cast<const float*>(scales) + at + v * WIDTH);
+            Vector offset = zero();
+            if constexpr (ZEROS) offset = bytes_to_floats(zero_points + at + v * WIDTH) + splat(ZERO - (1 << (BITS - 1)));
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) {
                 const int64_t own = (row + r) * x.groups + g;
-                Floats total = to_floats(totals[r][v]);
-                if constexpr (ZEROS) total = total - zero * all(static_cast<float>(x.sums[own]));
-                sums[r][v] = fma(total, scale * all(x.scales[own]), sums[r][v]);
+                Vector total = to_floats(totals[r][v]);
+                if constexpr (ZEROS) total = total - offset * splat(static_cast<float>(x.sums[own]));
+                sums[r][v] = fma(total, scale * splat(x.scales[own]), sums[r][v]);
             }
         }
-    }
-
-    static Floats bytes_to_floats(const uint8_t* p) {
-#ifdef INARCH_AVX512
-        return to_floats(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
-#else
-        return to_floats(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
-#endif
     }
 };
 
@@ -82,7 +74,7 @@ template <int BITS, bool ZEROS>
 void run(const Activations& x, const Groups& rows, const Weights& by, const Output& out) {
     const QuantizedProduct<BITS, ZEROS> product{
         x, by.group, by.scale_groups, static_cast<const uint8_t*>(by.values), by.scales,
-        static_cast<Type>(by.type), static_cast<const uint8_t*>(by.zero_points), out};
+        static_cast<Format>(by.type), static_cast<const uint8_t*>(by.zero_points), out};
     for_tiles<ROWS>(rows, out.panels(), product);
 }
 
@@ -122,10 +114,10 @@ void pack_quantized(const uint8_t* values, uint8_t* packed, int64_t bits, int64_
 
 void multiply_quantized(const void* x, int64_t x_type, const Groups& rows, const Weights& by, void* out,
                         int64_t out_type) {
-    const Activations ready = quantized(x, static_cast<Type>(x_type), rows.rows(), by.inputs, by.group);
+    const Activations ready = quantized(x, static_cast<Format>(x_type), rows.rows(), by.inputs, by.group);
     const auto chosen = by.bits == 8 ? (by.zero_points ? run<8, true> : run<8, false>)
                                      : (by.zero_points ? run<4, true> : run<4, false>);
-    chosen(ready, rows, by, {out, static_cast<Type>(out_type), by.outputs, by.bias});
+    chosen(ready, rows, by, {out, static_cast<Format>(out_type), by.outputs, by.bias});
 }
 
 }  // namespace inarch

@@ -10,7 +10,7 @@ constexpr int STORED_ZERO8 = 128;  // what is stored for 128 of 0..255
 inline Ints four_of(const void* x) {  // the same four activations for every output
     int32_t both;
     std::memcpy(&both, x, 4);
-    return all_ints(both);
+    return splat_ints(both);
 }
 
 // totals [R][WIDE] += x [R rows, `stride` apart] times a group of a panel
@@ -20,8 +20,8 @@ inline void add_group(Ints (&totals)[R][WIDE], const int8_t* x, int64_t stride, 
     for (int64_t k = 0; k < group; k += BITS == 8 ? 4 : 8, w += 4 * PANEL) {
         Ints low[WIDE], high[WIDE];
         for (int v = 0; v < WIDE; v++) {
-            fetch_ahead(w + v * 4 * LANES);
-            const Ints stored = load_ints(w + v * 4 * LANES), fours = _mm512_set1_epi8(15);
+            fetch_ahead(w + v * 4 * WIDTH);
+            const Ints stored = load_ints(w + v * 4 * WIDTH), fours = _mm512_set1_epi8(15);
             low[v] = BITS == 8 ? stored : _mm512_and_si512(stored, fours);
             high[v] = _mm512_and_si512(_mm512_srli_epi16(stored, 4), fours);
         }

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "abi.h"
-#include "heads.h"
+#include "functions.h"
 #include "scratch.h"
 #include "threads.h"
 

@@ -14,7 +14,7 @@
 namespace inarch {
 
 constexpr int WIDE = 2;  // vectors of a panel
-constexpr int PANEL = WIDE * LANES;
+constexpr int PANEL = WIDE * WIDTH;
 
 // Panels lie one after the other, but what the processor fetches by itself ends with a page.
 inline void fetch_ahead(const void* p) {
@@ -31,7 +31,7 @@ inline void prefer_huge_pages(void* memory, int64_t bytes) {
 
 struct Output {
     void* data;  // [rows, outputs]
-    Type type;
+    Format type;
     int64_t outputs;
     const float* bias;  // [all panels * PANEL], or null
 
@@ -39,26 +39,19 @@ struct Output {
 };
 
 // One row of a tile: its sums [PANEL] with a panel, counted through all groups.
-inline void write_row(const Output& out, int64_t row, int64_t panel, const Floats* sums) {
+inline void write_row(const Output& out, int64_t row, int64_t panel, const Vector* sums) {
     const int64_t first = panel % out.panels() * PANEL;
     alignas(64) float whole[PANEL];
     for (int v = 0; v < WIDE; v++) {
-        Floats x = sums[v];
-        if (out.bias) x = x + load(out.bias + panel * PANEL + v * LANES);
-        store(whole + v * LANES, x);
+        Vector x = sums[v];
+        if (out.bias) x = x + load(out.bias + panel * PANEL + v * WIDTH);
+        store(whole + v * WIDTH, x);
     }
     const int64_t count = std::min<int64_t>(PANEL, out.outputs - first);
     const int64_t at = row * out.outputs + first;
-    if (out.type == FLOAT32) {
-        float* to = static_cast<float*>(out.data) + at;
-        if (count == PANEL) {
-            for (int v = 0; v < WIDE; v++) store(to + v * LANES, load(whole + v * LANES));
-        } else {
-            std::copy(whole, whole + count, to);
-        }
-        return;
-    }
-    for (int64_t n = 0; n < count; n++) put(out.data, at + n, out.type, whole[n]);
+    if (out.type == FLOAT32) narrow(whole, static_cast<float*>(out.data) + at, count);
+    else if (out.type == BFLOAT16) narrow(whole, static_cast<bf16*>(out.data) + at, count);
+    else narrow(whole, static_cast<f16*>(out.data) + at, count);
 }
 
 template <int R, class Run>

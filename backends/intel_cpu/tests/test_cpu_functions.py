@@ -1,4 +1,4 @@
-"""The functions of csrc/simd.h beside those of the C++ library in double precision."""
+"""The functions of csrc/functions.h beside those of the C++ library in double precision."""
 
 from __future__ import annotations
 
