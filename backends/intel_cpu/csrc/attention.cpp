@@ -5,6 +5,7 @@
 // that a key or value is read once for all of them. (Dao et al., 2022, arXiv:2205.14135; Milakov and
 // Gimelshein, 2018, arXiv:1805.02867.)
 #include "abi.h"
+#include "functions.h"
 #include "pages.h"
 #include "products.h"
 #include "scratch.h"
@@ -277,7 +278,7 @@ void attend(const Shape* shape, const Work* work, void* q, int64_t q_token, int6
             attend_pages<Plain<e4m3>>(call);
             break;
         default:
-#ifdef INARCH_AVX512
+#ifdef INARCH_BF16
             if (shape->given == BFLOAT16) attend_pages<Dots>(call);
             else attend_pages<Pairs>(call);
 #else
