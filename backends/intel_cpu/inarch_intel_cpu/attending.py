@@ -36,6 +36,7 @@ def attending_kernels(native: Native) -> list[Kernel]:
         *(Kernel(op, name, getattr(ops, op), _norm) for op in NORMS),
         *(Kernel(op, name, ops.activation(op), _computed) for op in (*KINDS, *GATED)),
         Kernel("clamped_swiglu", name, ops.clamped_swiglu, _computed),
+        Kernel("xielu", name, ops.xielu, _computed),
         *(Kernel(op, name, _method(sampling, op)) for op in SAMPLING),
     ]
 
