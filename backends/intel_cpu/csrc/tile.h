@@ -13,8 +13,12 @@
 
 namespace inarch {
 
-constexpr int WIDE = 2;  // vectors of a panel
-constexpr int PANEL = WIDE * WIDTH;
+#ifdef INARCH_AMX
+constexpr int PANEL = 32;  // two tiles
+#else
+constexpr int PANEL = 2 * WIDTH;
+#endif
+constexpr int WIDE = PANEL / WIDTH;  // vectors of a panel
 
 // Panels lie one after the other, but what the processor fetches by itself ends with a page.
 inline void fetch_ahead(const void* p) {
