@@ -1,4 +1,4 @@
-"""Small models of the kinds that are not plain Llamas, through the whole engine: the reference's tokens."""
+"""Small models that are no plain Llamas, through the whole engine: the reference's tokens."""
 
 from __future__ import annotations
 
