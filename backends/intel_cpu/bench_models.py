@@ -24,10 +24,11 @@ from inarch.sampling import SamplingParams
 sys.path.insert(0, str(Path(__file__).parents[2] / "ci"))
 from dummy_model import write
 
-OPS = (
-    *("experts", "grouped_linear", "quantized_experts", "quantized_grouped_linear", "route"),
-    *("latent_attention", "causal_conv", "gated_delta_rule", "gated_rms_norm"),
-)
+OPS = {
+    "qwen3-moe": (),
+    "deepseek": ("latent_attention",),
+    "qwen3-next": ("causal_conv", "gated_delta_rule", "gated_rms_norm"),
+}
 PROMPT, ANSWER, STREAMS = 512, 24, 8
 COMMON = {
     "vocab_size": 32_000,
@@ -105,7 +106,9 @@ def main() -> None:
     asked = parser.parse_args()
     options: dict[str, Any] = {"quantization": asked.quantization, "dtype": asked.dtype}
     if asked.reference:
-        options["kernels"] = dict.fromkeys(OPS, "reference")
+        few = "" if asked.quantization == "none" else "quantized_"
+        ops = ("route", f"{few}experts", f"{few}grouped_linear", *OPS[asked.model])
+        options["kernels"] = dict.fromkeys(ops, "reference")
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), **COMMON | MODELS[asked.model])
         config = EngineConfig(
