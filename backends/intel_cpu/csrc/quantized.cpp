@@ -21,9 +21,10 @@ constexpr int ROWS = 6;  // 12 accumulators of integers and 12 of floats
 constexpr int ROWS = 4;  // 8 of integers; the floats wait in memory
 #endif
 
-template <int BITS, bool ZEROS> struct QuantizedProduct {
+// GROUP: the group where the compiler is to know it, else 0
+template <int BITS, bool ZEROS, int GROUP> struct QuantizedProduct {
     Activations x;
-    int64_t group, scale_groups;  // scale_groups 1: one scale for all groups of an output
+    int64_t any_group, scale_groups;  // scale_groups 1: one scale for all groups of an output
     const uint8_t* values;
     const void* scales;
     Format scale_type;
@@ -34,6 +35,7 @@ template <int BITS, bool ZEROS> struct QuantizedProduct {
 
     template <int R> void tile(int64_t row, int64_t panel) const {
         Vector sums[R][WIDE] = {};
+        const int64_t group = GROUP ? GROUP : any_group;
         const int64_t group_bytes = group * PANEL * BITS / 8, panel_bytes = x.groups * group_bytes;
         const uint8_t* w = values + panel * panel_bytes;
         for (int64_t g = 0; g < x.groups; g++, w += group_bytes) {
@@ -70,13 +72,18 @@ template <int BITS, bool ZEROS> struct QuantizedProduct {
     }
 };
 
-template <int BITS, bool ZEROS>
+template <int BITS, bool ZEROS, int GROUP>
 void run(const Activations& x, int64_t rows, int64_t group, int64_t scale_groups, const void* values,
          const void* scales, int64_t scale_type, const void* zero_points, const Output& out) {
-    const QuantizedProduct<BITS, ZEROS> product{
+    const QuantizedProduct<BITS, ZEROS, GROUP> product{
         x, group, scale_groups, static_cast<const uint8_t*>(values), scales,
         static_cast<Format>(scale_type), static_cast<const uint8_t*>(zero_points), out};
     for_tiles<ROWS>(rows, (out.outputs + PANEL - 1) / PANEL, product);
+}
+
+template <int BITS> auto choose(int64_t group, const void* zero_points) {
+    if (zero_points) return run<BITS, true, 0>;
+    return group == 32 ? run<BITS, false, 32> : run<BITS, false, 0>;
 }
 
 // group: inputs of an activation's scale, and of a weight's unless scale_groups is 1
@@ -86,8 +93,7 @@ void quantized_linear(const void* x, int64_t x_type, int64_t bits, const void* v
                       int64_t group) {
     const Activations ready = quantized(x, static_cast<Format>(x_type), rows, inputs, group);
     const Output to{out, static_cast<Format>(x_type), outputs, bias};
-    const auto chosen = bits == 8 ? (zero_points ? run<8, true> : run<8, false>)
-                                  : (zero_points ? run<4, true> : run<4, false>);
+    const auto chosen = bits == 8 ? choose<8>(group, zero_points) : choose<4>(group, zero_points);
     chosen(ready, rows, group, scale_groups, values, scales, scale_type, zero_points, to);
 }
 
