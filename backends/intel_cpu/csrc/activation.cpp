@@ -83,6 +83,8 @@ template <class T> void by_kind(int64_t kind, const T* x, T* out, int64_t rows, 
     }
 }
 
+}  // namespace
+
 void activate(const void* x, void* out, int64_t rows, int64_t size, int64_t format, int64_t kind,
               int64_t gate, double alpha, double limit) {
     const Parameters with{static_cast<float>(alpha), static_cast<float>(limit)};
@@ -94,7 +96,6 @@ void activate(const void* x, void* out, int64_t rows, int64_t size, int64_t form
     else run(f16{});
 }
 
-}  // namespace
 }  // namespace inarch
 
 INARCH_EXPORT(activate, inarch::activate)

@@ -278,7 +278,7 @@ void attend(const Shape* shape, const Work* work, void* q, int64_t q_token, int6
             attend_pages<Plain<e4m3>>(call);
             break;
         default:
-#ifdef INARCH_AVX512
+#ifdef INARCH_BF16
             if (shape->given == BFLOAT16) attend_pages<Dots>(call);
             else attend_pages<Pairs>(call);
 #else

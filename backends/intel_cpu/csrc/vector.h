@@ -52,7 +52,9 @@ inline void store(float* p, Vector a) { _mm512_storeu_ps(p, a.v); }
 inline void store(float* p, Vector a, Mask mask) { _mm512_mask_storeu_ps(p, mask, a.v); }
 
 inline Ints load_ints(const void* p) { return _mm512_loadu_si512(p); }
+inline void store_ints(void* p, Ints x) { _mm512_storeu_si512(p, x); }
 inline Ints splat_ints(int32_t x) { return _mm512_set1_epi32(x); }
+inline Ints add_ints(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
 inline Vector to_floats(Ints x) { return {_mm512_cvtepi32_ps(x)}; }
 inline Vector bytes_to_floats(const uint8_t* p) {  // WIDTH unsigned bytes
     return to_floats(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
@@ -64,9 +66,20 @@ inline Vector widened(__m256i bits, bf16) {
 }
 inline Vector widened(__m256i bits, f16) { return {_mm512_cvtph_ps(bits)}; }
 
+#ifdef __AVX512BF16__
 inline __m256i narrowed(Vector a, bf16) {
     return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(a.v));
 }
+#else
+inline __m256i narrowed(Vector a, bf16) {
+    const __m512i bits = _mm512_castps_si512(a.v);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i even = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+    const __mmask16 nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+    const __m512i kept = _mm512_mask_blend_epi32(nan, even, _mm512_set1_epi32(0x7fc00000));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
+}
+#endif
 inline __m256i narrowed(Vector a, f16) { return _mm512_cvtps_ph(a.v, 0); }
 
 template <class Half> Vector load(const Half* p) {
@@ -82,12 +95,10 @@ template <class Half> void store(Half* p, Vector a, Mask mask) {
     _mm256_mask_storeu_epi16(p, mask, narrowed(a, Half{}));
 }
 
-// Of neighbours in pairs, as pages of bfloat16 keep them: the first, or the second, of WIDTH pairs.
-inline Vector first_of_pairs(const bf16* p) {
-    return from_bits(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
-}
-inline Vector second_of_pairs(const bf16* p) {
-    return from_bits(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(0xffff0000)));
+// Of bfloat16 in pairs, a pair to a 32-bit lane.
+inline Vector first_of_pair(Ints pairs) { return from_bits(_mm512_slli_epi32(pairs, 16)); }
+inline Vector second_of_pair(Ints pairs) {
+    return from_bits(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000)));
 }
 
 inline Vector load(const e4m3* p) {
@@ -163,7 +174,9 @@ inline void store(float* p, Vector a) { _mm256_storeu_ps(p, a.v); }
 inline void store(float* p, Vector a, Mask mask) { _mm256_maskstore_ps(p, mask, a.v); }
 
 inline Ints load_ints(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline void store_ints(void* p, Ints x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
 inline Ints splat_ints(int32_t x) { return _mm256_set1_epi32(x); }
+inline Ints add_ints(Ints a, Ints b) { return _mm256_add_epi32(a, b); }
 inline Vector to_floats(Ints x) { return {_mm256_cvtepi32_ps(x)}; }
 inline Vector bytes_to_floats(const uint8_t* p) {  // WIDTH unsigned bytes
     return to_floats(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
@@ -203,12 +216,8 @@ template <class Half> void store(Half* p, Vector a, Mask mask) {
     std::memcpy(p, part, sizeof(Half) * std::popcount(lanes(mask)));
 }
 
-inline Vector first_of_pairs(const bf16* p) {
-    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return from_bits(_mm256_slli_epi32(pairs, 16));
-}
-inline Vector second_of_pairs(const bf16* p) {
-    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+inline Vector first_of_pair(Ints pairs) { return from_bits(_mm256_slli_epi32(pairs, 16)); }
+inline Vector second_of_pair(Ints pairs) {
     return from_bits(_mm256_and_si256(pairs, _mm256_set1_epi32(0xffff0000)));
 }
 
@@ -236,6 +245,12 @@ template <class T> void narrow(const float* from, T* to, int64_t count) {
     int64_t n = 0;
     for (; n + WIDTH <= count; n += WIDTH) store(to + n, load(from + n));
     for (; n < count; n++) to[n] = rounded<T>(from[n]);
+}
+
+inline void scale(float* row, float by, int64_t count) {
+    int64_t n = 0;
+    for (; n + WIDTH <= count; n += WIDTH) store(row + n, load(row + n) * splat(by));
+    for (; n < count; n++) row[n] *= by;
 }
 
 }  // namespace inarch
