@@ -1,7 +1,7 @@
-// Operations on AMX tiles: eight registers of up to 16 rows of 64 bytes, which a product of two matrices
-// takes one instruction. Where the compiler has no AMX to compile for, what Intel's Software Developer's
-// Manual says of them, in plain C++: slow, and for tests. There a use that the processor would fault at
-// ends the process.
+// Operations on AMX tiles: eight registers of up to 16 rows of 64 bytes, whose product is one instruction.
+// By the processor; and, where AMX is not compiled for, emulated in plain C++ as Intel's Software
+// Developer's Manual describes them (volume 2): slow, for tests. A use that the processor would fault at
+// ends the process there.
 //
 // Rows of B hold groups of inputs of one output: bfloat16 in pairs, bytes in fours, each 32 bits.
 #pragma once
@@ -34,6 +34,7 @@ struct alignas(64) Shapes {  // what LDTILECFG reads
 static_assert(sizeof(Shapes) == 64);
 
 #ifdef __AMX_TILE__
+inline namespace by_processor {
 
 // By hand, since GCC's own intrinsics (12) do not say that they read memory: what was just written there
 // might come later.
@@ -59,7 +60,13 @@ template <int C, int A, int B> void multiply_bytes() {
     asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "n"(C), "n"(A), "n"(B));
 }
 
-#else
+}  // namespace by_processor
+#endif
+
+#ifndef __AMX_TILE__
+inline  // what kernels use; else only a test, beside the processor's
+#endif
+namespace emulated {
 
 struct Tile {
     int rows = 0, bytes = 0;  // as configured
@@ -154,7 +161,7 @@ template <int C, int A, int B> void multiply_bytes() {
     }
 }
 
-#endif
+}  // namespace emulated
 
 // Tiles of certain shapes, as long as this lives: kernels of others may use the same registers.
 class Configured {

@@ -14,13 +14,7 @@ inline Ints splat_pair(const bf16* p) {
     return splat_ints(both);
 }
 
-#ifdef __AVX512BF16__
-
-inline Vector dot_pairs(Vector c, Ints a, Ints b) {
-    return {_mm512_dpbf16_ps(c.v, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b))};
-}
-
-#else
+namespace emulated {
 
 inline Vector without_denormals(Vector x) {
     return where(less(absolute(x), splat(0x1p-126f)), x * zero(), x);  // its sign stays
@@ -32,6 +26,14 @@ inline Vector dot_pairs(Vector c, Ints a, Ints b) {
     return part(fma(part(first_of_pair(a)), part(first_of_pair(b)), c));
 }
 
+}  // namespace emulated
+
+#ifdef __AVX512BF16__
+inline Vector dot_pairs(Vector c, Ints a, Ints b) {
+    return {_mm512_dpbf16_ps(c.v, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b))};
+}
+#else
+using emulated::dot_pairs;
 #endif
 
 }  // namespace inarch

@@ -16,7 +16,6 @@ from inarch_intel_cpu.dtypes import TYPES
 from inarch_intel_cpu.native import Native
 
 NARROW = (torch.bfloat16, torch.float16)
-PAIRS = 2  # inputs that lie together in a packed bfloat16 weight: see linear.cpp
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,12 +56,12 @@ def pack_plain(native: Native, weights: Tensor) -> Tensor:
         return weights
     weights = _narrowed(weights.flatten(0, 1)).view(weights.shape).contiguous()
     count, outputs, inputs = weights.shape
-    step = PAIRS if weights.dtype == torch.bfloat16 else 1
+    step = native.bf16_inputs if weights.dtype == torch.bfloat16 else 1
     padded = (-(-outputs // native.panel) * native.panel, -(-inputs // step) * step)
     packed = torch.empty((count, padded[0] * padded[1]), dtype=weights.dtype)
     pack = native.kernel("pack_linear")
     for weight, to in zip(weights, packed, strict=True):
-        pack(weight, to, weight.itemsize, step, outputs, inputs)
+        pack(weight, TYPES[weight.dtype], to, outputs, inputs)
     return packed.flatten()
 
 
