@@ -53,6 +53,7 @@ MODULES = {
     "vllm": "vllm",
     "transformers": "transformers",
 }
+Found = dict[str, dict[str, list[float]]]  # workload -> engine -> seconds of each round
 WIDE = ("16", "32")
 CAN = {US: GGUF_TYPES, "llama.cpp": GGUF_TYPES, "llama-cpp-python": GGUF_TYPES}  # others: WIDE
 
@@ -112,17 +113,28 @@ def start(tasks: list[Task], pythons: dict[str, str], logs: Path) -> dict[str, P
     return started
 
 
-def measured(engines: dict[str, Process], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """workload -> engine -> seconds of each round."""
-    found: dict[str, dict[str, list[float]]] = {
-        name: {engine: [] for engine in engines} for name in WORKLOADS
-    }
+def measured(engines: dict[str, Process], rounds: int) -> Found:
+    found: Found = {name: {engine: [] for engine in engines} for name in WORKLOADS}
     for turn in range(rounds):
         order = list(engines) if turn % 2 == 0 else list(engines)[::-1]
         for name, (streams, prompt, new, _, _) in WORKLOADS.items():
             for engine in order:
                 found[name][engine].append(engines[engine].seconds(streams, prompt, new))
     return found
+
+
+def joined(file: Path, what: str, found: Found) -> Found:
+    """What earlier runs left in the file and what was found now; the file keeps both."""
+    runs = json.loads(file.read_text()) if file.is_file() else []
+    runs.append({"what": what, "seconds": found})
+    file.write_text(json.dumps(runs))
+    same = [run["seconds"] for run in runs if run["what"] == what]
+    return {
+        name: {
+            engine: [second for run in same for second in run[name][engine]] for engine in engines
+        }
+        for name, engines in found.items()
+    }
 
 
 def row(weights: str, name: str, peer: str, times: dict[str, list[float]]) -> str:
@@ -133,7 +145,7 @@ def row(weights: str, name: str, peer: str, times: dict[str, list[float]]) -> st
     met = f"{goal:.1f} {'met' if middle >= goal else 'missed'}"
     return (
         f"| {weights} | {name} | {peer} | {theirs:.{theirs < 100:d}f} | {ours:.{ours < 100:d}f} | "
-        f"{middle:.2f} ({each[0]:.2f} to {each[-1]:.2f}) | {met} |"
+        f"{middle:.2f} ({each[0]:.2f} to {each[-1]:.2f}) | {len(each)} | {met} |"
     )
 
 
@@ -155,7 +167,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--python", action="append", default=[], metavar="ENGINE=PYTHON")
-    parser.add_argument("--json", type=Path, help="append the seconds of every round here")
+    parser.add_argument(
+        "--json", type=Path, help="add the rounds to those kept here, and tell of all"
+    )
     return parser.parse_args()
 
 
@@ -169,8 +183,12 @@ def main() -> None:
     ]
     folder = prepared(given.folder, given.model)
     print(f"{machine()}, {given.threads} threads, {datetime.date.today()}")
-    print(f"{given.model}, tokens a second, medians of {given.rounds} rounds\n")
-    print("| weights | workload | peer | peer's | inarch | times | goal |\n" + "|---" * 7 + "|")
+    print(f"{given.model}, tokens a second\n")
+    print(
+        "| weights | workload | peer | peer's | inarch | times | rounds | goal |\n"
+        + "|---" * 8
+        + "|"
+    )
     for weights in given.weights.split(","):
         tasks = [
             Task(engine, str(folder), weights, given.threads)
@@ -184,12 +202,12 @@ def main() -> None:
         found = measured(engines, given.rounds)
         for engine in engines.values():
             engine.end()
+        if given.json:
+            what = f"{given.model}, weights {weights}: {', '.join(engines)}. {machine()}"
+            found = joined(given.json, what, found)
         for name, times in found.items():
             for peer in list(engines)[1:] if US in engines else ():
                 print(row(weights, name, peer, times), flush=True)
-        if given.json:
-            with given.json.open("a") as log:
-                log.write(json.dumps({"model": given.model, "weights": weights} | found) + "\n")
 
 
 if __name__ == "__main__":
