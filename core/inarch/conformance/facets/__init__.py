@@ -22,6 +22,7 @@ from inarch.conformance.facets import (
     linear,
     norms,
     pages,
+    quantized_linear,
     recurrent,
     rotary,
     routing,
@@ -35,6 +36,7 @@ OPS: tuple[ModuleType, ...] = (norms, activations, rotary, routing, sampling, re
 FACETS: tuple[ModuleType, ...] = (
     transfers,
     linear,
+    quantized_linear,
     grouped_linear,
     experts,
     pages,
