@@ -16,6 +16,7 @@ from inarch.conformance.case import Case
 from inarch.conformance.facets import (
     activations,
     attention,
+    collectives,
     experts,
     grouped_linear,
     latent_attention,
@@ -43,6 +44,7 @@ FACETS: tuple[ModuleType, ...] = (
     attention,
     latent_attention,
     steps,
+    collectives,
 )
 
 
