@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,13 @@ SHOWN = 40  # faults in full; the report has all of them
     help="How many of each generated case.",
 )
 @click.option("--device", default=0, show_default=True, help="Number of the device.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes that judge cases, where no clock matters: for kernels that compile long.",
+)
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON here.")
 @click.option("-v", "--verbose", is_flag=True, help="List every case and every traceback.")
 @click.pass_context
@@ -49,6 +56,7 @@ def conformance(
     cases: Sequence[str],
     depth: int,
     device: int,
+    jobs: int,
     report: Path | None,
     verbose: bool,
 ) -> None:
@@ -71,26 +79,25 @@ def conformance(
     named = {int(case[0]) for case in cases if case[:1].isdigit()}
     wanted = Wanted(tuple(levels) or tuple(named) or Wanted.levels, facets, cases)
     started = time.perf_counter()
-    results = _run(suite, wanted)
-    if report is not None:
+    results, whole = _run(suite, wanted, jobs)
+    if report is not None and whole:
         from inarch.conformance.report import as_json
 
         found = as_json(suite, results, time.perf_counter() - started)
         report.write_text(json.dumps(found, indent=1) + "\n")
     _show(suite, results, verbose=verbose)
-    if not results or any(result.bad for result in results):
+    if not whole or not results or any(result.bad for result in results):
         ctx.exit(1)
 
 
-def _run(suite: Suite, wanted: Wanted) -> list[Result]:
-    """Judge the cases under a progress bar for each level."""
+def _run(suite: Suite, wanted: Wanted, jobs: int) -> tuple[list[Result], bool]:
+    """The results, and whether they are all: Ctrl-C ends it with those known. Draws progress."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from inarch.conformance.case import judge
     from inarch.conformance.run import LEVELS
 
-    results = []
+    results: list[Result] = []
     columns = (
         TextColumn("level {task.description}"),
         BarColumn(),
@@ -99,15 +106,28 @@ def _run(suite: Suite, wanted: Wanted) -> list[Result]:
         TextColumn("{task.fields[case]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        for level in sorted(wanted.levels):
-            chosen: list[Case] = [case for case in suite.cases(level) if case in wanted]
-            task = progress.add_task(f"{level} {LEVELS[level]}", total=len(chosen), case="")
-            for case in chosen:
-                progress.update(task, case=case.id)
-                results.append(judge(case))
-                progress.advance(task)
-            progress.update(task, case="")
-    return results
+        try:
+            for level in sorted(wanted.levels):
+                chosen = [case for case in suite.cases(level) if case in wanted]
+                task = progress.add_task(f"{level} {LEVELS[level]}", total=len(chosen), case="")
+                for result in _judged(suite, level, chosen, jobs):
+                    progress.update(task, advance=1, case=result.case.id)
+                    results.append(result)
+                progress.update(task, case="")
+        except KeyboardInterrupt:
+            click.secho("interrupted: no report is written", fg="red", err=True)
+            return results, False
+    return results, True
+
+
+def _judged(suite: Suite, level: int, cases: Sequence[Case], jobs: int) -> Iterator[Result]:
+    from inarch.conformance.case import judge
+    from inarch.conformance.run import TIMED
+    from inarch.conformance.workers import judged
+
+    if jobs == 1 or level in TIMED:
+        return map(judge, cases)
+    return judged(suite, cases, jobs)
 
 
 def _show(suite: Suite, results: Sequence[Result], *, verbose: bool) -> None:
@@ -125,7 +145,8 @@ def _show(suite: Suite, results: Sequence[Result], *, verbose: bool) -> None:
     print_table(("level", "op or facet", "kernel", *(o.value for o in Outcome)), rows)
     if verbose:
         print_table(
-            ("case", "outcome", "note"), [(r.case.id, r.outcome.value, r.note) for r in results]
+            ("case", "outcome", "seconds", "note"),
+            [(r.case.id, r.outcome.value, f"{r.seconds:.1f}", r.note) for r in results],
         )
     refusals = Counter(
         (r.case.facet, r.case.kernel, r.note) for r in results if r.outcome is Outcome.REFUSED

@@ -17,6 +17,7 @@ LEVELS = {
     4: "whole models",
     5: "roofline",
 }
+TIMED = (0, 5)  # levels with clocks in them, on which cases run alone
 
 
 @dataclass(frozen=True)

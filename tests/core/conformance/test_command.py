@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from inarch.cli.main import main
 
 ROOT = Path(__file__).parents[3]
 PLUGIN = """
+import os
+
 from inarch.hal.backend import Backend, Probe
 from inarch.hookspecs import hookimpl
 
@@ -28,7 +32,10 @@ class Wrong(Backend):
         from inarch.hal.reference.device import ReferenceDevice
 
         device = ReferenceDevice()
-        device.kernels = lambda: [Kernel("greedy", "least", lambda logits: logits.argmin(-1))]
+        device.kernels = lambda: [
+            Kernel("greedy", "least", lambda logits: logits.argmin(-1)),
+            Kernel("relu", "fatal", lambda x: os._exit(7)),
+        ]
         return device
 
 @hookimpl
@@ -46,13 +53,14 @@ def run(*arguments: str) -> int:
 
 @pytest.fixture
 def wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend that is installed, and picks the least likely token."""
+    """A backend that is installed, picks the least likely token, and dies over relu."""
     (tmp_path / "inarch_wrong_plugin.py").write_text(PLUGIN)
     info = tmp_path / "inarch_wrong-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: inarch-wrong\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[inarch]\nwrong = inarch_wrong_plugin\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
 
 
 def test_a_report_says_what_was_tested_on_what(
@@ -90,6 +98,20 @@ def test_a_wrong_answer_ends_with_status_1_and_how_to_see_it_again(
     again = capsys.readouterr().out
     assert "0 passed, 0 refused, 1 failed, 0 error" in again
     assert next(line for line in again.splitlines() if "is wrong at" in line) in out
+
+
+@pytest.mark.usefixtures("wrong")
+def test_a_kernel_that_ends_a_job_is_told_of_and_the_other_cases_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "report.json"
+    wanted = ("--case", "3/greedy/least/*", "--case", "3/relu/fatal/*-float32")
+    assert run("wrong", *wanted, "--jobs", "2", "--report", str(path)) == 1
+    assert "its process ended with status 7" in capsys.readouterr().out
+    cases = {case["id"]: case for case in json.loads(path.read_text())["cases"]}
+    assert cases["3/greedy/least/rows-float32"]["outcome"] == "failed"
+    assert "is wrong at" in cases["3/greedy/least/rows-float32"]["note"]
+    assert {c["outcome"] for name, c in cases.items() if "/relu/" in name} == {"error"}
 
 
 def test_no_case_at_all_is_no_pass() -> None:
