@@ -112,3 +112,17 @@ def test_a_tpu_machine_whose_chips_are_out_of_sight_is_seen(machine):
     probe = machine.probe(TPU_ACCELERATOR_TYPE="v5litepod-8")
     assert probe.hardware_seen
     assert "v5litepod-8" in probe.reasons[0]
+
+
+def test_without_a_chip_the_cpu_target_of_xla_is_simulated(machine):
+    pytest.importorskip("jax")
+    machine.package("jax", "0.10.2")
+    device = machine.backend().simulation()
+    assert device.info.arch == "xla_cpu"
+    assert device.torch_device.type == "cpu"
+
+
+def test_nothing_is_simulated_without_jax_or_beside_what_can_be_opened(machine):
+    assert machine.backend().simulation() is None
+    machine.package("jax", "0.10.2")
+    assert machine.backend(JAX_PLATFORMS="cpu").simulation() is None

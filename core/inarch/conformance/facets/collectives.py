@@ -219,11 +219,12 @@ def _given(name: str, size: int, rank: int, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(rng.integers(0, 1 << 40, shape))
 
 
+@torch.inference_mode()
 def perform(own: Rank, name: str, dtype: torch.dtype) -> list[np.ndarray]:
     """In the process of a rank: its results. Its own tensor may be spoiled, nothing else."""
     assert own.communicator is not None
     arguments = Arguments(own.subject, {"x": _given(name, own.size, own.rank, dtype)})
-    with torch.inference_mode(), poisoned(own.subject):
+    with poisoned(own.subject):
         found = OPERATIONS[name].call(own.communicator, arguments.values["x"])
     for result in found:
         check_dtype("a result", result, dtype)

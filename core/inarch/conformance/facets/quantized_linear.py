@@ -72,20 +72,20 @@ def _name(spec: QuantizedLinearSpec) -> str:
     return f"int{spec.bits}-{size}{more}-{shape}-{dtype_name(spec.dtype)}"
 
 
+@torch.inference_mode()
 def _check(subject: Subject, candidate: Candidate, spec: QuantizedLinearSpec, name: str) -> str:
     kernel: QuantizedLinear = candidate.loaded()()
     rng = generator("quantized_linear", name)
     host = _weight(rng, spec)
     arguments = Arguments(subject, host)
-    with torch.inference_mode():
-        values = dict(arguments.values)
-        bias = values.pop("bias", None)
-        with poisoned(subject):
-            packed = kernel.prepack(spec, QuantizedWeight(**values), bias)
-        errors = [
-            _apply(subject, kernel, packed, spec, host, _activations(rng, spec, call, tokens))
-            for call, tokens in enumerate(TOKENS)
-        ]
+    values = dict(arguments.values)
+    bias = values.pop("bias", None)
+    with poisoned(subject):
+        packed = kernel.prepack(spec, QuantizedWeight(**values), bias)
+    errors = [
+        _apply(subject, kernel, packed, spec, host, _activations(rng, spec, call, tokens))
+        for call, tokens in enumerate(TOKENS)
+    ]
     arguments.check(())
     return worst(errors)
 
