@@ -79,7 +79,15 @@ def written(reports: Sequence[Report]) -> str:
         parts.append(
             table(("op or facet", "kernel", *DTYPES, "refused because"), _ops(standings[name]))
         )
+        parts += [figures for report in own for figures in _figures(report)]
     return "\n".join(parts)
+
+
+def _figures(report: Report) -> Iterator[str]:
+    """How near to the device's limits the main ops came, if that was asked for."""
+    if found := report.get("roofline"):
+        yield "Of what the device copies or multiplies at most, by torch's own operations:\n"
+        yield table(("op", "reached"), found)
 
 
 def _names(reports: Sequence[Report]) -> list[str]:
@@ -89,6 +97,8 @@ def _names(reports: Sequence[Report]) -> list[str]:
 def placed(report: Report) -> Iterator[Standing]:
     """What a report says, and where that was seen: a model may run on a simulated device too."""
     for standing in report["ops"]:
+        if standing["op"] == "roofline":
+            continue  # a figure, see `_figures`
         simulated = standing["level"] == 2 or not report["device"]
         yield {**standing, "where": SIMULATED if simulated else DEVICE}
 
