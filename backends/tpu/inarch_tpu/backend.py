@@ -80,6 +80,15 @@ class TpuBackend(Backend):
 
         return open_device()
 
+    def simulation(self) -> Device | None:
+        """XLA's CPU target, if JAX is installed and no TPU is here; for a process of its own."""
+        if self.probe().score or "jax" not in self._libraries():
+            return None
+        os.environ.setdefault(PLATFORMS, "cpu")  # read when JAX looks for devices
+        from inarch_tpu.device import open_device
+
+        return open_device()
+
     def _on_cpu(self, libraries: Mapping[str, str]) -> Probe:
         """Only where the user asked for it: as slow as it is, it should never be chosen silently."""
         if "jax" not in libraries:
