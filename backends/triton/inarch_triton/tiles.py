@@ -80,7 +80,11 @@ def choose_tile(
     if arch.startswith("gfx"):
         tile = amd_tile(arch, rows, width * spec.dtype.itemsize, long=long)
     else:
-        tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows, width, crowd, decodes)
+        tile = (
+            _long_tile(arch, rows, width)
+            if long
+            else _short_tile(arch, rows, width, crowd, decodes)
+        )
     if stored != spec.dtype and long and arch.startswith("gfx"):
         tile = replace(tile, keys=max(16, tile.keys // 2))  # conversion takes registers
     if (spec.key_dim, spec.value_dim) != (padded(spec.key_dim), padded(spec.value_dim)):
