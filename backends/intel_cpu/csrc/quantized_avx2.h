@@ -13,7 +13,7 @@ constexpr int STORED_ZERO8 = 0;  // what is stored for 128 of 0..255: signed byt
 inline Ints four_of(const void* x) {  // the same four bytes for every output
     int32_t both;
     std::memcpy(&both, x, 4);
-    return all_ints(both);
+    return splat_ints(both);
 }
 
 // totals [R][WIDE] += x [R rows, `stride` apart] times a group of a panel
@@ -25,8 +25,8 @@ inline void add_group(Ints (&totals)[R][WIDE], const int8_t* x, int64_t stride, 
         for (int64_t k = 0; k < group; k += 4, w += 4 * PANEL) {
             Ints signs[WIDE], sizes[WIDE];
             for (int v = 0; v < WIDE; v++) {
-                fetch_ahead(w + v * 4 * LANES);
-                signs[v] = load_ints(w + v * 4 * LANES);
+                fetch_ahead(w + v * 4 * WIDTH);
+                signs[v] = load_ints(w + v * 4 * WIDTH);
                 sizes[v] = _mm256_abs_epi8(signs[v]);
             }
 #pragma GCC unroll 8
@@ -45,8 +45,8 @@ inline void add_group(Ints (&totals)[R][WIDE], const int8_t* x, int64_t stride, 
             for (int64_t k = first; k < first + 32; k += 8, w += 4 * PANEL) {
                 Ints low[WIDE], high[WIDE];
                 for (int v = 0; v < WIDE; v++) {
-                    fetch_ahead(w + v * 4 * LANES);
-                    const Ints stored = load_ints(w + v * 4 * LANES);
+                    fetch_ahead(w + v * 4 * WIDTH);
+                    const Ints stored = load_ints(w + v * 4 * WIDTH);
                     low[v] = _mm256_and_si256(stored, fours);
                     high[v] = _mm256_and_si256(_mm256_srli_epi16(stored, 4), fours);
                 }

@@ -272,6 +272,7 @@ def _model_info(
         head=_head_info(checkpoint, blueprint),
         vocab_size=blueprint.vocab_size,
         dtype=dtype_name(chosen.dtype),
+        weights=str(quantization_scheme(config) or ""),
         backend=config.backend,
         device=device.info.name,
         kv_tokens=scheduler.pool.capacity,

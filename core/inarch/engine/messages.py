@@ -158,6 +158,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     eos_token_ids: tuple[int, ...]
     default_sampling: dict[str, Any]  # from generation_config.json
     memory: dict[str, int]  # where the device's bytes went, by purpose
+    weights: str = ""  # how --quantization stores them; "" if as they come
     reference_ops: tuple[str, ...] = ()  # those that the plain reference runs
     ops: tuple[OpChoice, ...] = ()
     grammar_kinds: tuple[str, ...] = ()  # of the grammars that answers can be held to
