@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 
 import pytest
 import torch
@@ -25,25 +27,26 @@ def logits_of(rows, size, seed=0, scale=4.0):
 
 
 def exact(logits, temperature, uniform, top_k, top_p, min_p):
-    """Two draws in float64, with every bound moved down and up by 1e-6; one row."""
-    x = logits.double() / temperature
-    probs = (x - x.max()).exp()
-    probs /= probs.sum()
-    order = sorted(range(len(x)), key=lambda n: (-float(logits[n]), n))
+    """The draws in float64 while every bound is moved down and up by 1e-6; one row."""
+    probs = (logits.double() / temperature).softmax(0).tolist()
+    order = sorted(range(len(probs)), key=lambda n: -probs[n])  # of equals the first comes first
     found = set()
     for moved in (-1e-6, 0.0, 1e-6):
+        least = (min_p + moved if min_p else 0) * probs[order[0]]
         kept, before = [], 0.0
         for count, token in enumerate(order):
-            weak = probs[token] < (min_p + moved if min_p else 0) * probs[order[0]]
-            if kept and (count >= top_k or (top_p < 1 and before >= top_p + moved) or weak):
+            cut = count >= top_k or (top_p < 1 and before >= top_p + moved) or probs[token] < least
+            if kept and cut:
                 break
             kept.append(token)
-            before += float(probs[token])
+            before += probs[token]
         kept.sort()
-        sums = probs[kept].cumsum(0)
+        sums = list(itertools.accumulate(probs[token] for token in kept))
         # Between the two there may be tokens that weigh next to nothing, and in float32 nothing.
-        ends = [(sums > (uniform + other) * sums[-1]).nonzero() for other in (-1e-6, 1e-6)]
-        first, last = (int(above[0]) if len(above) else len(kept) - 1 for above in ends)
+        first, last = (
+            min(bisect.bisect_right(sums, (uniform + other) * sums[-1]), len(kept) - 1)
+            for other in (-1e-6, 1e-6)
+        )
         found |= {token for token in kept[first : last + 1] if probs[token] > 0}
     return found
 
