@@ -59,6 +59,31 @@ def test_a_token_too_unlikely_for_float32_need_not_be_drawn(native):
     assert int(found) in exact(row[0], 0.5, 0.0, 3, 1.0, 0.0)
 
 
+def test_equals_of_the_most_likely_stay_whatever_min_p_asks(native):
+    row, one = torch.tensor([[1.0, 2.0, 0.0, 2.0]]), torch.ones(1)
+    for uniform, token in ((0.25, 1), (0.75, 3)):
+        found = table(native)["sample"](row, one, torch.tensor([uniform]), None, None, one)
+        assert found.tolist() == [token]
+
+
+def test_a_draw_at_the_very_end_gives_no_token_that_is_forbidden(native):
+    logits = logits_of(40, 5003, scale=0.1)
+    logits[:, 3000:] = -torch.inf
+    found = table(native)["sample"](logits, torch.ones(40), torch.full((40,), 1 - 2**-24))
+    assert int(found.max()) < 3000
+
+
+@pytest.mark.parametrize("size", VOCABULARIES)
+def test_a_row_of_nan_gives_a_token_of_the_vocabulary(native, size):
+    logits, one = torch.full((2, size), torch.nan), torch.ones(2)
+    for found in (
+        table(native)["greedy"](logits),
+        table(native)["sample"](logits, one, one / 2),
+        table(native)["sample"](logits, one, one / 2, None, one / 2, None),
+    ):
+        assert ((found >= 0) & (found < size)).all()
+
+
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
