@@ -254,9 +254,14 @@ class Scheduler:
 
     def _unblock_prefill(self, budget: int) -> list[tuple[Request, int]]:
         """Begun prompts hold all memory and none can go on: the newest ones give theirs up."""
-        while not (length := self.pool.grow(self._running.prefills[0], budget)):
-            self._retract_newest()  # a request alone has all the memory, which is enough for any
-        return [(self._running.prefills[0], length)]
+        while True:
+            first = self._running.prefills[0]
+            length = self.pool.grow(first, budget)
+            if length:
+                return [(first, length)]
+            if len(self._running.prefills) == 1:
+                return []  # pages come back when steps in flight are committed
+            self._retract_newest()
 
     # ---- admission ----
 
