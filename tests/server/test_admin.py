@@ -82,6 +82,20 @@ def test_a_link_in_the_place_of_the_folder_of_traces_is_not_followed(
     assert list((tmp_path / "precious").iterdir()) == []
 
 
+def test_a_folder_of_traces_that_another_user_has_made_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He may have let everybody write to it, and read it."""
+    user = os.getuid() + 1
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"{PROFILES}-{user}").mkdir()
+    monkeypatch.setattr("os.getuid", lambda: user)
+    with Server(StandIn()) as server:
+        answer = server.post("/start_profile", b"")
+        assert (answer.status, "somebody else" in answer.error["message"]) == (400, True)
+        assert server.engine.orders == []
+
+
 def test_what_is_told_of_the_model_and_the_server(server: Server) -> None:
     model = server.get("/model_info").json
     assert (model["model_path"], model["is_generation"]) == ("/nowhere", True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 
 import pytest
 import torch
@@ -25,25 +27,26 @@ def logits_of(rows, size, seed=0, scale=4.0):
 
 
 def exact(logits, temperature, uniform, top_k, top_p, min_p):
-    """Two draws in float64, with every bound moved down and up by 1e-6; one row."""
-    x = logits.double() / temperature
-    probs = (x - x.max()).exp()
-    probs /= probs.sum()
-    order = sorted(range(len(x)), key=lambda n: (-float(logits[n]), n))
+    """The draws in float64 while every bound is moved down and up by 1e-6; one row."""
+    probs = (logits.double() / temperature).softmax(0).tolist()
+    order = sorted(range(len(probs)), key=lambda n: -probs[n])  # of equals the first comes first
     found = set()
     for moved in (-1e-6, 0.0, 1e-6):
+        least = (min_p + moved if min_p else 0) * probs[order[0]]
         kept, before = [], 0.0
         for count, token in enumerate(order):
-            weak = probs[token] < (min_p + moved if min_p else 0) * probs[order[0]]
-            if kept and (count >= top_k or (top_p < 1 and before >= top_p + moved) or weak):
+            cut = count >= top_k or (top_p < 1 and before >= top_p + moved) or probs[token] < least
+            if kept and cut:
                 break
             kept.append(token)
-            before += float(probs[token])
+            before += probs[token]
         kept.sort()
-        sums = probs[kept].cumsum(0)
+        sums = list(itertools.accumulate(probs[token] for token in kept))
         # Between the two there may be tokens that weigh next to nothing, and in float32 nothing.
-        ends = [(sums > (uniform + other) * sums[-1]).nonzero() for other in (-1e-6, 1e-6)]
-        first, last = (int(above[0]) if len(above) else len(kept) - 1 for above in ends)
+        first, last = (
+            min(bisect.bisect_right(sums, (uniform + other) * sums[-1]), len(kept) - 1)
+            for other in (-1e-6, 1e-6)
+        )
         found |= {token for token in kept[first : last + 1] if probs[token] > 0}
     return found
 
@@ -54,6 +57,31 @@ def test_a_token_too_unlikely_for_float32_need_not_be_drawn(native):
     found = table(native)["sample"](row, temperature, lowest)
     assert torch.equal(found, OPS["sample"](row, temperature, lowest))
     assert int(found) in exact(row[0], 0.5, 0.0, 3, 1.0, 0.0)
+
+
+def test_equals_of_the_most_likely_stay_whatever_min_p_asks(native):
+    row, one = torch.tensor([[1.0, 2.0, 0.0, 2.0]]), torch.ones(1)
+    for uniform, token in ((0.25, 1), (0.75, 3)):
+        found = table(native)["sample"](row, one, torch.tensor([uniform]), None, None, one)
+        assert found.tolist() == [token]
+
+
+def test_a_draw_at_the_very_end_gives_no_token_that_is_forbidden(native):
+    logits = logits_of(40, 5003, scale=0.1)
+    logits[:, 3000:] = -torch.inf
+    found = table(native)["sample"](logits, torch.ones(40), torch.full((40,), 1 - 2**-24))
+    assert int(found.max()) < 3000
+
+
+@pytest.mark.parametrize("size", VOCABULARIES)
+def test_a_row_of_nan_gives_a_token_of_the_vocabulary(native, size):
+    logits, one = torch.full((2, size), torch.nan), torch.ones(2)
+    for found in (
+        table(native)["greedy"](logits),
+        table(native)["sample"](logits, one, one / 2),
+        table(native)["sample"](logits, one, one / 2, None, one / 2, None),
+    ):
+        assert ((found >= 0) & (found < size)).all()
 
 
 @settings(
