@@ -17,10 +17,10 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from inarch.engine.chat_template import ChatTemplate
 from inarch.engine.messages import CacheTree, HeadInfo, ModelInfo, OpChoice, Stats, TreeNode
 from inarch.engine.outputs import RequestOutput, TokenLogprob
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.chat_template import ChatTemplate
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError
 from inarch.formats import Formats
 from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms
@@ -81,6 +81,7 @@ class StandIn:
         template: str | None = TEMPLATE,
         default_sampling: dict[str, Any] | None = None,
         head: HeadInfo | None = None,
+        weights: str = "",
     ) -> None:
         self.tokenizer = byte_tokenizer(template)
         self.info = ModelInfo(
@@ -91,6 +92,7 @@ class StandIn:
             max_request_tokens=context,
             vocab_size=257,
             dtype="float32",
+            weights=weights,
             backend="none",
             device="none",
             kv_tokens=4 * context,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from inarch.errors import BackendError
+from inarch.hal.probing import Host
 from inarch_tpu.backend import SCORE, TIMEOUT, TpuBackend, give_virtual_chips_time
 
 
@@ -31,7 +32,7 @@ class Machine:
         self.write(info, f"Name: {name}\nVersion: {version}\n")
 
     def backend(self, **environment: str) -> TpuBackend:
-        return TpuBackend(self.root, [str(self.site)], environment)
+        return TpuBackend(Host(self.root, [str(self.site)], environment))
 
     def probe(self, **environment: str):
         return self.backend(**environment).probe()
@@ -137,4 +138,18 @@ def test_virtual_chips_are_given_time_before_jax_is_opened(monkeypatch):
 
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
     monkeypatch.setattr(device, "open_device", lambda: os.environ["XLA_FLAGS"])
-    assert f"{TIMEOUT}=3600" in TpuBackend(environment={"JAX_PLATFORMS": "cpu"}).open(0)
+    assert f"{TIMEOUT}=3600" in TpuBackend(Host(environment={"JAX_PLATFORMS": "cpu"})).open(0)
+
+
+def test_without_a_chip_the_cpu_target_of_xla_is_simulated(machine):
+    pytest.importorskip("jax")
+    machine.package("jax", "0.10.2")
+    device = machine.backend().simulation()
+    assert device.info.arch == "xla_cpu"
+    assert device.torch_device.type == "cpu"
+
+
+def test_nothing_is_simulated_without_jax_or_beside_what_can_be_opened(machine):
+    assert machine.backend().simulation() is None
+    machine.package("jax", "0.10.2")
+    assert machine.backend(JAX_PLATFORMS="cpu").simulation() is None

@@ -16,9 +16,9 @@ from inarch.config import EngineConfig
 from inarch.engine.choices import dtype_name
 from inarch.engine.outlook import Outlook, foresee
 from inarch.engine.preparation import quantization_scheme
-from inarch.engine.recognition import recognise_formats
 from inarch.engine.resolve import resolve
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.recognition import recognise_formats
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.errors import InarchError, ModelError
 from inarch.hal.backend import Backend
 from inarch.models.checkpoint import read_json
@@ -133,7 +133,7 @@ def _quantization(model: Mapping[str, Any], config: EngineConfig) -> tuple[str, 
     """How weights are stored, and who says so."""
     scheme, section = quantization_scheme(config), model.get("quantization_config")
     if scheme is not None:
-        return f"{scheme}, of linear layers", "--quantization"
+        return f"{scheme}, of linear layers and experts", "--quantization"
     method = section.get("quant_method") if isinstance(section, Mapping) else "none"
     return str(method), "config.json"
 
