@@ -1,6 +1,6 @@
 // The experts of a layer as a whole: tokens sorted by expert, two grouped products with the activation
-// between them, and the weighted sum of what each token's experts gave. Between the products numbers
-// are float32, whatever comes in and goes out.
+// between them, and the weighted sum of what each token's experts gave.
+#include <type_traits>
 #include <utility>
 
 #include "abi.h"
@@ -26,7 +26,7 @@ struct Layer {  // filled by Python (experts.py)
 };
 
 struct Tokens {
-    int64_t count, format;
+    int64_t count;
     const void* x;           // [count, hidden]
     const int64_t* experts;  // [count, chosen]
     const float* weights;    // likewise
@@ -34,7 +34,7 @@ struct Tokens {
 };
 
 template <class T> T* room(int which, int64_t count) {
-    static thread_local Scratch kept[5];
+    static thread_local Scratch kept[6];
     return kept[which].get<T>(count);
 }
 
@@ -54,15 +54,20 @@ template <class F> void over_tokens(int64_t count, int64_t numbers, const F& f) 
     });
 }
 
-template <class T>
-void gather(const Layer& layer, const Tokens& tokens, const int64_t* places, float* rows) {
+template <class T, class Row>
+void gather(const Layer& layer, const Tokens& tokens, const int64_t* places, Row* rows) {
     const int64_t k = layer.chosen, hidden = layer.hidden;
     over_tokens(tokens.count, k * hidden, [&](int64_t t) {
-        const T* own = static_cast<const T*>(tokens.x) + t * hidden;
+        static thread_local Scratch memory;
+        float* wide = memory.get<float>(2 * hidden);
+        widen(static_cast<const T*>(tokens.x) + t * hidden, wide, hidden);
         for (int64_t n = t * k; n < (t + 1) * k; n++) {
-            float* row = rows + places[n] * hidden;
-            widen(own, row, hidden);
-            if (layer.scale_input) scale(row, tokens.weights[n], hidden);
+            float* scaled = wide;
+            if (layer.scale_input) {
+                scaled = std::copy_n(wide, hidden, wide + hidden) - hidden;
+                scale(scaled, tokens.weights[n], hidden);
+            }
+            narrow(scaled, rows + places[n] * hidden, hidden);
         }
     });
 }
@@ -88,25 +93,25 @@ void combine(const Layer& layer, const Tokens& tokens, const int64_t* places, co
     });
 }
 
-template <class T>
+// Row: what is multiplied, bfloat16 where instructions may take it as it is.
+template <class T, class Row>
 void run(const Layer& layer, const Tokens& tokens, const Weights& gate_up, const Weights& down,
          double alpha, double limit) {
     const int64_t entries = tokens.count * layer.chosen;
     auto* ends = room<int64_t>(1, layer.experts);
     const int64_t* places = sort_by_expert(tokens.experts, entries, layer.experts, ends);
     const Groups groups{ends, layer.experts};
-    auto* rows = room<float>(2, entries * layer.hidden);
-    auto* both = room<float>(3, entries * 2 * layer.intermediate);
-    auto* inner = room<float>(4, entries * layer.intermediate);
+    constexpr Format ROW = std::is_same_v<Row, bf16> ? BFLOAT16 : FLOAT32;
+    auto* rows = room<Row>(2, entries * layer.hidden);
+    auto* both = room<Row>(3, entries * 2 * layer.intermediate);
+    auto* inner = room<Row>(4, entries * layer.intermediate);
+    auto* given = room<float>(5, entries * layer.hidden);
     gather<T>(layer, tokens, places, rows);
-    multiply(rows, FLOAT32, groups, gate_up, both, FLOAT32);
-    activate(both, inner, entries, layer.intermediate, FLOAT32, layer.activation, 1, alpha, limit);
-    multiply(inner, FLOAT32, groups, down, rows, FLOAT32);
-    combine<T>(layer, tokens, places, rows);
+    multiply(rows, ROW, groups, gate_up, both, ROW);
+    activate(both, inner, entries, layer.intermediate, ROW, layer.activation, 1, alpha, limit);
+    multiply(inner, ROW, groups, down, given, FLOAT32);
+    combine<T>(layer, tokens, places, given);
 }
-
-template <class T> const void* moved(const void* p, int64_t by) { return static_cast<const T*>(p) + by; }
-template <class T> void* moved(void* p, int64_t by) { return static_cast<T*>(p) + by; }
 
 void experts(const Layer* layer, const Weights* gate_up, const Weights* down, const void* x,
              int64_t format, int64_t count, const int64_t* chosen, const float* weights, void* out,
@@ -115,8 +120,10 @@ void experts(const Layer* layer, const Weights* gate_up, const Weights* down, co
         const int64_t most = std::max<int64_t>(1, MOST_ROWS / layer->chosen);
         for (int64_t t = 0; t < count; t += most) {
             const int64_t at = t * layer->hidden, entry = t * layer->chosen;
-            run<T>(*layer, {std::min(most, count - t), format, moved<T>(x, at), chosen + entry, weights + entry, moved<T>(out, at)},
-                   *gate_up, *down, alpha, limit);
+            const Tokens part{std::min(most, count - t), static_cast<const T*>(x) + at, chosen + entry,
+                              weights + entry, static_cast<T*>(out) + at};
+            const bool pairs = std::is_same_v<T, bf16> && gate_up->bits == 0;
+            (pairs ? run<T, bf16> : run<T, float>)(*layer, part, *gate_up, *down, alpha, limit);
         }
     };
     if (format == FLOAT32) all(float{});

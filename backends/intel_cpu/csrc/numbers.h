@@ -29,6 +29,11 @@ constexpr float INFINITE = std::numeric_limits<float>::infinity();
 inline float number(float x) { return x; }
 inline float number(bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 inline float number(f16 x) { return _cvtsh_ss(x.bits); }
+inline float number(e4m3 x) {
+    const auto size = static_cast<uint16_t>((x.bits & 0x7f) << 7), sign = static_cast<uint16_t>((x.bits & 0x80) << 8);
+    if ((x.bits & 0x7f) == 0x7f) return std::numeric_limits<float>::quiet_NaN();
+    return _cvtsh_ss(size | sign) * 256.0f;  // its bias is 7, not 15
+}
 
 template <class T> T rounded(float x);
 template <> inline float rounded<float>(float x) { return x; }

@@ -27,6 +27,7 @@ from inarch_intel_cpu.native import Native
 from inarch_intel_cpu.ops import CLAMPED_SWIGLU, GATED
 from inarch_intel_cpu.quantized_linear import pack_quantized
 
+MOST_ROWS = 4096  # that are worked on at a time: see csrc/experts.cpp
 ACTIVATIONS = {
     "silu": GATED["silu_mul"],
     "gelu_tanh": GATED["gelu_mul"],

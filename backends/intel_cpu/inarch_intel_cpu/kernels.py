@@ -13,6 +13,7 @@ from inarch_intel_cpu.experts import ACTIVATIONS, NativeExperts, NativeGroupedLi
 from inarch_intel_cpu.linear import NativeLinear
 from inarch_intel_cpu.native import Native
 from inarch_intel_cpu.quantized_linear import GROUPS, NativeQuantizedLinear
+from inarch_intel_cpu.recurrent import Recurrent
 from inarch_intel_cpu.routing import Routing
 
 
@@ -29,6 +30,7 @@ def kernels(native: Native) -> Sequence[Kernel]:
             supports_quantized,
         ),
         *expert_kernels(native),
+        *recurrent_kernels(native),
     ]
 
 
@@ -44,6 +46,12 @@ def expert_kernels(native: Native) -> list[Kernel]:
         Kernel("route", name, routing.route, supports_type),
         Kernel("sparse_mixer", name, routing.sparse_mixer, supports_type),
     ]
+
+
+def recurrent_kernels(native: Native) -> list[Kernel]:
+    recurrent = Recurrent(native)
+    ops = ("causal_conv", "gated_delta_rule", "state_space_scan", "gated_rms_norm")
+    return [Kernel(op, native.variant, getattr(recurrent, op), supports_type) for op in ops]
 
 
 def supports_type(facts: Facts) -> Support:
