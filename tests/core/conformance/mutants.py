@@ -55,7 +55,7 @@ class MutantDevice(ReferenceDevice):
 
 @dataclass(frozen=True)
 class Mutant(Backend):
-    """facet: whose cases, of `level`, show it; told: what they say."""
+    """facet: whose cases, of `level`, show it; told: what they say. cases: those of them, or all."""
 
     level: int
     facet: str
@@ -65,6 +65,7 @@ class Mutant(Backend):
     upload: Callable[[np.ndarray], Tensor] = ReferenceDevice().upload
     download: Callable[[Tensor], Any] = ReferenceDevice().download
     features: Collection[str] = ()
+    cases: Collection[str] = ()
     name: str = "mutant"
 
     def probe(self) -> Probe:
@@ -82,6 +83,11 @@ def attention(kind: Callable[..., Any], told: str, facet: str = "attention") -> 
 
 def op(name: str, implementation: Callable[..., Any], told: str) -> Mutant:
     return Mutant(3, name, told, [Kernel(name, "wrong", implementation)])
+
+
+def model(case: str, op: str, implementation: Callable[..., Any], told: str) -> Mutant:
+    """What shows in whole models."""
+    return Mutant(4, "engine", told, [Kernel(op, "wrong", implementation)], cases=(case,))
 
 
 # ---- attention ----
@@ -110,6 +116,33 @@ class Base2Sums(ReferenceAttention):
 class TreesAreChains(ReferenceAttention):
     def plan(self, batch: AttentionBatch) -> HostPlan:
         return super().plan(dataclasses.replace(batch, tree_parent=None))
+
+
+class CountsPositions(ReferenceAttention):
+    """Rotates by the place in the batch, which a draft in a tree shares with its siblings' depth."""
+
+    def plan(self, batch: AttentionBatch) -> HostPlan:
+        starts = batch.kv_lens - batch.q_indptr[1:]
+        lengths = np.diff(batch.q_indptr)
+        self._counted = np.arange(batch.q_indptr[-1]) + np.repeat(starts, lengths)
+        return super().plan(batch)
+
+    def run(self, *args: Any, rotation: Any = None, **options: Any) -> AttentionResult:
+        if rotation is not None:
+            counted = torch.from_numpy(self._counted.astype(np.int64))
+            rotation = dataclasses.replace(rotation, positions=counted)
+        return super().run(*args, rotation=rotation, **options)
+
+
+class NeverGoesBack(ReferenceAttention):
+    """Takes a sequence to be as long as it ever was: drafts that were rejected are still seen."""
+
+    def plan(self, batch: AttentionBatch) -> HostPlan:
+        self._longest = getattr(self, "_longest", {})
+        lengths = batch.kv_lens.copy()
+        for s, row in enumerate(batch.rows.tolist()):
+            lengths[s] = self._longest[row] = max(self._longest.get(row, 0), lengths[s])
+        return super().plan(dataclasses.replace(batch, kv_lens=lengths))
 
 
 class WritesAForeignPage(ReferenceAttention):
@@ -219,6 +252,11 @@ class SharesTooMuch(ReferenceAttention):
 class LatentScale(ReferenceLatentAttention):
     def __init__(self, spec: LatentSpec, store: KVStore, device: Device) -> None:
         super().__init__(dataclasses.replace(spec, scale=spec.kv_rank**-0.5), store, device)
+
+
+class LatentTrees(ReferenceLatentAttention):
+    def plan(self, batch: AttentionBatch) -> HostPlan:
+        return super().plan(dataclasses.replace(batch, tree_parent=None))
 
 
 # ---- pages ----
@@ -348,6 +386,7 @@ class Unsupported:
         return getattr(self._right, name)
 
 
+VERIFIED = "*dense-verification-float32"
 MUTANTS: dict[str, Mutant] = {
     "window-off-by-one": attention(with_spec(window=lambda w: w + 1), "out is off by"),
     "chunk-as-window": attention(with_spec(chunk=lambda c: c + 1), "out is off by"),
@@ -393,8 +432,12 @@ MUTANTS: dict[str, Mutant] = {
     "reads-the-null-slot": op("causal_conv", reads_the_null_slot, "output 0 is off by"),
     "upload-without-a-copy": Mutant(3, "transfers", "upload() still read", upload=late_upload),
     "download-without-a-copy": Mutant(3, "transfers", "gave", download=late_download),
-    "another-token": Mutant(
-        4, "engine", "times as likely", [Kernel("greedy", "wrong", second_best)]
+    "another-token": model("*dense-batch-float32", "greedy", second_best, "times as likely"),
+    "model-without-trees": model(VERIFIED, "attention", TreesAreChains, "step 3: the logits"),
+    "counts-positions": model(VERIFIED, "attention", CountsPositions, "step 3: the logits"),
+    "never-goes-back": model(VERIFIED, "attention", NeverGoesBack, "step 2: the logits"),
+    "latent-without-trees": model(
+        "*latent-verification-float32", "latent_attention", LatentTrees, "step 3: the logits"
     ),
     "predicate-raises": Mutant(1, "rms_norm", "KeyError", [kernel("rms_norm", raises)]),
     "no-reason": Mutant(1, "rms_norm", "without a reason", [kernel("rms_norm", unexplained)]),
