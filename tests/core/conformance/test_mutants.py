@@ -10,9 +10,10 @@ from inarch.conformance.suite import Suite
 from inarch.plugins import load_plugins
 
 from .mutants import MUTANTS
+from .wrong_attention import ATTENTION
 from .wrong_linear import LINEAR
 
-ALL = MUTANTS | LINEAR
+ALL = MUTANTS | ATTENTION | LINEAR
 
 
 @pytest.mark.parametrize("name", ALL)
