@@ -55,8 +55,8 @@ class EngineConfig:
     )
     quantization: Literal["none", "int8", "int4"] = option(
         "none",
-        "Store the weights of linear layers in 8 or 4 bits, quantized while they are loaded: less "
-        "memory and faster decoding on a CPU, at some loss of accuracy.",
+        "Store the weights of linear layers and experts in 8 or 4 bits, quantized while they are "
+        "loaded: less memory and faster decoding on a CPU, at some loss of accuracy.",
         "Model",
     )
     quantization_group: int = option(

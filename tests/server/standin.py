@@ -81,6 +81,7 @@ class StandIn:
         template: str | None = TEMPLATE,
         default_sampling: dict[str, Any] | None = None,
         head: HeadInfo | None = None,
+        weights: str = "",
     ) -> None:
         self.tokenizer = byte_tokenizer(template)
         self.info = ModelInfo(
@@ -91,6 +92,7 @@ class StandIn:
             max_request_tokens=context,
             vocab_size=257,
             dtype="float32",
+            weights=weights,
             backend="none",
             device="none",
             kv_tokens=4 * context,

@@ -197,6 +197,15 @@ def test_the_banner_says_where_and_what(
         assert part in shown
 
 
+def test_the_banner_tells_of_quantized_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    life = Life(StandIn(weights="int4, a scale for each 32 inputs"))
+    eventually(life.listens)
+    life.ask_to_stop()
+    life.end()
+    shown = capsys.readouterr().out
+    assert "none on none, float32, weights in int4, a scale for each 32 inputs\n" in shown
+
+
 def test_a_port_in_use_is_an_error_that_says_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

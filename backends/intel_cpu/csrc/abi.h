@@ -2,10 +2,12 @@
 //
 // INARCH_EXPORT(name, function) makes from an ordinary function of pointers, integers and doubles
 // the flat symbols `inarch_name` (the entry) and `inarch_name_signature` ("ppiif": a letter for each
-// argument: p pointer, i int64_t, f double), which `call.c` checks what it is given against.
+// argument: p pointer, i int64_t, f double), which `call.c` checks what it is given against. The entry
+// returns 0, or 1 where memory was lacking: then nothing that it was to write can be relied on.
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <type_traits>
 #include <utility>
 
@@ -37,8 +39,13 @@ template <class F> struct Entry;
 template <class... T> struct Entry<void (*)(T...)> {
     static constexpr char signature[] = {letter<T>()..., '\0'};
 
-    static void run(void (*function)(T...), const Argument* arguments) {
-        call(function, arguments, std::index_sequence_for<T...>{});
+    static int run(void (*function)(T...), const Argument* arguments) {
+        try {
+            call(function, arguments, std::index_sequence_for<T...>{});
+            return 0;
+        } catch (const std::bad_alloc&) {
+            return 1;
+        }
     }
 
     template <std::size_t... N>
@@ -52,8 +59,8 @@ template <class... T> struct Entry<void (*)(T...)> {
 #define INARCH_VISIBLE extern "C" __attribute__((visibility("default")))
 
 #define INARCH_EXPORT(name, function)                                                    \
-    INARCH_VISIBLE void inarch_##name(const inarch::Argument* arguments) {               \
-        inarch::Entry<decltype(&function)>::run(&function, arguments);                   \
+    INARCH_VISIBLE int inarch_##name(const inarch::Argument* arguments) {                \
+        return inarch::Entry<decltype(&function)>::run(&function, arguments);            \
     }                                                                                    \
     INARCH_VISIBLE const char* inarch_##name##_signature() {                             \
         return inarch::Entry<decltype(&function)>::signature;                            \

@@ -2,7 +2,7 @@
 #include <type_traits>
 
 #include "abi.h"
-#include "simd.h"
+#include "functions.h"
 #include "threads.h"
 
 namespace inarch {
@@ -83,6 +83,34 @@ template <class T> void by_kind(int64_t kind, const T* x, T* out, int64_t rows, 
     }
 }
 
+// See the op `xielu`: above and below are its two factors. Of expm1(x) - x only its first term is lost in
+// rounding near zero, and that is left out there.
+Vector xielu(Vector x, float above, float below, float slope, float eps) {
+    const Vector low = min(x, splat(eps)), square = low * low;
+    Vector series = splat(1.984126984e-4f);
+    for (const float c : {1.388888889e-3f, 8.333333333e-3f, 4.166666667e-2f, 1.666666667e-1f, 0.5f}) series = fma(series, low, splat(c));
+    const Vector near = series * square, far = exp(low) - splat(1.0f) - low;
+    const Vector curve = where(less(low, splat(-0.35f)), far, near) + (low - x);
+    return fma(splat(slope), x, where(less(zero(), x), splat(above) * x * x, splat(below) * curve));
+}
+
+void run_xielu(const void* x, void* out, int64_t count, int64_t format, double above, double below,
+               double slope, double eps) {
+    const auto run = [&]<class T>(T) {
+        parallel(count, GRAIN, [&](int64_t begin, int64_t end, int) {
+            const T* from = static_cast<const T*>(x) + begin;
+            each(from, from, static_cast<T*>(out) + begin, end - begin, [&](Vector v, Vector) {
+                return xielu(v, static_cast<float>(above), static_cast<float>(below), static_cast<float>(slope), static_cast<float>(eps));
+            });
+        });
+    };
+    if (format == FLOAT32) run(float{});
+    else if (format == BFLOAT16) run(bf16{});
+    else run(f16{});
+}
+
+}  // namespace
+
 void activate(const void* x, void* out, int64_t rows, int64_t size, int64_t format, int64_t kind,
               int64_t gate, double alpha, double limit) {
     const Parameters with{static_cast<float>(alpha), static_cast<float>(limit)};
@@ -94,7 +122,7 @@ void activate(const void* x, void* out, int64_t rows, int64_t size, int64_t form
     else run(f16{});
 }
 
-}  // namespace
 }  // namespace inarch
 
 INARCH_EXPORT(activate, inarch::activate)
+INARCH_EXPORT(xielu, inarch::run_xielu)

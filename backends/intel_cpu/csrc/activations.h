@@ -1,5 +1,6 @@
 // Activations as 8-bit numbers with a scale for each group of inputs.
 #pragma once
+#include <algorithm>
 #include <cmath>
 
 #include "scratch.h"
@@ -16,8 +17,8 @@ struct Activations {
 };
 
 inline void quantize_group(const float* x, int64_t count, int8_t* values, float* scale, int32_t* sum) {
-    Floats most = zeros();
-    for (int64_t k = 0; k < count; k += LANES) most = larger(most, absolute(load(x + k)));
+    Vector most = zero();
+    for (int64_t k = 0; k < count; k += WIDTH) most = max(most, absolute(load(x + k)));
     const float highest = largest(most);
     const float inverse = highest > 0 ? 127.0f / highest : 0;
     *scale = highest / 127.0f;
@@ -30,17 +31,23 @@ inline void quantize_group(const float* x, int64_t count, int8_t* values, float*
     *sum = total;
 }
 
+inline void widen_any(const void* x, Format type, int64_t at, float* to, int64_t count) {
+    if (type == FLOAT32) std::copy_n(static_cast<const float*>(x) + at, count, to);
+    else if (type == BFLOAT16) widen(static_cast<const bf16*>(x) + at, to, count);
+    else widen(static_cast<const f16*>(x) + at, to, count);
+}
+
 constexpr int64_t LARGEST_GROUP = 512;
 
-inline void quantize_row(const void* x, Type type, int64_t row, int64_t inputs, int64_t group,
+inline void quantize_row(const void* x, Format type, int64_t row, int64_t inputs, int64_t group,
                          const Activations& to) {
     alignas(64) float whole[LARGEST_GROUP];
     for (int64_t g = 0; g < to.groups; g++) {
         const int64_t first = g * group, count = std::min(group, inputs - first);
         const float* from = static_cast<const float*>(x) + row * inputs + first;
         if (type != FLOAT32 || count < group) {
-            for (int64_t k = 0; k < group; k++)
-                whole[k] = k < count ? get(x, row * inputs + first + k, type) : 0;
+            widen_any(x, type, row * inputs + first, whole, count);
+            std::fill(whole + count, whole + group, 0.0f);
             from = whole;
         }
         const int64_t at = row * to.groups + g;
@@ -50,7 +57,7 @@ inline void quantize_row(const void* x, Type type, int64_t row, int64_t inputs, 
 }
 
 // x [rows, inputs] in groups of `group` inputs (a multiple of 32, at most LARGEST_GROUP)
-inline Activations quantized(const void* x, Type type, int64_t rows, int64_t inputs, int64_t group) {
+inline Activations quantized(const void* x, Format type, int64_t rows, int64_t inputs, int64_t group) {
     static thread_local Scratch values, scales, sums;
     const int64_t groups = (inputs + group - 1) / group, stride = groups * group;
     const Activations to{values.get<int8_t>(rows * stride), scales.get<float>(rows * groups),

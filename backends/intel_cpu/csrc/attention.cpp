@@ -5,6 +5,7 @@
 // that a key or value is read once for all of them. (Dao et al., 2022, arXiv:2205.14135; Milakov and
 // Gimelshein, 2018, arXiv:1805.02867.)
 #include "abi.h"
+#include "functions.h"
 #include "pages.h"
 #include "products.h"
 #include "scratch.h"
@@ -15,6 +16,7 @@ namespace {
 
 constexpr int64_t BLOCK = 128;  // keys; of few rows twice as many, so that less is done between them
 constexpr int64_t FEW_ROWS = 16;
+constexpr int64_t LATENT_BLOCK = 64;  // keys of some hundred features, in float32
 
 struct Strided {  // q [T, H, D]
     const void* data;
@@ -35,7 +37,7 @@ struct Call {
 
 // Memory that a thread keeps from call to call.
 template <class T> T* room(int which, int64_t count) {
-    thread_local Scratch kept[5];
+    thread_local Scratch kept[7];
     return kept[which].get<T>(count);
 }
 
@@ -70,6 +72,17 @@ void finish(const Call& call, int64_t token, int64_t head, State state, const fl
     if (call.sums) call.sums[row] = state.highest + std::log(state.sum);
 }
 
+// Pages of latents: a row for each token, the first features of which are its value too. All heads read
+// the same rows, so that a block of them is widened once, for both products. Scores come out of the
+// first with heads side by side: rows as they lie are what is broadcast.
+template <class T> struct Latents {
+    using Stored = T;
+    using Given = float;
+    static constexpr int TOGETHER = 1;
+};
+template <class Page> constexpr bool LATENT = false;
+template <class T> constexpr bool LATENT<Latents<T>> = true;
+
 template <class Page> struct Tiled {
     using Stored = typename Page::Stored;
     using Given = typename Page::Given;
@@ -81,11 +94,12 @@ template <class Page> struct Tiled {
     const int64_t head;  // of K and V
     const Shape& shape = call.shape;
     const int64_t group = shape.group(), rows = item.tokens * group;
-    const int64_t block = BLOCK * (rows <= FEW_ROWS ? 2 : 1);
+    const int64_t block = LATENT<Page> ? LATENT_BLOCK : BLOCK * (rows <= FEW_ROWS ? 2 : 1);
     const int64_t features = (shape.key_dim + 1) / 2 * 2;  // of a row of q
+    const int64_t columns = (rows + 15) / 16 * 16;         // of latents' scores
     const int32_t* members = call.work.at<int32_t>(call.work.member_at) + item.members;
     const int32_t* pages = call.work.at<int32_t>(call.work.page_at) + item.pages;
-    Given* q = room<Given>(0, rows * features);
+    Given* q = room<Given>(0, columns * features);  // of latents [features, columns]
     float* scores = room<float>(1, rows * block);
     Given* weights = room<Given>(2, rows * block);
     float* outputs = room<float>(3, rows * shape.value_row);
@@ -97,14 +111,17 @@ template <class Page> struct Tiled {
         std::fill(outputs, outputs + rows * shape.value_row, 0.0f);
         for (int64_t begin = item.begin; begin < item.end; begin += block) {
             const int64_t end = std::min<int64_t>(begin + block, item.end);
-            score(begin, end);
+            if constexpr (LATENT<Page>) score_latents(begin, end);
+            else score(begin, end);
             for (int64_t r = 0; r < rows; r++) weigh(r, begin, end);
-            add_values(begin, end);
+            if constexpr (LATENT<Page>) add_latents(end - begin);
+            else add_values(begin, end);
         }
         for (int64_t r = 0; r < rows; r++) give(r);
     }
 
     void load_queries() {
+        if constexpr (LATENT<Page>) return load_columns();
         for (int64_t r = 0; r < rows; r++) {
             const int64_t place = members[r / group] * call.q.token +
                                   (head * group + r % group) * call.q.head;
@@ -146,6 +163,36 @@ template <class Page> struct Tiled {
                                           scores + key - begin, block, shape.key_dim, false,
                                           ahead(key, shape.key_page())});
         }
+    }
+
+    // ---- latents ----
+
+    float* wide() { return room<float>(5, block * shape.key_dim + 16); }  // read up to a multiple of 16
+
+    void load_columns() {
+        std::fill(q, q + columns * shape.key_dim, 0.0f);
+        for (int64_t r = 0; r < rows; r++) {
+            const auto* from = static_cast<const float*>(call.q.data) + members[r / group] * call.q.token +
+                               r % group * call.q.head;
+            for (int64_t d = 0; d < shape.key_dim; d++) q[d * columns + r] = from[d];
+        }
+    }
+
+    void score_latents(int64_t begin, int64_t end) {
+        const int64_t size = shape.key_dim;
+        float *kept = wide(), *turned = room<float>(6, block * columns);
+        for (int64_t key = begin; key < end; key++) {
+            const int64_t at = page_of(key) * shape.page_tokens + key % shape.page_tokens;
+            widen(static_cast<const Stored*>(call.k_pages) + at * size, kept + (key - begin) * size, size);
+        }
+        product<Plain<float>>(end - begin, columns, {kept, size, q, columns, turned, columns, size, false, 0});
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t n = 0; n < end - begin; n++) scores[r * block + n] = turned[n * columns + r];
+    }
+
+    void add_latents(int64_t count) {
+        product<Plain<float>>(rows, shape.value_row,
+                              {weights, block, wide(), shape.key_dim, outputs, shape.value_row, count, true, 0});
     }
 
     // Scores of a row -> weights, and its outputs so far to the new highest score.
@@ -253,6 +300,14 @@ void merge(const Call& call, const Merge& job, int64_t head) {
     finish(call, job.token, head, all, outputs);
 }
 
+void merge_all(const Call& call) {
+    const Merge* merges = call.work.at<Merge>(call.work.merge_at);
+    const int64_t heads = call.shape.q_heads;
+    parallel(call.work.merges * heads, 8, [&](int64_t begin, int64_t end, int) {
+        for (int64_t n = begin; n < end; n++) merge(call, merges[n / heads], n % heads);
+    });
+}
+
 template <class Page> void attend_pages(const Call& call) {
     const int64_t heads = call.shape.kv_heads;
     const Item* items = call.work.at<Item>(call.work.item_at);
@@ -277,20 +332,30 @@ void attend(const Shape* shape, const Work* work, void* q, int64_t q_token, int6
             attend_pages<Plain<e4m3>>(call);
             break;
         default:
-#ifdef INARCH_AVX512
+#ifdef INARCH_BF16
             if (shape->given == BFLOAT16) attend_pages<Dots>(call);
             else attend_pages<Pairs>(call);
 #else
             attend_pages<Pairs>(call);
 #endif
     }
-    const Merge* merges = work->at<Merge>(work->merge_at);
-    parallel(work->merges * shape->q_heads, 8, [&](int64_t begin, int64_t end, int) {
-        for (int64_t n = begin; n < end; n++) merge(call, merges[n / shape->q_heads], n % shape->q_heads);
-    });
+    merge_all(call);
+}
+
+// q, out [T, H, .] float32, out of as many features as a latent; one KV head, whose pages hold rows.
+void attend_latents(const Shape* shape, const Work* work, void* q, int64_t q_token, int64_t q_head,
+                    const void* pages, void* out, float* put_aside, double scale) {
+    const Call call{*shape, *work, {q, q_token, q_head}, pages, nullptr, out, nullptr, nullptr, put_aside,
+                    static_cast<float>(scale), 0};
+    if (shape->kept == FLOAT32) attend_pages<Latents<float>>(call);
+    else if (shape->kept == BFLOAT16) attend_pages<Latents<bf16>>(call);
+    else if (shape->kept == FLOAT16) attend_pages<Latents<f16>>(call);
+    else attend_pages<Latents<e4m3>>(call);
+    merge_all(call);
 }
 
 }  // namespace
 }  // namespace inarch
 
 INARCH_EXPORT(attend, inarch::attend)
+INARCH_EXPORT(attend_latents, inarch::attend_latents)

@@ -18,7 +18,7 @@ typedef union {
 } Argument;
 
 typedef struct {
-    void (*entry)(const Argument*);
+    int (*entry)(const Argument*);
     Py_ssize_t count;
     char signature[MOST + 1];
 } Kernel;
@@ -63,8 +63,12 @@ static PyObject* call(PyObject* self, PyObject* const* given, Py_ssize_t count) 
     for (Py_ssize_t n = 0; n < count; n++)
         if (convert(kernel->signature[n], given[n], &arguments[n])) return NULL;
     PyThreadState* state = PyEval_SaveThread();
-    kernel->entry(arguments);
+    const int failed = kernel->entry(arguments);
     PyEval_RestoreThread(state);
+    if (failed) {
+        PyErr_SetString(PyExc_MemoryError, "a CPU kernel got no memory for what it computes on its way");
+        return NULL;
+    }
     return Py_NewRef(Py_None);
 }
 
@@ -83,7 +87,7 @@ static PyObject* bind(PyObject* self, PyObject* arguments) {
     }
     Kernel* kernel = calloc(1, sizeof(Kernel));
     if (!kernel) return PyErr_NoMemory();
-    kernel->entry = (void (*)(const Argument*))PyLong_AsVoidPtr(address);
+    kernel->entry = (int (*)(const Argument*))PyLong_AsVoidPtr(address);
     kernel->count = count;
     memcpy(kernel->signature, signature, count);
     PyObject* capsule = PyErr_Occurred() ? NULL : PyCapsule_New(kernel, NULL, forget);

@@ -1,23 +1,10 @@
 // A norm of each head, and rotary positions, in float32.
 #pragma once
-#include "simd.h"
+#include "vector.h"
 
 namespace inarch {
-inline namespace simd {
 
 constexpr int64_t MOST_HEAD_DIM = 1024;
-
-template <class T> void widen(const T* from, float* to, int64_t count) {
-    int64_t n = 0;
-    for (; n + WIDTH <= count; n += WIDTH) store(to + n, load(from + n));
-    for (; n < count; n++) to[n] = number(from[n]);
-}
-
-template <class T> void narrow(const float* from, T* to, int64_t count) {
-    int64_t n = 0;
-    for (; n + WIDTH <= count; n += WIDTH) store(to + n, load(from + n));
-    for (; n < count; n++) to[n] = rounded<T>(from[n]);
-}
 
 template <class T> void multiply(float* row, const T* by, int64_t count) {
     int64_t n = 0;
@@ -84,5 +71,4 @@ struct Heads {
     }
 };
 
-}  // namespace simd
 }  // namespace inarch

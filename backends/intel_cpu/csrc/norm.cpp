@@ -1,6 +1,7 @@
 // Norms over rows: with or without the sum of the residual stream before, by root mean square or by mean
 // and variance. A row stays in the nearest cache between what is summed up and what is written.
 #include "abi.h"
+#include "functions.h"
 #include "heads.h"
 #include "scratch.h"
 #include "threads.h"
@@ -81,7 +82,57 @@ void norm(const void* x, void* residual, const void* weight, const void* bias, v
     else run(f16{});
 }
 
+// ---- beside a gate: see the op `gated_rms_norm` ----
+
+struct Gated {
+    const float* weight;  // [size]
+    int64_t size, group;
+    float eps;
+    bool gate_first, sigmoid;
+
+    void open(float* row, const float* gate) const {
+        int64_t n = 0;
+        for (; n < size; n += WIDTH) {  // rows are as long as whole vectors
+            const Vector x = load(gate + n), opened = inarch::sigmoid(x);
+            store(row + n, load(row + n) * (sigmoid ? opened : x * opened));
+        }
+    }
+
+    void run(float* row, const float* gate) const {
+        if (gate_first) open(row, gate);
+        for (float* part = row; part < row + size; part += group) {
+            scale(part, 1 / std::sqrt(squares(part, group) / static_cast<float>(group) + eps), group);
+        }
+        multiply(row, weight, size);
+        if (!gate_first) open(row, gate);
+    }
+};
+
+void gated_rms_norm(const void* x, const void* gate, const float* weight, void* out, int64_t rows,
+                    int64_t size, int64_t group, int64_t format, double eps, int64_t gate_first,
+                    int64_t sigmoid) {
+    const Gated norm{weight, size, group, static_cast<float>(eps), gate_first != 0, sigmoid != 0};
+    const auto all = [&]<class T>(T) {
+        parallel(rows, std::max<int64_t>(1, GRAIN / size), [&](int64_t begin, int64_t end, int) {
+            thread_local Scratch memory;
+            const int64_t stride = (size + WIDTH - 1) / WIDTH * WIDTH;
+            auto* row = memory.get<float>(2 * stride);
+            std::fill(row, row + 2 * stride, 0.0f);
+            for (int64_t r = begin; r < end; r++) {
+                widen(static_cast<const T*>(x) + r * size, row, size);
+                widen(static_cast<const T*>(gate) + r * size, row + stride, size);
+                norm.run(row, row + stride);
+                narrow(row, static_cast<T*>(out) + r * size, size);
+            }
+        });
+    };
+    if (format == FLOAT32) all(float{});
+    else if (format == BFLOAT16) all(bf16{});
+    else all(f16{});
+}
+
 }  // namespace
 }  // namespace inarch
 
+INARCH_EXPORT(gated_rms_norm, inarch::gated_rms_norm)
 INARCH_EXPORT(norm, inarch::norm)

@@ -5,10 +5,9 @@
 #pragma once
 #include <cstdint>
 
-#include "simd.h"
+#include "vector.h"
 
 namespace inarch {
-inline namespace simd {
 
 // What a layer's attention is made of: filled by Python (attention.py), the same for all its calls.
 struct Shape {
@@ -69,5 +68,4 @@ struct Work {
     template <class T> const T* at(int64_t place) const { return const_cast<Work*>(this)->at<T>(place); }
 };
 
-}  // namespace simd
 }  // namespace inarch

@@ -1,6 +1,6 @@
 // What changes logits before a token is drawn, in place: penalties, masks and biases.
 #include "abi.h"
-#include "simd.h"
+#include "vector.h"
 #include "threads.h"
 
 namespace inarch {

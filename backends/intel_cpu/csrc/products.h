@@ -8,10 +8,10 @@
 #pragma once
 #include <algorithm>
 
-#include "simd.h"
+#include "pairs.h"
+#include "vector.h"
 
 namespace inarch {
-inline namespace simd {
 
 #ifdef INARCH_AVX512
 constexpr int ROWS = 12;  // of 32 registers
@@ -48,13 +48,13 @@ struct Pairs {
     static void step(Vector (&c)[R][N], const float* a, int64_t stride, const bf16* b, int64_t left,
                      int64_t d) {
         Vector columns[N];
-        for (int n = 0; n < N; n++) columns[n] = first_of_pairs(b + n * WIDTH * 2);
+        for (int n = 0; n < N; n++) columns[n] = first_of_pair(load_ints(b + n * WIDTH * 2));
         for (int r = 0; r < R; r++) {
             const Vector each = splat(a[r * stride + d]);
             for (int n = 0; n < N; n++) c[r][n] = fma(each, columns[n], c[r][n]);
         }
         if (left < 2) return;  // what lies beside the last row may be anything
-        for (int n = 0; n < N; n++) columns[n] = second_of_pairs(b + n * WIDTH * 2);
+        for (int n = 0; n < N; n++) columns[n] = second_of_pair(load_ints(b + n * WIDTH * 2));
         for (int r = 0; r < R; r++) {
             const Vector each = splat(a[r * stride + d + 1]);
             for (int n = 0; n < N; n++) c[r][n] = fma(each, columns[n], c[r][n]);
@@ -62,7 +62,7 @@ struct Pairs {
     }
 };
 
-#ifdef INARCH_AVX512
+#ifdef INARCH_BF16
 // The same pages where A is bfloat16 too: two products and their sum are one instruction.
 struct Dots {
     using Stored = bf16;
@@ -72,19 +72,12 @@ struct Dots {
     template <int R, int N>
     static void step(Vector (&c)[R][N], const bf16* a, int64_t stride, const bf16* b, int64_t left,
                      int64_t d) {
-        __m512i columns[N];
-        const __m512i kept = _mm512_set1_epi32(left < 2 ? 0xffff : -1);
-        for (int n = 0; n < N; n++) {
-            columns[n] = _mm512_and_si512(_mm512_loadu_si512(b + n * WIDTH * 2), kept);
-        }
+        Ints columns[N];
+        const Ints kept = splat_ints(left < 2 ? 0xffff : -1);
+        for (int n = 0; n < N; n++) columns[n] = load_ints(b + n * WIDTH * 2) & kept;
         for (int r = 0; r < R; r++) {
-            int32_t pair;
-            std::memcpy(&pair, a + r * stride + d, sizeof pair);
-            const __m512i each = _mm512_set1_epi32(pair);
-            for (int n = 0; n < N; n++) {
-                c[r][n].v = _mm512_dpbf16_ps(c[r][n].v, reinterpret_cast<__m512bh>(each),
-                                             reinterpret_cast<__m512bh>(columns[n]));
-            }
+            const Ints each = splat_pair(a + r * stride + d);
+            for (int n = 0; n < N; n++) c[r][n] = dot_pairs(c[r][n], each, columns[n]);
         }
     }
 };
@@ -145,5 +138,4 @@ template <class Page> void product(int64_t rows, int64_t columns, Operands<Page>
     }
 }
 
-}  // namespace simd
 }  // namespace inarch

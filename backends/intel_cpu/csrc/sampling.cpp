@@ -5,10 +5,11 @@
 // bucket that it is in is sorted. What is kept is then drawn from by rising id, as without filters.
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <vector>
 
 #include "abi.h"
-#include "simd.h"
+#include "functions.h"
 #include "threads.h"
 
 namespace inarch {
@@ -21,6 +22,11 @@ constexpr float FINENESS = 64;   // buckets for a factor of e
 struct Row {
     const float* logits;
     int64_t size;
+
+    // NaN has no place in an order: it goes last.
+    float rank(int64_t token) const {
+        return std::isnan(logits[token]) ? -INFINITE : logits[token];
+    }
 
     // f(first token, logits, lanes that are there)
     template <class F> void walk(int64_t begin, int64_t end, const F& f) const {
@@ -97,7 +103,7 @@ struct Draw {
             float down[WIDTH];
             store(down, below(x));
             for (int64_t n = 0; n < there; n++) {
-                if (bucket(down[n]) == wanted) found.emplace_back(row.logits[token + n], token + n);
+                if (bucket(down[n]) == wanted) found.emplace_back(row.rank(token + n), token + n);
             }
         });
         std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
@@ -246,7 +252,7 @@ void logprobs(const float* logits, int64_t rows, int64_t vocabulary, int64_t str
                 uint32_t better = full ? lanes(less(splat(best.front().first), x)) : (1u << there) - 1;
                 for (; better; better &= better - 1) {
                     const int64_t id = token + std::countr_zero(better);
-                    const std::pair<float, int64_t> found{row.logits[id], -id};
+                    const std::pair<float, int64_t> found{row.rank(id), -id};
                     if (static_cast<int64_t>(best.size()) == top) {
                         if (found < best.front()) continue;
                         std::pop_heap(best.begin(), best.end(), std::greater<>());

@@ -16,6 +16,7 @@ class Scratch {
         const size_t bytes = (count * sizeof(T) + 127) / 64 * 64;
         if (bytes > size_) {
             std::free(memory_);
+            size_ = 0;  // also if there is no more
             memory_ = std::aligned_alloc(64, bytes);
             if (!memory_) throw std::bad_alloc();
             size_ = bytes;

@@ -15,6 +15,8 @@
 #include <chrono>
 #include <memory>
 #include <mutex>
+#include <new>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -33,7 +35,11 @@ struct alignas(LINE) Share {
 
 struct Pool {
     explicit Pool(int count) : shares(count) {
-        for (int n = 1; n < count; n++) std::thread([this, n] { work(n); }).detach();
+        try {
+            for (int n = 1; n < count; n++) std::thread([this, n] { work(n); }).detach();
+        } catch (const std::system_error&) {
+            // The system gives no more threads. Those that are here also take the shares of the others.
+        }
     }
 
     void run(int64_t count, int64_t step, Body call, const void* with) {
@@ -43,6 +49,7 @@ struct Pool {
             shares[n].next.store(std::min(count, blocks * n / size * step), std::memory_order_relaxed);
             shares[n].end = std::min(count, blocks * (n + 1) / size * step);
         }
+        failed.store(false, std::memory_order_relaxed);
         open.store(true);
         region.fetch_add(1);
         region.notify_all();  // a system call only if somebody sleeps
@@ -52,9 +59,19 @@ struct Pool {
             if (spins < 4000) _mm_pause();
             else sched_yield();
         }
+        if (failed.load(std::memory_order_relaxed)) throw std::bad_alloc();
     }
 
+    // An exception must not leave a thread: what it says is thrown again where the region began.
     void take_all(int first) {
+        try {
+            take_shares(first);
+        } catch (const std::bad_alloc&) {
+            failed.store(true, std::memory_order_relaxed);
+        }
+    }
+
+    void take_shares(int first) {
         const int size = static_cast<int>(shares.size());
         for (int n = 0; n < size; n++) {
             Share& share = shares[(first + n) % size];
@@ -99,6 +116,7 @@ struct Pool {
     alignas(LINE) std::atomic<uint32_t> region{0};
     alignas(LINE) std::atomic<bool> open{false};
     alignas(LINE) std::atomic<int> inside{0};
+    std::atomic<bool> failed{false};
 };
 
 thread_local bool Pool::inside_region = false;
@@ -106,6 +124,11 @@ thread_local bool Pool::inside_region = false;
 std::mutex one_region;  // of two threads that come at once, the second works alone
 Pool* pool = nullptr;   // never freed: its workers run until the process ends
 int wanted = 1;
+
+struct Inside {
+    Inside() { Pool::inside_region = true; }
+    ~Inside() { Pool::inside_region = false; }
+};
 
 void forget_pool_in_child() {  // a fork copies no threads
     pool = nullptr;
@@ -132,9 +155,8 @@ void run_parallel(int64_t count, int64_t grain, Body body, const void* context) 
         return;
     }
     if (!pool) pool = new Pool(wanted);
-    Pool::inside_region = true;
+    const Inside within;
     pool->run(count, grain, body, context);
-    Pool::inside_region = false;
 }
 
 }  // namespace inarch

@@ -8,7 +8,8 @@ namespace inarch {
 using Body = void (*)(const void* context, int64_t begin, int64_t end, int thread);
 
 // Calls body for ranges that cover 0..count once, each of at most `grain` items, from up to
-// `threads()` threads; returns when all are done. What a thread does inside one runs alone.
+// `threads()` threads; returns when all are done. What a thread does inside one runs alone. Throws
+// std::bad_alloc if any of them did; then some ranges may not have been done.
 void run_parallel(int64_t count, int64_t grain, Body body, const void* context);
 
 int threads();

@@ -11,6 +11,7 @@ from inarch.hal.support import Support, no, yes
 from inarch_intel_cpu.attention import CpuAttention
 from inarch_intel_cpu.dtypes import TYPES
 from inarch_intel_cpu.kv import KEPT, LAYOUT, STEP
+from inarch_intel_cpu.latent import CpuLatentAttention
 from inarch_intel_cpu.native import Native
 from inarch_intel_cpu.ops import GATED, KINDS, Ops
 from inarch_intel_cpu.sampling import Sampling
@@ -26,13 +27,16 @@ def attending_kernels(native: Native) -> list[Kernel]:
     """Named by the instructions that they are compiled for."""
     name, ops, sampling = native.variant, Ops(native), Sampling(native)
     attention = functools.partial(CpuAttention, native=native, turns=(ops.rope, ops.qk_norm_rope))
+    latent = functools.partial(CpuLatentAttention, native=native)
     return [
         Kernel("attention", name, attention, supports_attention),
+        Kernel("latent_attention", name, latent, supports_pages),
         Kernel("rope", name, ops.rope, _rope),
         Kernel("qk_norm_rope", name, ops.qk_norm_rope, _norm_rope),
         *(Kernel(op, name, getattr(ops, op), _norm) for op in NORMS),
         *(Kernel(op, name, ops.activation(op), _computed) for op in (*KINDS, *GATED)),
         Kernel("clamped_swiglu", name, ops.clamped_swiglu, _computed),
+        Kernel("xielu", name, ops.xielu, _computed),
         *(Kernel(op, name, _method(sampling, op)) for op in SAMPLING),
     ]
 
@@ -68,17 +72,22 @@ def _norm_rope(facts: Facts) -> Support:
     return _rope(facts) and _norm(facts)
 
 
-def supports_attention(facts: Facts) -> Support:
-    """Facts are those of `attention_facts`."""
+def supports_pages(facts: Facts) -> Support:
+    """Facts are those of `page_facts`."""
     if not facts["layout"].startswith(LAYOUT):
         return no(f"KV layout {facts['layout']}: our own is needed (CpuKVStore)")
     if facts["page_tokens"] % STEP:
         return no(f"pages of {facts['page_tokens']} tokens: a multiple of {STEP} is needed")
     if facts["kv_dtype"] not in KEPT:
         return no(f"pages of {facts['kv_dtype']}: they may hold {', '.join(map(str, KEPT))}")
+    return _computed(facts)
+
+
+def supports_attention(facts: Facts) -> Support:
+    """Facts are those of `attention_facts`."""
     widest = max(facts["key_dim"], facts["value_dim"])
     if widest > MOST_HEAD_DIM:
         return no(f"head size {widest} exceeds {MOST_HEAD_DIM}")
     if not facts["causal"] and facts["chunk"] is not None:
         return no("attention to both sides within chunks of tokens is not defined")
-    return _computed(facts)
+    return supports_pages(facts)

@@ -62,7 +62,7 @@ class CpuAttention:
         heads = KVHeads(spec.kv_heads, spec.key_dim, spec.value_dim)
         self._page_tokens = store.layout.page_tokens
         pages = PageShape(heads, self._page_tokens, store.spec.dtype)
-        self._shape = pages.array(spec.q_heads, spec.dtype)
+        self.shape = pages.array(spec.q_heads, spec.dtype)
         self._slot_floats = spec.q_heads * (pages.value_row + 2)
         self._work_bytes = 1 << 14
         self._put_aside = torch.empty(0)
@@ -71,14 +71,14 @@ class CpuAttention:
         return 0
 
     def plan(self, batch: AttentionBatch) -> HostPlan:
-        plan = self._plan(batch)
+        plan = self.work(batch)
 
         def bind(there: Mapping[str, Tensor]) -> Plan:
             return plan
 
         return HostPlan({}, {}, bind)
 
-    def _plan(self, batch: AttentionBatch) -> Plan:
+    def work(self, batch: AttentionBatch) -> Plan:
         spec, shared, table = self._spec, batch.shared, batch.page_table
         groups = () if shared is None else (shared.sequences, shared.indptr, shared.tokens)
         arrays = [
@@ -128,13 +128,13 @@ class CpuAttention:
             (None, None, 0, 0, None, None, 0, 0.0) if rotation is None else turn_arguments(rotation)
         )
         self._write(
-            self._shape, len(k), None if rotation is None else q, *q.stride()[:2], k, *k.stride()[:2],
+            self.shape, len(k), None if rotation is None else q, *q.stride()[:2], k, *k.stride()[:2],
             v, *v.stride()[:2], plan.slots, *pages, *turn,
         )  # fmt: skip
         out = q.new_empty((*q.shape[:2], self._spec.value_dim))
         sums = q.new_empty(q.shape[:2], dtype=torch.float32) if lse else None
         self._attend(
-            self._shape, plan.work, q, *q.stride()[:2], *pages, out, sums,
+            self.shape, plan.work, q, *q.stride()[:2], *pages, out, sums,
             None if sinks is None else sinks.float().contiguous(), plan.put_aside,
             self._spec.scale, self._spec.softcap or 0.0,
         )  # fmt: skip

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 from pathlib import Path
 
 # What kernels are compiled for, fastest first, and the flags that each of them needs.
 VARIANTS = {
-    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16"),
+    "amx": ("amx_tile", "amx_bf16", "amx_int8"),
+    "avx512_bf16": ("avx512_bf16",),
+    "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"),
     "avx2": ("avx2", "fma", "f16c", "bmi2"),
 }
 FORCE = "INARCH_INTEL_CPU_ISA"  # takes a lower one: for tests and comparisons
+
+# Linux lets a process use tiles once it has asked, and grants it only if the system saves them with the
+# rest of a thread's state (XCR0): arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA), since 5.16.
+ARCH_PRCTL, REQUEST, TILE_DATA = 158, 0x1023, 18
 
 
 def processors(root: Path = Path("/")) -> list[dict[str, str]]:
@@ -31,6 +39,14 @@ def variants(flags: frozenset[str]) -> tuple[str, ...]:
         if needed <= flags:
             found.append(name)
     return tuple(reversed(found))
+
+
+@functools.cache
+def permitted(variant: str) -> bool:
+    """Whether the system lets this process, and the threads it has, use the variant's registers."""
+    if variant != "amx":
+        return True
+    return ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST, TILE_DATA) == 0
 
 
 def flags_of(processor: dict[str, str]) -> frozenset[str]:

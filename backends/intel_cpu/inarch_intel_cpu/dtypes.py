@@ -1,4 +1,4 @@
-"""How kernels are told of a dtype: the numbers of `Type` in csrc/vector.h."""
+"""How kernels are told of a dtype: the numbers of `Format` in csrc/numbers.h."""
 
 from __future__ import annotations
 

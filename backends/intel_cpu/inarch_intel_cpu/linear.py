@@ -16,7 +16,6 @@ from inarch_intel_cpu.dtypes import TYPES
 from inarch_intel_cpu.native import Native
 
 NARROW = (torch.bfloat16, torch.float16)
-PAIRS = 2  # inputs that lie together in a packed bfloat16 weight: see linear.cpp
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +34,10 @@ class NativeLinear:
         self._run = native.kernel("linear")
 
     def prepack(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> PackedLinear:
-        panel = self._native.panel
-        if weight.is_meta:
-            return PackedLinear(weight, bias, spec.outputs, spec.inputs)
-        weight = _narrowed(weight).contiguous()
-        step = PAIRS if weight.dtype == torch.bfloat16 else 1
-        outputs, inputs = (-(-spec.outputs // panel) * panel, -(-spec.inputs // step) * step)
-        packed = torch.empty(outputs * inputs, dtype=weight.dtype)
-        pack = self._native.kernel("pack_linear")
-        pack(weight, packed, weight.itemsize, step, spec.outputs, spec.inputs)
-        return PackedLinear(packed, padded_bias(bias, outputs), spec.outputs, spec.inputs)
+        packed = pack_plain(self._native, weight.unsqueeze(0))
+        if not weight.is_meta:
+            bias = padded_bias(bias, -(-spec.outputs // self._native.panel) * self._native.panel)
+        return PackedLinear(packed, bias, spec.outputs, spec.inputs)
 
     def apply(self, x: Tensor, packed: PackedWeight) -> Tensor:
         x = x if x.is_contiguous() else x.contiguous()
@@ -55,6 +48,21 @@ class NativeLinear:
             packed.outputs,
         )  # fmt: skip
         return out
+
+
+def pack_plain(native: Native, weights: Tensor) -> Tensor:
+    """Weights [E, N, K] -> panels, one weight's after the other's."""
+    if weights.is_meta:
+        return weights
+    weights = _narrowed(weights.flatten(0, 1)).view(weights.shape).contiguous()
+    count, outputs, inputs = weights.shape
+    step = native.bf16_inputs if weights.dtype == torch.bfloat16 else 1
+    padded = (-(-outputs // native.panel) * native.panel, -(-inputs // step) * step)
+    packed = torch.empty((count, padded[0] * padded[1]), dtype=weights.dtype)
+    pack = native.kernel("pack_linear")
+    for weight, to in zip(weights, packed, strict=True):
+        pack(weight, TYPES[weight.dtype], to, outputs, inputs)
+    return packed.flatten()
 
 
 def padded_bias(bias: Tensor | None, outputs: int) -> Tensor | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from inarch.errors import BackendError
-from inarch_intel_cpu.cpuinfo import FORCE, flags_of, processors, variants
+from inarch_intel_cpu.cpuinfo import FORCE, flags_of, permitted, processors, variants
 
 OBJECTS = "INARCH_INTEL_CPU_OBJECTS"
 NativeKernel = Callable[..., None]
@@ -30,17 +30,25 @@ def trouble() -> str | None:
     """Why the kernels cannot be called here; None if they can."""
     if not (objects() / "call.abi3.so").is_file():
         return f"no compiled kernels in {objects()}: pip install ./backends/intel_cpu compiles them"
-    possible = variants(flags_of((processors() or [{}])[0]))
+    possible = runnable()
     forced = os.environ.get(FORCE)
     if forced and forced not in possible:
-        return f"{FORCE}={forced}: this processor runs {', '.join(possible) or 'none of them'}"
+        return f"{FORCE}={forced}: this processor runs {', '.join(possible) or 'none'} of those compiled"
     return None
 
 
-class Native:
-    """The kernels of one variant: "avx2" or "avx512".
+def runnable() -> tuple[str, ...]:
+    """The variants that this processor runs and that are compiled, fastest first."""
+    possible = variants(flags_of((processors() or [{}])[0]))
+    compiled = [name for name in possible if (objects() / f"kernels_{name}.so").is_file()]
+    return tuple(name for name in compiled if permitted(name))
 
-    panel: outputs of a linear layer that are packed together.
+
+class Native:
+    """The kernels of one variant: see cpuinfo.VARIANTS.
+
+    panel: outputs of a linear layer that are packed together. bf16_inputs: a packed bfloat16 weight
+    has a multiple of them.
     """
 
     def __init__(self, variant: str) -> None:
@@ -48,6 +56,7 @@ class Native:
         self._library = ctypes.CDLL(str(objects() / f"kernels_{variant}.so"))
         self._bind = _caller().bind
         self.panel: int = self._library.inarch_panel_outputs()
+        self.bf16_inputs: int = self._library.inarch_bf16_inputs()
         self._bound: dict[str, NativeKernel] = {}
 
     def kernel(self, name: str) -> NativeKernel:
@@ -79,7 +88,7 @@ def native() -> Native:
     """The kernels of the fastest variant that this processor runs, or of the one that is forced."""
     if reason := trouble():
         raise BackendError(reason)
-    return load(os.environ.get(FORCE) or variants(flags_of(processors()[0]))[0])
+    return load(os.environ.get(FORCE) or runnable()[0])
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from inarch_intel_cpu.dtypes import TYPES
@@ -25,7 +26,7 @@ class Ops:
 
     def __init__(self, native: Native) -> None:
         self._norm, self._activate = native.kernel("norm"), native.kernel("activate")
-        self._rope = native.kernel("rope")
+        self._rope, self._xielu = native.kernel("rope"), native.kernel("xielu")
 
     # ---- norms ----
 
@@ -77,6 +78,16 @@ class Ops:
 
     def clamped_swiglu(self, x: Tensor, *, alpha: float, limit: float) -> Tensor:
         return self._activated(x, CLAMPED_SWIGLU, 2, alpha, limit)
+
+    def xielu(
+        self, x: Tensor, alpha_p: Tensor, alpha_n: Tensor, beta: Tensor, eps: Tensor
+    ) -> Tensor:
+        x = x.contiguous()
+        out, slope = torch.empty_like(x), float(beta)
+        above, below = (float(F.softplus(alpha.float())) for alpha in (alpha_p, alpha_n))
+        numbers = (above, slope + below, slope, float(eps))
+        self._xielu(x, out, x.numel(), TYPES[x.dtype], *numbers)
+        return out
 
     def _activated(self, x: Tensor, kind: int, parts: int, alpha: float, limit: float) -> Tensor:
         x = x.contiguous()

@@ -6,7 +6,7 @@ more than its own group. Products and their sums within a group are exact intege
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -45,19 +45,11 @@ class NativeQuantizedLinear:
     def prepack(
         self, spec: QuantizedLinearSpec, weight: QuantizedWeight, bias: Tensor | None
     ) -> PackedQuantized:
-        group, scale_groups = spec.group or WHOLE, spec.scheme.groups(spec.inputs)
-        values, scales, zeros = weight.values, weight.scales, weight.zeros
-        if not values.is_meta:
-            panel = self._native.panel
-            outputs = -(-spec.outputs // panel) * panel
-            inputs = -(-spec.inputs // group) * group
-            packed = torch.empty(outputs * inputs * spec.bits // 8, dtype=torch.uint8)
-            pack = self._native.kernel("pack_quantized")
-            pack(values.contiguous(), packed, spec.bits, spec.outputs, spec.inputs, inputs)
-            values, scales = packed, _panels(_narrowed(scales), panel)
-            zeros = None if zeros is None else _panels(zeros, panel)
-            bias = padded_bias(bias, outputs)
-        return PackedQuantized(spec, values, scales, zeros, bias, scale_groups, group)
+        parts = (weight.values, weight.scales, weight.zeros)
+        one = QuantizedWeight(*(None if part is None else part.unsqueeze(0) for part in parts))
+        if not weight.values.is_meta:
+            bias = padded_bias(bias, -(-spec.outputs // self._native.panel) * self._native.panel)
+        return replace(pack_quantized(self._native, spec, one), bias=bias)
 
     def apply(self, x: Tensor, packed: PackedWeight) -> Tensor:
         x = x if x.is_contiguous() else x.contiguous()
@@ -71,11 +63,29 @@ class NativeQuantizedLinear:
         return out
 
 
+def pack_quantized(
+    native: Native, spec: QuantizedLinearSpec, weights: QuantizedWeight
+) -> PackedQuantized:
+    """Weights [E, N, K], each as the spec says -> panels, one weight's after the other's; no bias."""
+    group, scale_groups = spec.group or WHOLE, spec.scheme.groups(spec.inputs)
+    values, scales, zeros = weights.values, weights.scales, weights.zeros
+    if not values.is_meta:
+        panel = native.panel
+        outputs, inputs = -(-spec.outputs // panel) * panel, -(-spec.inputs // group) * group
+        packed = torch.empty((len(values), outputs * inputs * spec.bits // 8), dtype=torch.uint8)
+        pack = native.kernel("pack_quantized")
+        for given, to in zip(values, packed, strict=True):
+            pack(given.contiguous(), to, spec.bits, spec.outputs, spec.inputs, inputs)
+        values, scales = packed.flatten(), _panels(_narrowed(scales), panel)
+        zeros = None if zeros is None else _panels(zeros, panel)
+    return PackedQuantized(spec, values, scales, zeros, None, scale_groups, group)
+
+
 def _panels(of_groups: Tensor, panel: int) -> Tensor:
-    """[N, G] -> [panels, G, panel], zeros after the last output."""
-    outputs, groups = of_groups.shape
+    """[E, N, G] -> [E, panels, G, panel], zeros after the last output."""
+    count, outputs, groups = of_groups.shape
     padded = F.pad(of_groups, (0, 0, 0, -outputs % panel))
-    return padded.view(-1, panel, groups).transpose(1, 2).contiguous()
+    return padded.view(count, -1, panel, groups).transpose(2, 3).contiguous()
 
 
 def _narrowed(scales: Tensor) -> Tensor:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from inarch_intel_cpu.native import Native
 
 PROJECT = Path(__file__).parent.parent
 COMPILING = pytest.StashKey[ModuleType]()
@@ -29,23 +34,46 @@ def pytest_configure(config: pytest.Config) -> None:
         compiler_says = str(error)
 
 
-@pytest.fixture(params=["avx2", "avx512"])
-def native(request):
-    """The kernels of each variant that this processor can run, with two threads."""
-    from inarch_intel_cpu.cpuinfo import flags_of, processors, variants
-    from inarch_intel_cpu.native import load
+@pytest.fixture(scope="session")
+def fastest() -> str:
+    """The variant that is chosen on this processor."""
+    from inarch_intel_cpu.native import runnable
 
     if compiler_says:
         pytest.skip(compiler_says)
-    if request.param not in variants(flags_of((processors() or [{}])[0])):
+    if not runnable():
+        pytest.skip("this processor runs no variant")
+    return runnable()[0]
+
+
+@pytest.fixture(params=["avx2", "fastest"])
+def native(request, fastest):
+    """The kernels of the lowest and of the highest variant that run here, with two threads."""
+    if request.param == "fastest" and fastest == "avx2":
+        pytest.skip("this processor has nothing above avx2")
+    yield from _two_threads(fastest if request.param == "fastest" else request.param)
+
+
+@pytest.fixture(params=["avx2", "avx512", "avx512_bf16", "amx", "bf16_emulated", "amx_emulated"])
+def each_native(request, fastest):
+    """The kernels of every variant that runs here, and of those that emulate the others."""
+    from inarch_intel_cpu.native import runnable
+
+    if request.param not in runnable() and not request.param.endswith("_emulated"):
         pytest.skip(f"this processor has no {request.param}")
-    loaded = load(request.param)
+    yield from _two_threads(request.param)
+
+
+def _two_threads(variant: str) -> Iterator[Native]:
+    from inarch_intel_cpu.native import load
+
+    loaded = load(variant)
     loaded.set_threads(2)
     yield loaded
     loaded.set_threads(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def compiling(request: pytest.FixtureRequest) -> ModuleType:
     """compile_kernels.py."""
     return request.config.stash[COMPILING]

@@ -1,6 +1,6 @@
-// The largest errors of simd.h's functions, printed: units in the last place of exp, and absolute ones of
+// The largest errors of functions.h's functions, printed: units in the last place of exp, and absolute ones of
 // tanh and sigmoid. Over floats of both signs, by their bits, STRIDE apart, up to 88.72.
-#include "simd.h"
+#include "functions.h"
 
 #include <cstdio>
 
@@ -20,7 +20,7 @@ int main() {
         for (const float x : {std::bit_cast<float>(bits), -std::bit_cast<float>(bits)}) {
             float e[WIDTH], t[WIDTH], s[WIDTH];
             store(e, exp(splat(x)));
-            store(t, simd::tanh(splat(x)));
+            store(t, inarch::tanh(splat(x)));
             store(s, sigmoid(splat(x)));
             const double wide = x, right = std::exp(wide);
             if (x > -87.3365f) of_exp = std::max(of_exp, ulps(e[0], right));

@@ -1,4 +1,4 @@
-"""The functions of csrc/simd.h beside those of the C++ library in double precision."""
+"""The functions of csrc/functions.h beside those of the C++ library in double precision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SOURCE = Path(__file__).parent / "functions.cpp"
 
 
 def test_functions_are_as_near_as_they_say(native, compiling, tmp_path: Path) -> None:
-    program, flags = tmp_path / "functions", compiling.VARIANTS[native.variant]
+    program, flags = tmp_path / "functions", compiling.VARIANTS[native.variant].flags
     include = f"-I{compiling.SOURCES}"
     command = [compiling.CXX, "-std=c++20", "-O2", *flags, include, str(SOURCE), "-o", str(program)]
     subprocess.run(command, check=True)

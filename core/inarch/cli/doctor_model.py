@@ -133,7 +133,7 @@ def _quantization(model: Mapping[str, Any], config: EngineConfig) -> tuple[str, 
     """How weights are stored, and who says so."""
     scheme, section = quantization_scheme(config), model.get("quantization_config")
     if scheme is not None:
-        return f"{scheme}, of linear layers", "--quantization"
+        return f"{scheme}, of linear layers and experts", "--quantization"
     method = section.get("quant_method") if isinstance(section, Mapping) else "none"
     return str(method), "config.json"
 

@@ -158,6 +158,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     eos_token_ids: tuple[int, ...]
     default_sampling: dict[str, Any]  # from generation_config.json
     memory: dict[str, int]  # where the device's bytes went, by purpose
+    weights: str = ""  # how --quantization stores them; "" if as they come
     reference_ops: tuple[str, ...] = ()  # those that the plain reference runs
     ops: tuple[OpChoice, ...] = ()
     grammar_kinds: tuple[str, ...] = ()  # of the grammars that answers can be held to
@@ -223,6 +224,9 @@ class Stats(Message, frozen=True):
     cached_tokens: int
     generated_tokens: int
     paused: bool = False
+    state_slots_total: int = 0  # of recurrent states; 0: the model has none
+    state_slots_used: int = 0  # of samples that run
+    state_checkpoints: int = 0  # the slots that the prefix cache keeps
 
 
 class Cleared(Message, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -12,23 +13,31 @@ from torch import Tensor
 from inarch.hal.attention import Attention, AttentionSpec
 from inarch.hal.device import Device
 from inarch.hal.dispatch import Dispatcher
-from inarch.hal.experts import Experts, ExpertsSpec
-from inarch.hal.grouped_linear import GroupedLinear, GroupedLinearSpec
+from inarch.hal.experts import Experts, ExpertsSpec, ExpertWeights
+from inarch.hal.grouped_linear import GroupedLinearSpec
 from inarch.hal.kv import KVStore
 from inarch.hal.latent import LatentAttention, LatentSpec
 from inarch.hal.linear import Linear, LinearSpec, PackedWeight
 from inarch.hal.op import Op
+from inarch.hal.quantized_experts import (
+    QuantizedExperts,
+    QuantizedExpertsSpec,
+    QuantizedExpertWeights,
+    QuantizedGroupedLinearSpec,
+)
 from inarch.hal.quantized_linear import (
     QuantizationScheme,
     QuantizedLinear,
     QuantizedLinearSpec,
 )
+from inarch.hal.reference.experts import ComposedExperts, GroupedProduct
 from inarch.hal.reference.grouped_linear import ReferenceGroupedLinear
 from inarch.hal.reference.linear import ReferenceLinear
+from inarch.hal.reference.quantized_grouped_linear import ReferenceQuantizedGroupedLinear
 from inarch.hal.reference.quantized_linear import ReferenceQuantizedLinear
 from inarch.models.attentions import Attentions
 from inarch.models.description import Description, Rotary
-from inarch.models.quantize import quantize
+from inarch.models.quantize import quantize, quantize_experts
 from inarch.models.rotary import rotary_table
 from inarch.models.weights import Weights
 
@@ -44,10 +53,21 @@ class Projection:
         return self.kernel.apply(x, self.packed)
 
 
+@dataclass(frozen=True, eq=False)
+class RunExperts:
+    """The experts of a layer, packed: x [T, H], experts and weights [T, k] -> [T, H]."""
+
+    kernel: Experts | QuantizedExperts
+    packed: PackedWeight
+
+    def __call__(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        return self.kernel.apply(x, experts, weights, self.packed)
+
+
 class Builder:
     """Serves the construction of one decoder. Kernels are bound by the dispatcher, once each.
 
-    quantization: how the weights of linear layers are stored; None: as they come.
+    quantization: how the weights of linear layers and experts are stored; None: as they come.
     """
 
     def __init__(
@@ -64,9 +84,9 @@ class Builder:
         self.dtype = weights.dtype
         self._dispatcher = dispatcher
         self.device = device
-        self._quantization = quantization
+        self.quantization = quantization
         self.attentions = Attentions(dispatcher, store, device)
-        self._experts: list[Experts] = []
+        self._experts: list[Experts | QuantizedExperts] = []
         self._tables: dict[Hashable, Tensor] = {}
         self._pages, self._states = itertools.count(), itertools.count()
 
@@ -86,13 +106,14 @@ class Builder:
     def bind(self, op: Op[..., Any], **facts: Any) -> Callable[..., Any]:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
 
-    def linear(self, name: str) -> Projection:
+    def linear(self, name: str, *, ends_pair: bool = False) -> Projection:
         weight, bias = f"{name}.weight", f"{name}.bias"
         quantizable = self.weights.parameters[weight].quantizable
         return self.pack(
             self.weights.take(weight),
             self.weights.take(bias) if bias in self.weights else None,
             quantizable=quantizable,
+            ends_pair=ends_pair,
         )
 
     def on_device(self, host: Tensor) -> Tensor:
@@ -101,13 +122,18 @@ class Builder:
         return host.to(self.device.torch_device, wanted)
 
     def pack(
-        self, weight: Tensor, bias: Tensor | None = None, *, quantizable: bool = True
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        quantizable: bool = True,
+        ends_pair: bool = False,
     ) -> Projection:
         """Weight [N, K] and bias [N] on the device, in the form that the chosen kernel wants."""
-        if quantizable and self._quantization is not None:
-            return self._pack_quantized(weight, bias, self._quantization)
+        if quantizable and self.quantization is not None:
+            return self._pack_quantized(weight, bias, self.quantization)
         outputs, inputs = weight.shape
-        spec = LinearSpec(outputs, inputs, weight.dtype, bias is not None)
+        spec = LinearSpec(outputs, inputs, weight.dtype, bias is not None, ends_pair)
         kernel: Linear = self._dispatcher.select("linear", ReferenceLinear, **vars(spec))()
         return Projection(kernel, kernel.prepack(spec, weight, bias))
 
@@ -136,16 +162,29 @@ class Builder:
         """As `attention`."""
         return self.attentions.bind_latent(spec)
 
-    def experts(self, spec: ExpertsSpec, composed: Callable[[], Experts]) -> Experts:
+    def experts(
+        self,
+        spec: ExpertsSpec,
+        weights: ExpertWeights,
+        composed: Callable[[ExpertsSpec], ComposedExperts],
+    ) -> RunExperts:
         """A kernel for a layer's experts as a whole, or else what `composed` makes of parts."""
-        found = self._dispatcher.select("experts", composed, composite=True, **vars(spec))()
-        self._experts.append(found)
-        return found
+        name: str = "experts"
+        given: ExpertWeights | QuantizedExpertWeights = weights
+        if self.quantization is not None:
+            name, given = "quantized_experts", quantize_experts(weights, self.quantization)
+            spec = QuantizedExpertsSpec(**vars(spec), **vars(self.quantization))
+        make = functools.partial(composed, spec)
+        kernel: Any = self._dispatcher.select(name, make, composite=True, **vars(spec))()
+        self._experts.append(kernel)
+        return RunExperts(kernel, kernel.prepack(spec, given))
 
-    def grouped_linear(self, spec: GroupedLinearSpec) -> GroupedLinear:
-        chosen = self._dispatcher.select("grouped_linear", ReferenceGroupedLinear, **vars(spec))
-        found: GroupedLinear = chosen()
-        return found
+    def grouped_linear(self, spec: GroupedLinearSpec) -> GroupedProduct:
+        name: str = "grouped_linear"
+        reference: Callable[[], GroupedProduct] = ReferenceGroupedLinear
+        if isinstance(spec, QuantizedGroupedLinearSpec):
+            name, reference = "quantized_grouped_linear", ReferenceQuantizedGroupedLinear
+        return self._dispatcher.select(name, reference, **vars(spec))()
 
     def rotary_table(self, rotary: Rotary) -> Tensor:
         """Cosines and sines on the device; layers that rotate alike share a table."""

@@ -122,7 +122,7 @@ def _bytes(
     parameter: Parameter, dtype: torch.dtype, scheme: QuantizationScheme | None = None
 ) -> int:
     if scheme is not None and parameter.quantizable:
-        outputs, inputs = parameter.shape
-        return scheme.weight_bytes(outputs, inputs)
+        inputs = parameter.shape[-1]
+        return scheme.weight_bytes(parameter.elements // inputs, inputs)
     kept = getattr(torch, parameter.dtype) if parameter.dtype else dtype
     return parameter.elements * int(kept.itemsize)

@@ -11,10 +11,8 @@ from inarch.hal.quantized_linear import QuantizationScheme
 from inarch.models.checkpoint import Checkpoint
 from inarch.models.decoder_blueprint import DecoderBlueprint
 from inarch.models.described import describe_folder
-from inarch.models.description import Description, MixtureOfExperts
 from inarch.models.family import Family, family_of, find_family, no_family, refuse_quantized
 from inarch.models.model import Blueprint
-from inarch.models.survey import found_in
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +29,8 @@ def find_blueprint(
     """The blueprint of a checkpoint. auto: by our family where there is one.
 
     dummy: with random weights. trust_code: code in the checkpoint's folder may be run. quantization:
-    of the weights of linear layers, while they are loaded. Raises ModelError with the reasons of both
-    if neither can run it, UnsupportedError if weights cannot be quantized.
+    of the weights of linear layers and experts, while they are loaded. Raises ModelError with the
+    reasons of both if neither can run it, UnsupportedError if weights cannot be quantized.
     """
     families = list(plugin_families)
     family = family_of(checkpoint.config, families)
@@ -40,8 +38,6 @@ def find_blueprint(
         family = find_family(checkpoint.config, families)
         described = describe_folder(checkpoint, family)
         weights = None if dummy else checkpoint
-        if quantization is not None:
-            _check_quantizable(described.description)
         return DecoderBlueprint(
             family.name, described.description, described.names, weights, quantization
         )
@@ -59,14 +55,6 @@ def find_blueprint(
         raise ModelError(f"{lacking}, and transformers' code cannot stand in: {error}") from error
     log.warning("%s: transformers' own code runs it, with paged attention", lacking)
     return blueprint
-
-
-def _check_quantizable(description: Description) -> None:
-    if next(found_in(description.layers, MixtureOfExperts), None) is not None:
-        raise UnsupportedError(
-            "--quantization: most weights of this model are those of experts, which cannot be "
-            "quantized while they are loaded yet; leave the option out"
-        )
 
 
 def _by_transformers(checkpoint: Checkpoint, dummy: bool, trust_code: bool) -> Blueprint:

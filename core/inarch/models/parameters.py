@@ -21,7 +21,8 @@ class Parameter:
     tensor, or one of its parts; None: it must be there. dtype: torch's name of what the tensor is
     kept in, if not that of the computation: "float32" for what half a precision would spoil. stack:
     the rows are those of so many equal matrices, one after the other, which are the first dimension.
-    quantizable: the weight of a linear layer, which `--quantization` may store in fewer bits.
+    quantizable: the weight of a linear layer, or of experts, which `--quantization` may store in fewer
+    bits.
     """
 
     rows: tuple[int, ...]
@@ -68,7 +69,7 @@ def stacked_linear(stack: int, inputs: int, *outputs: int, bias: bool = False) -
 
     The parts are those of the first expert, then those of the second.
     """
-    weight = {"weight": Parameter(outputs * stack, inputs, stack=stack)}
+    weight = {"weight": Parameter(outputs * stack, inputs, stack=stack, quantizable=True)}
     return (
         weight | {"bias": Parameter(outputs * stack, default=0.0, stack=stack)} if bias else weight
     )

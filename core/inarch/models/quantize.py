@@ -6,13 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inarch.hal.experts import ExpertWeights
+from inarch.hal.quantized_experts import QuantizedExpertWeights
 from inarch.hal.quantized_linear import QuantizationScheme, QuantizedWeight
 
 PIECE = 1 << 20  # elements that are worked on at a time: they stay in a CPU's cache
 
 
 def quantize(weight: Tensor, scheme: QuantizationScheme) -> QuantizedWeight:
-    """weight [N, K], floating-point. Without zero points: the range is even about 0.
+    """weight [..., N, K], floating-point. Without zero points: the range is even about 0.
 
     Scales are rounded to float16 first, so that a kernel may keep them so. With 4 bits the largest
     weight of a group, whatever its sign, becomes -8: a scale may then be negative, and no value of
@@ -20,14 +22,28 @@ def quantize(weight: Tensor, scheme: QuantizationScheme) -> QuantizedWeight:
     """
     if scheme.zero_points:
         raise ValueError("weights are quantized without zero points; a checkpoint may bring them")
-    (outputs, inputs), device = weight.shape, weight.device
-    values = torch.empty(outputs, inputs, dtype=torch.uint8, device=device)
-    scales = torch.empty(outputs, scheme.groups(inputs), device=device)
+    inputs, device = weight.shape[-1], weight.device
+    values = torch.empty(weight.shape, dtype=torch.uint8, device=device)
+    scales = torch.empty(*weight.shape[:-1], scheme.groups(inputs), device=device)
+    found, given = QuantizedWeight(values, scales), weight.flatten(0, -2)
+    if weight.is_meta:
+        return found
+    values, scales = values.flatten(0, -2), scales.flatten(0, -2)
     rows = max(1, PIECE // inputs)
-    for first in range(0, outputs, rows):
+    for first in range(0, len(given), rows):
         part = slice(first, first + rows)
-        values[part], scales[part] = _quantize_rows(weight[part].float(), scheme)
-    return QuantizedWeight(values, scales)
+        values[part], scales[part] = _quantize_rows(given[part].float(), scheme)
+    return found
+
+
+def quantize_experts(weights: ExpertWeights, scheme: QuantizationScheme) -> QuantizedExpertWeights:
+    """Every projection of every expert; biases stay as they are."""
+    return QuantizedExpertWeights(
+        quantize(weights.gate_up, scheme),
+        quantize(weights.down, scheme),
+        weights.gate_up_bias,
+        weights.down_bias,
+    )
 
 
 def _quantize_rows(weight: Tensor, scheme: QuantizationScheme) -> tuple[Tensor, Tensor]:

@@ -129,9 +129,10 @@ def banner(service: Service, listener: socket.socket) -> str:
     info, url = service.engine.info, listening.url(listener)
     path, body = TALK if info.head.generates else CLASSIFY if info.head.labels else EMBED
     key = " -H 'Authorization: Bearer KEY'" if service.config.api_key is not None else ""
+    weights = f", weights in {info.weights}" if info.weights else ""
     return (
         f"\nInarch {__version__} serves {service.model} at {url}\n\n"
-        f"  backend  {info.backend} on {info.device}, {info.dtype}\n"
+        f"  backend  {info.backend} on {info.device}, {info.dtype}{weights}\n"
         f"  context  {info.context_length:,} tokens\n"
         f"  memory   KV cache of {info.kv_tokens:,} tokens in {info.kv_dtype}\n"
         f"  try      open {url} in a browser, or\n"

@@ -14,7 +14,7 @@ from inarch.models.implementation import find_blueprint
 from inarch.sampling import SamplingParams
 from inarch_bundled_model.plugin import inarch_bundled_models
 
-from .test_engine import Start, random_prompt
+from .test_engine import Served, Start, random_prompt
 
 TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 GREEDY = SamplingParams(temperature=0, max_tokens=20)
@@ -58,9 +58,35 @@ def test_the_survey_counts_quantized_layers_and_the_copy_for_a_tied_head(bits: s
         assert survey.weight_bytes == pytest.approx(4 * embedding + small, rel=0.02)
 
 
-def test_experts_and_transformers_code_are_refused_with_the_reason(start: Start) -> None:
-    with pytest.raises(UnsupportedError, match="are those of experts"):
-        start("mixtral", quantization="int8")
+@pytest.mark.parametrize("name", ["qwen3-moe", "gpt-oss"])
+def test_experts_are_quantized_and_their_router_is_not(start: Start, name: str) -> None:
+    params = SamplingParams(temperature=0, max_tokens=1, logprobs=1)
+    found = []
+    for bits in ("none", "int8", "int4"):
+        with start(name, quantization=bits) as engine:
+            answer = engine.generate(random_prompt(40), params)[0]
+            found.append(answer.logprobs[0].logprob)
+            chosen = {op.op: op for op in engine.info.ops}
+    assert {"quantized_linear", "quantized_experts", "quantized_grouped_linear"} <= chosen.keys()
+    assert chosen["linear"].bindings == 1  # the router's: of one shape in all layers
+    exact, eight, four = found
+    assert 0 < abs(eight - exact) < abs(four - exact)
+
+
+def test_the_survey_counts_quantized_experts(served: Served) -> None:
+    scheme = quantization_scheme(EngineConfig(quantization="int4"))
+    checkpoint = Checkpoint(str(served("mixtral").folder))
+    plain, small = (
+        find_blueprint(checkpoint, (), quantization=how).survey(torch.float32).weight_bytes
+        for how in (None, scheme)
+    )
+    config = checkpoint.config
+    experts = config["num_hidden_layers"] * config["num_local_experts"] * 3
+    elements = experts * config["hidden_size"] * config["intermediate_size"]
+    assert plain - small > elements * (4 - 4.5 / 8)
+
+
+def test_transformers_code_is_refused_with_the_reason(start: Start) -> None:
     with pytest.raises(UnsupportedError, match="transformers' own code"):
         start("llama", quantization="int8", model_impl="transformers")
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from inarch.hal.dispatch import Dispatcher
 from inarch.hal.op import Kernel
+from inarch.hal.quantized_linear import QuantizationScheme
 from inarch.hal.reference.device import ReferenceDevice
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch.models.checkpoint import Checkpoint
@@ -70,6 +71,7 @@ def load(
     page_tokens: int = 16,
     dtype: torch.dtype = torch.float32,
     kernels: Sequence[Kernel] = (),
+    quantization: QuantizationScheme | None = None,
 ) -> Paged:
     """The folder's model in our decoder on the reference device, ready to be stepped."""
     device, checkpoint = ReferenceDevice(), Checkpoint(folder)
@@ -77,5 +79,7 @@ def load(
     description = family.describe(checkpoint.config)
     store = ReferenceKVStore(kv_spec(description, dtype), page_tokens, device.torch_device)
     names, dispatcher = family.names(description), Dispatcher(kernels)
-    decoder = load_decoder(description, names, checkpoint, dispatcher, store, device, dtype)
+    decoder = load_decoder(
+        description, names, checkpoint, dispatcher, store, device, dtype, quantization
+    )
     return Paged(decoder, store, device)

@@ -41,5 +41,7 @@ FACETS = (
     "grouped_linear",
     "latent_attention",
     "linear",
+    "quantized_experts",
+    "quantized_grouped_linear",
     "quantized_linear",
 )

@@ -1,4 +1,4 @@
-"""The experts facet made of its parts: tokens sorted by expert, two grouped products, a sum.
+"""The experts facets made of their parts: tokens sorted by expert, two grouped products, a sum.
 
 A backend that brings a grouped product alone makes this fast; one that brings the whole replaces it.
 """
@@ -7,14 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from inarch.hal.device import Device
 from inarch.hal.experts import ExpertsSpec, ExpertWeights
-from inarch.hal.grouped_linear import GroupedLinear, GroupedLinearSpec, RowGroups
+from inarch.hal.grouped_linear import GroupedLinearSpec, RowGroups
 from inarch.hal.linear import PackedWeight
+from inarch.hal.quantized_experts import (
+    QuantizedExpertsSpec,
+    QuantizedExpertWeights,
+    QuantizedGroupedLinearSpec,
+)
+
+
+class GroupedProduct(Protocol):
+    """GroupedLinear or QuantizedGroupedLinear, as the spec and the weights are."""
+
+    @property
+    def capturable(self) -> bool: ...
+
+    def prepack(self, spec: Any, weight: Any, bias: Tensor | None) -> PackedWeight: ...
+
+    def apply(self, x: Tensor, packed: PackedWeight, groups: RowGroups) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +46,8 @@ class PackedExperts:
 class ComposedExperts:
     """activate: x [M, 2I] -> [M, I]. device: whose `download` tells the host the groups."""
 
-    gate_up: GroupedLinear
-    down: GroupedLinear
+    gate_up: GroupedProduct
+    down: GroupedProduct
     activate: Callable[[Tensor], Tensor]
     device: Device | None = None
 
@@ -38,7 +55,9 @@ class ComposedExperts:
     def capturable(self) -> bool:
         return self.gate_up.capturable and self.down.capturable
 
-    def prepack(self, spec: ExpertsSpec, weights: ExpertWeights) -> PackedExperts:
+    def prepack(
+        self, spec: ExpertsSpec, weights: ExpertWeights | QuantizedExpertWeights
+    ) -> PackedExperts:
         gate_up, down = grouped_specs(spec)
         return PackedExperts(
             self.gate_up.prepack(gate_up, weights.gate_up, weights.gate_up_bias),
@@ -66,7 +85,12 @@ class ComposedExperts:
 
 def grouped_specs(spec: ExpertsSpec) -> tuple[GroupedLinearSpec, GroupedLinearSpec]:
     """Of gate and up in one, and of down."""
-    down = GroupedLinearSpec(spec.experts, spec.hidden, spec.intermediate, spec.dtype, spec.bias)
+    sizes = (spec.experts, spec.hidden, spec.intermediate, spec.dtype, spec.bias)
+    down = GroupedLinearSpec(*sizes)
+    if isinstance(spec, QuantizedExpertsSpec):
+        down = QuantizedGroupedLinearSpec(
+            *sizes, bits=spec.bits, group=spec.group, zero_points=spec.zero_points
+        )
     return replace(down, outputs=2 * spec.intermediate, inputs=spec.hidden), down
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inarch.models.description.feed_forward import Gate, GatedMLP
-from inarch.models.parameters import Parameter, Parameters, linear, nested, stacked_linear, table
+from inarch.models.parameters import Parameter, Parameters, nested, stacked_linear, table
 
 
 @dataclass(frozen=True)
@@ -85,5 +85,5 @@ class MixtureOfExperts:
         if self.shared is not None:
             found |= nested(shared=self.shared.parameters(hidden))
         if self.shared_gate:
-            found |= nested(shared_gate=linear(hidden, 1))
+            found |= nested(shared_gate=table(hidden, 1))
         return found

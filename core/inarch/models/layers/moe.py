@@ -9,12 +9,11 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from inarch.hal.experts import Experts, ExpertsSpec, ExpertWeights
-from inarch.hal.linear import PackedWeight
+from inarch.hal.experts import ExpertsSpec, ExpertWeights
 from inarch.hal.ops.activation import clamped_swiglu
 from inarch.hal.ops.routing import route, sparse_mixer
 from inarch.hal.reference.experts import ComposedExperts, grouped_specs
-from inarch.models.builder import Builder, Projection
+from inarch.models.builder import Builder, Projection, RunExperts
 from inarch.models.description import ClampedSwiglu, MixtureOfExperts, Router, SparseMixer
 from inarch.models.layers.mlp import GATED, RunMLP, build_gated_mlp
 
@@ -40,13 +39,12 @@ class MoE:
     """x [T, hidden] -> [T, hidden]."""
 
     route: Route
-    experts: Experts
-    packed: PackedWeight
+    experts: RunExperts
     shared: RunMLP | None
     shared_gate: Projection | None
 
     def __call__(self, x: Tensor) -> Tensor:
-        out = self.experts.apply(x, *self.route(x), self.packed)
+        out = self.experts(x, *self.route(x))
         if self.shared is None:
             return out
         shared = self.shared(x)
@@ -56,13 +54,11 @@ class MoE:
 
 
 def build_moe(spec: MixtureOfExperts, builder: Builder, name: str) -> MoE:
-    run_router = build_router(spec.router, builder, f"{name}.router")
-    wanted = experts_spec(spec, builder)
-    experts = builder.experts(wanted, lambda: compose(wanted, builder))
+    weights = _weights(spec, builder, f"{name}.experts")
+    composed = functools.partial(compose, builder=builder)
     return MoE(
-        route=run_router,
-        experts=experts,
-        packed=experts.prepack(wanted, _weights(spec, builder, f"{name}.experts")),
+        route=build_router(spec.router, builder, f"{name}.router"),
+        experts=builder.experts(experts_spec(spec, builder), weights, composed),
         shared=None
         if spec.shared is None
         else build_gated_mlp(spec.shared, builder, f"{name}.shared"),
