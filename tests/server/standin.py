@@ -17,10 +17,10 @@ import numpy as np
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from inarch.engine.chat_template import ChatTemplate
 from inarch.engine.messages import CacheTree, HeadInfo, ModelInfo, OpChoice, Stats, TreeNode
 from inarch.engine.outputs import RequestOutput, TokenLogprob
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.chat_template import ChatTemplate
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError
 from inarch.formats import Formats
 from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.metadata import Distribution
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from inarch.errors import BackendError
 from inarch.hal.backend import Backend, Probe
+from inarch.hal.probing import Host
 from inarch_amd.architectures import known
+from inarch_triton.gpu.installed import torch_and_triton
 
 if TYPE_CHECKING:
     from inarch.hal.device import Device
@@ -31,22 +31,14 @@ class Gpu(NamedTuple):
 
 
 class AmdBackend(Backend):
-    """Looks below `root`, in the packages of `site` (sys.path) and in `environment`."""
-
     name = "amd"
 
-    def __init__(
-        self,
-        root: Path = Path("/"),
-        site: Sequence[str] | None = None,
-        environment: Mapping[str, str] = os.environ,
-        access: Callable[[Path, int], bool] = os.access,
-    ) -> None:
-        self._root, self._site, self._environment, self._access = root, site, environment, access
+    def __init__(self, host: Host | None = None) -> None:
+        self._host = Host() if host is None else host
 
     def probe(self) -> Probe:
         for variable in HIDING:
-            if (value := self._environment.get(variable)) in ("", "-1"):
+            if (value := self._host.environment.get(variable)) in ("", "-1"):
                 return Probe(0, reasons=(f"{variable}={value} hides every GPU",))
         gpus, libraries = list(self._gpus()), self._libraries()
         devices = tuple(f"AMD GPU {gpu.arch}" for gpu in gpus if gpu.node.exists())
@@ -81,16 +73,16 @@ class AmdBackend(Backend):
 
     def _gpus(self) -> Iterator[Gpu]:
         """What the driver runs, in its order; nodes without SIMD units are CPUs."""
-        folders = [path for path in (self._root / TOPOLOGY).glob("*") if path.name.isdigit()]
+        folders = [path for path in self._host.glob(f"{TOPOLOGY}/*") if path.name.isdigit()]
         for folder in sorted(folders, key=lambda path: int(path.name)):
-            text = self._read(f"{TOPOLOGY}/{folder.name}/properties")
+            text = self._host.read(folder / "properties")
             facts = {key: int(value) for key, value in re.findall(r"^(\w+) (\d+)$", text, re.M)}
             if facts.get("simd_count"):
-                render = self._root / f"dev/dri/renderD{facts.get('drm_render_minor', 0)}"
+                render = self._host.root / f"dev/dri/renderD{facts.get('drm_render_minor', 0)}"
                 yield Gpu(_arch(facts.get("gfx_target_version", 0)), render)
 
     def _troubles(self, gpus: Sequence[Gpu], libraries: Mapping[str, str]) -> Iterator[str]:
-        kfd = self._root / "dev/kfd"
+        kfd = self._host.root / "dev/kfd"
         if not gpus and self._on_pci_bus():
             yield "an AMD GPU is on the PCI bus, but the amdgpu driver does not run it: install ROCm's"
         if not gpus:
@@ -103,8 +95,8 @@ class AmdBackend(Backend):
             )
             return
         for node in (kfd, *(gpu.node for gpu in gpus if gpu.node.exists())):
-            if not self._access(node, os.R_OK | os.W_OK):
-                place = node.relative_to(self._root)
+            if not self._host.access(node, os.R_OK | os.W_OK):
+                place = node.relative_to(self._host.root)
                 yield f"no access to /{place}: add the user to the groups render and video"
         if "torch" not in libraries:
             yield "torch is not installed"
@@ -123,32 +115,12 @@ class AmdBackend(Backend):
             yield unknown[0].why
 
     def _on_pci_bus(self) -> bool:
-        places = [f"sys/bus/pci/devices/{p.name}" for p in self._root.glob("sys/bus/pci/devices/*")]
-        return any(
-            self._read(f"{place}/vendor").strip() == PCI_VENDOR
-            and self._read(f"{place}/class").startswith(PCI_CLASSES)
-            for place in places
-        )
+        return any(each.kind.startswith(PCI_CLASSES) for each in self._host.pci(PCI_VENDOR))
 
     def _libraries(self) -> dict[str, str]:
-        versions = {"ROCm": self._read("opt/rocm/.info/version").strip()}
-        site = sys.path if self._site is None else self._site
-        for torch in Distribution.discover(name="torch", path=list(site)):
-            versions["torch"] = torch.version
-            if build := torch.read_text("../torch/version.py"):  # what `torch.version` would say
-                hip = re.search(r"^hip\b.*=\s*'([\w.-]+)'", build, re.MULTILINE)
-                versions["HIP of torch"] = hip[1] if hip else "none"
-            break
-        for name in TRITON:
-            for triton in Distribution.discover(name=name, path=list(site)):
-                versions.setdefault("triton", triton.version)
-        return {name: version for name, version in versions.items() if version}
-
-    def _read(self, place: str) -> str:
-        try:
-            return (self._root / place).read_text(errors="replace")
-        except OSError:
-            return ""
+        version = self._host.read("opt/rocm/.info/version")
+        found = {"ROCm": version} if version else {}
+        return found | torch_and_triton(self._host, "HIP", TRITON)
 
 
 def _arch(version: int) -> str:

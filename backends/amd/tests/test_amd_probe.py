@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from inarch.hal.probing import Host
 from inarch_amd.backend import SCORE, AmdBackend
 
 CPU_NODE = "cpu_cores_count 64\nsimd_count 0\ngfx_target_version 0\ndrm_render_minor 0\n"
@@ -48,7 +49,7 @@ class Machine:
         def access(path: Path, mode: int) -> bool:
             return path.name not in self.locked
 
-        return AmdBackend(self.root, [str(self.site)], environment, access).probe()
+        return AmdBackend(Host(self.root, [str(self.site)], environment, access)).probe()
 
 
 @pytest.fixture

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import Distribution
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inarch.errors import BackendError
 from inarch.hal.backend import Backend, Probe
+from inarch.hal.probing import Host
 
 if TYPE_CHECKING:
     from inarch.hal.device import Device
@@ -24,23 +21,18 @@ CANN_VARIABLES = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME")
 
 
 class AscendBackend(Backend):
-    """Looks below `root`, in the packages of `site` (sys.path) and in `environment`."""
-
     name = "ascend"
 
-    def __init__(
-        self,
-        root: Path = Path("/"),
-        site: Sequence[str] | None = None,
-        environment: Mapping[str, str] = os.environ,
-    ) -> None:
-        self._root, self._site, self._environment = root, site, environment
+    def __init__(self, host: Host | None = None) -> None:
+        self._host = Host() if host is None else host
 
     def probe(self) -> Probe:
-        if self._environment.get("ASCEND_RT_VISIBLE_DEVICES") == "":
+        if self._host.environment.get("ASCEND_RT_VISIBLE_DEVICES") == "":
             return Probe(0, reasons=("ASCEND_RT_VISIBLE_DEVICES is empty and hides every NPU",))
-        nodes = [path.name for path in (self._root / "dev").glob("davinci[0-9]*")]
-        chips, libraries = list(self._chips()), self._libraries()
+        nodes = [path.name for path in self._host.glob("dev/davinci[0-9]*")]
+        on_bus = self._host.pci(PCI_VENDOR)
+        chips = [each.device for each in on_bus if each.kind.startswith(PCI_ACCELERATOR)]
+        libraries = self._libraries()
         troubles = list(self._troubles(nodes, chips, libraries))
         if not nodes and not chips:
             reason = "no Ascend NPU: no /dev/davinci0, and none on the PCI bus"
@@ -74,13 +66,6 @@ class AscendBackend(Backend):
         # An installed torch-npu would load itself with torch, and fail there without CANN.
         return NO_AUTOLOAD
 
-    def _chips(self) -> Iterator[str]:
-        """PCI device ids of the NPUs on the bus."""
-        for folder in sorted((self._root / "sys/bus/pci/devices").glob("*")):
-            kind = _read(folder / "class")
-            if _read(folder / "vendor") == PCI_VENDOR and kind.startswith(PCI_ACCELERATOR):
-                yield _read(folder / "device")
-
     def _troubles(
         self, nodes: Sequence[str], chips: Sequence[str], libraries: Mapping[str, str]
     ) -> Iterator[str]:
@@ -97,7 +82,7 @@ class AscendBackend(Backend):
         if not nodes:
             return
         for node in CONTROL_NODES:
-            if not (self._root / "dev" / node).exists():
+            if not (self._host.root / "dev" / node).exists():
                 yield f"/dev/{node} is not there: give it to this container too"
         if "CANN" not in libraries:
             yield "CANN is not in the environment: install it and source its set_env.sh"
@@ -113,13 +98,12 @@ class AscendBackend(Backend):
 
     def _libraries(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        driver = _read(self._root / "usr/local/Ascend/driver/version.info")
+        driver = self._host.read("usr/local/Ascend/driver/version.info")
         if version := re.search(r"^Version=(.+)$", driver, re.MULTILINE):
             found["driver"] = version[1]
-        site = list(sys.path if self._site is None else self._site)
         for name in ("torch", "torch-npu"):
-            for distribution in Distribution.discover(name=name, path=site):
-                found.setdefault(name, distribution.version)
+            if distribution := self._host.installed(name):
+                found[name] = distribution.version
         if cann := self._cann():
             found["CANN"] = cann
         return found
@@ -127,9 +111,9 @@ class AscendBackend(Backend):
     def _cann(self) -> str | None:
         """CANN's version, "unknown" where it does not tell, None where it is not there."""
         for variable in CANN_VARIABLES:
-            home = self._root / self._environment.get(variable, "").lstrip("/")
-            if self._environment.get(variable) and home.is_dir():
-                texts = map(_read, home.glob("*-linux/ascend_toolkit_install.info"))
+            home = self._host.root / self._host.environment.get(variable, "").lstrip("/")
+            if self._host.environment.get(variable) and home.is_dir():
+                texts = map(self._host.read, home.glob("*-linux/ascend_toolkit_install.info"))
                 found = [re.search(r"^version=(.+)$", text, re.MULTILINE) for text in texts]
                 return next((version[1] for version in found if version), "unknown")
         return None
@@ -138,10 +122,3 @@ class AscendBackend(Backend):
 def _release(version: str) -> list[str]:
     """2.13.0.post1 and 2.13.1+cpu are of the same release."""
     return version.split(".")[:2]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from inarch.errors import BackendError
 from inarch.hal.device import Device, DeviceInfo, MemoryStats
+from inarch.hal.graphs import GraphExecutor
 from inarch.hal.kv import KVSpec, KVStore
 from inarch.hal.op import Kernel
-from inarch_ascend.buckets import DECODES
+from inarch.hal.pinned import PinnedTransfer, upload
+from inarch_ascend.buckets import DECODES, GRAPH_SHAPES
 from inarch_ascend.communicator import HcclCommunicator
-from inarch_ascend.executor import NPUGraphExecutor
 from inarch_ascend.kernels import kernels
 from inarch_ascend.kv import BLOCK, BlockKVStore
-from inarch_ascend.transfer import PinnedTransfer, upload
+from inarch_ascend.recorder import NPURecorder
 
 
 class AscendDevice(Device):
@@ -79,7 +80,7 @@ class AscendDevice(Device):
         return upload(host, self.torch_device)
 
     def download(self, tensor: Tensor) -> PinnedTransfer:
-        return PinnedTransfer(tensor)
+        return PinnedTransfer(tensor, torch.npu.Event())
 
     def synchronize(self) -> None:
         torch.npu.synchronize()
@@ -107,8 +108,8 @@ class AscendDevice(Device):
     def kv_store(self, spec: KVSpec, page_tokens: int) -> KVStore:
         return BlockKVStore(spec, page_tokens, self.torch_device)
 
-    def executor(self) -> NPUGraphExecutor:
-        return NPUGraphExecutor(self.torch_device)
+    def executor(self) -> GraphExecutor:
+        return GraphExecutor(self.torch_device, NPURecorder(), GRAPH_SHAPES)
 
     def communicator(self, rank: int, size: int, address: str) -> HcclCommunicator:
         return HcclCommunicator(rank, size, address, self._torch_npu)

@@ -86,12 +86,12 @@ def test_replays_attend_with_the_lengths_and_the_pages_of_their_own_step(npu: De
 def test_a_replay_that_is_not_updated_waits_forever(
     npu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from inarch_ascend import executor
+    from inarch_ascend import recorder
     from inarch_ascend.simulation.memory import NPUError, machine
 
     decoder = Decoder(npu)
     decoder.run(decodes(5, 200))
-    monkeypatch.setattr(executor, "host_updates", lambda _: None)
+    monkeypatch.setattr(recorder, "host_updates", lambda _: None)
     with pytest.raises(NPUError, match="waits for an update"):
         decoder.run(decodes(6, 201))
     machine.waiting = None
@@ -99,15 +99,15 @@ def test_a_replay_that_is_not_updated_waits_forever(
 
 def test_stale_lengths_give_another_answer(npu: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the test of replays would see if an update brought the lengths of the step before."""
-    from inarch_ascend import executor
+    from inarch_ascend import recorder
 
-    decoder, fresh = Decoder(npu), executor.host_updates
+    decoder, fresh = Decoder(npu), recorder.host_updates
     decoder.run(decodes(5, 200))
     stale = {"actual_seq_qlen": [1, 2, 3, 4], "actual_seq_kvlen": [6, 201, 1, 1]}
-    monkeypatch.setattr(executor, "host_updates", lambda _: stale)
+    monkeypatch.setattr(recorder, "host_updates", lambda _: stale)
     found = decoder.run(decodes(90, 300))
     assert not np.allclose(found[:2], expected(decodes(90, 300))[:2], rtol=0.02, atol=0.01)
-    monkeypatch.setattr(executor, "host_updates", fresh)
+    monkeypatch.setattr(recorder, "host_updates", fresh)
     found = decoder.run(decodes(90, 300))
     np.testing.assert_allclose(found[:2], expected(decodes(90, 300))[:2], rtol=0.02, atol=0.01)
 
@@ -127,7 +127,7 @@ def test_a_graph_must_not_be_updated_while_its_last_replay_may_run(npu: Device) 
     decoder = Decoder(npu)
     for _ in range(2):
         decoder.launch(decodes(5, 200))
-    decoder.executor._replayed.synchronize = lambda: None
+    decoder.executor._recorder._replayed.synchronize = lambda: None
     with pytest.raises(NPUError, match="last replay may still run"):
         decoder.launch(decodes(7, 202))
     machine.intercept = machine.waiting = None
@@ -142,6 +142,26 @@ def test_memory_that_moved_is_not_replayed(npu: Device) -> None:
         decoder.run(decodes(6, 201))
 
 
+def test_a_step_whose_capture_finds_no_memory_runs_as_it_comes(
+    npu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = Decoder(npu)
+    as_it_comes = decoder.step
+
+    def full(given: StepInputs, kv: KVState) -> tuple[Tensor, KVState]:
+        if decoder.steps == 1:
+            decoder.steps += 1
+            raise torch.OutOfMemoryError("NPU out of memory")
+        return as_it_comes(given, kv)
+
+    monkeypatch.setattr(decoder, "step", full)
+    for each in (decodes(5, 200), decodes(90, 300)):
+        found = decoder.run(each)
+        np.testing.assert_allclose(found[:2], expected(each)[:2], rtol=0.02, atol=0.01)
+    assert decoder.executor.captured == 0
+    assert decoder.steps == 3, "as it comes, captured in vain, as it comes"
+
+
 def test_decodes_alone_are_padded_and_captured(npu: Device) -> None:
     executor: Any = npu.executor()
     assert executor.bucket(StepShape(5, 5, 1)) == StepShape(8, 8, 1, captured=True)
@@ -149,12 +169,12 @@ def test_decodes_alone_are_padded_and_captured(npu: Device) -> None:
         assert executor.bucket(shape) == shape
     most = StepShape(512, 20, 512)
     assert executor.unprepared(most) == StepShape(1, 1, 1, captured=True)
-    assert executor.kept(most).shape == StepShape(24, 24, 1, captured=True)
+    assert executor.kept(most).shape == StepShape(24, 24, 1)
 
 
 def test_plans_that_differ_in_their_lengths_are_a_fault(npu: Device) -> None:
     from inarch_ascend.attention import Plan
-    from inarch_ascend.executor import host_updates
+    from inarch_ascend.recorder import host_updates
 
     some = npu.upload(np.zeros(2, np.int64))
     plans = (Plan(some, some, [1, 2], [5, 6]), Plan(some, some, [1, 2], [5, 7]))

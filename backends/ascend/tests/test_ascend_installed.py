@@ -25,13 +25,14 @@ with Engine(config) as engine:
 OPEN = """
 import os, pathlib, sys
 from inarch.errors import BackendError
+from inarch.hal.probing import Host
 from inarch_ascend.backend import AscendBackend
 os.environ.update(AscendBackend().environment())  # as the core does before torch is imported
 from simulated_machine.plugin import CANN, write_machine
 root = pathlib.Path(sys.argv[1])
 write_machine(root)
 try:
-    AscendBackend(root, [str(root / "site")], {"ASCEND_HOME_PATH": f"/{CANN}"}).open(0)
+    AscendBackend(Host(root, [str(root / "site")], {"ASCEND_HOME_PATH": f"/{CANN}"})).open(0)
 except BackendError as error:
     print(error)
 """

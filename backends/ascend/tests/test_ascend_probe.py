@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from inarch.errors import BackendError
+from inarch.hal.probing import Host
 from inarch_ascend.backend import CONTROL_NODES, SCORE, AscendBackend
 
 CANN = "/usr/local/Ascend/cann"
@@ -42,7 +43,7 @@ class Machine:
         self.write(info, f"Name: {name}\nVersion: {version}\n")
 
     def probe(self, **environment: str):
-        return AscendBackend(self.root, [str(self.site)], environment).probe()
+        return AscendBackend(Host(self.root, [str(self.site)], environment)).probe()
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_torch_npu_must_be_the_one_for_the_installed_torch(machine):
 def test_opening_what_cannot_serve_says_why(machine):
     machine.nodes(1)
     with pytest.raises(BackendError, match="source its set_env"):
-        AscendBackend(machine.root, [str(machine.site)], {}).open(0)
+        AscendBackend(Host(machine.root, [str(machine.site)], {})).open(0)
 
 
 def test_opening_says_what_torch_npu_could_not_load(machine, monkeypatch):
@@ -90,7 +91,7 @@ def test_opening_says_what_torch_npu_could_not_load(machine, monkeypatch):
     broken.write_text("raise ImportError('libhccl.so: cannot open shared object file')")
     monkeypatch.syspath_prepend(str(machine.site))
     monkeypatch.delitem(sys.modules, "torch_npu", raising=False)
-    backend = AscendBackend(machine.root, [str(machine.site)], {"ASCEND_HOME_PATH": CANN})
+    backend = AscendBackend(Host(machine.root, [str(machine.site)], {"ASCEND_HOME_PATH": CANN}))
     with pytest.raises(BackendError, match=r"which must match: libhccl\.so"):
         backend.open(0)
 
@@ -109,7 +110,7 @@ def test_torch_npu_without_cann_is_a_danger_even_without_an_npu(machine):
     probe = machine.probe()
     assert not probe.hardware_seen
     assert "TORCH_DEVICE_BACKEND_AUTOLOAD=0" in probe.reasons[1]
-    environment = AscendBackend(machine.root).environment()
+    environment = AscendBackend(Host(machine.root)).environment()
     assert environment == {"TORCH_DEVICE_BACKEND_AUTOLOAD": "0"}
 
 

@@ -99,7 +99,7 @@ def test_the_host_cannot_touch_what_is_on_the_npu(npu: Device) -> None:
 
 def test_a_download_is_not_there_before_it_was_waited_for(npu: Device) -> None:
     transfer = npu.download(npu.upload(np.ones(3, np.float32)))
-    assert transfer._staged.isnan().all(), "still under way"  # type: ignore[attr-defined]
+    assert transfer._pinned.isnan().all(), "still under way"  # type: ignore[attr-defined]
     assert not transfer.ready()
     assert transfer.wait().tolist() == [1, 1, 1]
     assert transfer.ready()

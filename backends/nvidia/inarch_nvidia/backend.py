@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import Distribution
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inarch.errors import BackendError
 from inarch.hal.backend import Backend, Probe
+from inarch.hal.probing import Host
+from inarch_triton.gpu.installed import torch_and_triton
 
 if TYPE_CHECKING:
     from inarch.hal.device import Device
@@ -22,20 +20,13 @@ PCI_VENDOR, PCI_DISPLAY = "0x10de", "0x03"
 
 
 class NvidiaBackend(Backend):
-    """Looks below `root`, in the packages of `site` (sys.path) and in `environment`."""
-
     name = "nvidia"
 
-    def __init__(
-        self,
-        root: Path = Path("/"),
-        site: Sequence[str] | None = None,
-        environment: Mapping[str, str] = os.environ,
-    ) -> None:
-        self._root, self._site, self._environment = root, site, environment
+    def __init__(self, host: Host | None = None) -> None:
+        self._host = Host() if host is None else host
 
     def probe(self) -> Probe:
-        hidden = self._environment.get("CUDA_VISIBLE_DEVICES")
+        hidden = self._host.environment.get("CUDA_VISIBLE_DEVICES")
         if hidden in ("", "-1"):
             return Probe(0, reasons=(f"CUDA_VISIBLE_DEVICES={hidden} hides every GPU",))
         devices, libraries = self._devices(), self._libraries()
@@ -55,18 +46,18 @@ class NvidiaBackend(Backend):
 
     def _devices(self) -> tuple[str, ...]:
         """Model names of the GPUs that this process was given."""
-        numbers = (path.name.removeprefix("nvidia") for path in self._glob("dev/nvidia[0-9]*"))
+        numbers = (path.name.removeprefix("nvidia") for path in self._host.glob("dev/nvidia[0-9]*"))
         minors = sorted(int(number) for number in numbers if number.isdigit())
         models = dict(self._models())
-        wsl = (self._root / "dev/dxg", self._root / "usr/lib/wsl/lib/libcuda.so.1")
+        wsl = [self._host.root / place for place in ("dev/dxg", "usr/lib/wsl/lib/libcuda.so.1")]
         if not minors and all(path.exists() for path in wsl):
             return ("NVIDIA GPU under WSL",)
         return tuple(models.get(minor, "NVIDIA GPU") for minor in minors)
 
     def _models(self) -> Iterator[tuple[int, str]]:
         """(number of the device node, model name) of every GPU that the driver runs."""
-        for folder in self._glob("proc/driver/nvidia/gpus/*"):
-            text = self._read(f"proc/driver/nvidia/gpus/{folder.name}/information")
+        for folder in self._host.glob("proc/driver/nvidia/gpus/*"):
+            text = self._host.read(folder / "information")
             fields = dict(re.findall(r"^([^:\n]+):[ \t]*(.*?)[ \t]*$", text, re.MULTILINE))
             if fields.get("Device Minor", "").isdigit():
                 yield int(fields["Device Minor"]), fields.get("Model", "NVIDIA GPU")
@@ -94,35 +85,10 @@ class NvidiaBackend(Backend):
             )
 
     def _on_pci_bus(self) -> bool:
-        places = [f"sys/bus/pci/devices/{p.name}" for p in self._glob("sys/bus/pci/devices/*")]
-        return any(
-            self._read(f"{place}/vendor").strip() == PCI_VENDOR
-            and self._read(f"{place}/class").startswith(PCI_DISPLAY)
-            for place in places
-        )
+        return any(each.kind.startswith(PCI_DISPLAY) for each in self._host.pci(PCI_VENDOR))
 
     def _libraries(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        driver = re.search(r"Module.*?\s(\d+\.[\d.]+)", self._read("proc/driver/nvidia/version"))
-        if driver:
-            found["driver"] = driver[1]
-        site = sys.path if self._site is None else self._site
-        for torch in Distribution.discover(name="torch", path=list(site)):
-            found["torch"] = torch.version
-            if build := torch.read_text("../torch/version.py"):  # what `torch.version` would say
-                cuda = re.search(r"^cuda\b.*=\s*'([\d.]+)'", build, re.MULTILINE)
-                found["CUDA of torch"] = cuda[1] if cuda else "none"
-            break
-        for name in TRITON:
-            for triton in Distribution.discover(name=name, path=list(site)):
-                found.setdefault("triton", triton.version)
-        return found
-
-    def _glob(self, pattern: str) -> list[Path]:
-        return sorted(self._root.glob(pattern))
-
-    def _read(self, place: str) -> str:
-        try:
-            return (self._root / place).read_text(errors="replace")
-        except OSError:
-            return ""
+        text = self._host.read("proc/driver/nvidia/version")
+        driver = re.search(r"Module.*?\s(\d+\.[\d.]+)", text)
+        found = {"driver": driver[1]} if driver else {}
+        return found | torch_and_triton(self._host, "CUDA", TRITON)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 import torch
 from hypothesis import given
@@ -11,21 +9,11 @@ from hypothesis import strategies as st
 
 from inarch.errors import UnsupportedError
 from inarch.hal.dispatch import Dispatcher
-from inarch.hal.executor import StepInputs, StepShape
+from inarch.hal.executor import StepShape
 from inarch.hal.ops import FACETS, OPS
 from inarch.hal.reference.linear import ReferenceLinear
 from inarch_nvidia.kernels import kernels
 from inarch_triton.gpu.buckets import DECODES, bucket, shapes
-from inarch_triton.gpu.executor import addresses_of
-
-
-@dataclass(frozen=True)
-class Plan:
-    addresses: tuple[int, ...]
-
-
-def inputs(*plans: object) -> StepInputs:
-    return StepInputs(torch.zeros(1), torch.zeros(1), torch.zeros(1), plans)
 
 
 @pytest.mark.parametrize("seqs", [1, 3, 8, 9, 64, 65, 200, 511, 512])
@@ -83,17 +71,6 @@ def test_the_first_steps_of_an_idle_server_are_prepared_first():
 @pytest.mark.parametrize("shape", [StepShape(2049, 3, 98), StepShape(513, 513, 1)])
 def test_what_is_not_captured_is_not_padded(shape):
     assert bucket(shape) == shape
-    assert addresses_of(shape, inputs(Plan((1, 2)))) is None
-
-
-def test_a_step_is_captured_only_if_every_plan_keeps_its_addresses():
-    shape = StepShape(8, 8, 1, captured=True)
-    given = inputs(Plan((1, 2)), Plan((3,)))
-    assert addresses_of(shape, given)[-2:] == ((1, 2), (3,))
-    assert addresses_of(shape, given)[:3] == (
-        given.token_ids.data_ptr(), given.positions.data_ptr(), given.last_token.data_ptr(),
-    )  # fmt: skip
-    assert addresses_of(shape, inputs(Plan((1, 2)), object())) is None
 
 
 # Of models that some of their layers' parts run by the reference for: --strict refuses these.

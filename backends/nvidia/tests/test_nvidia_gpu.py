@@ -13,7 +13,6 @@ from inarch.config import EngineConfig
 from inarch.engine.engine import Engine
 from inarch.hal.reference.executor import EagerExecutor
 from inarch.sampling import SamplingParams
-from inarch_triton.gpu.executor import GraphExecutor
 
 from .random_models import MODELS, VOCABULARY, Saved, load, load_stepped, make
 
@@ -108,7 +107,7 @@ def check_logits(saved, device, name, poison, stored, near):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_replayed_graph_computes_what_the_eager_step_does(saved, device, name):
-    executor = GraphExecutor(device.torch_device)
+    executor = device.executor()
     eager, graphed = (
         load_stepped(saved(name).folder, device, torch.bfloat16, each)
         for each in (EagerExecutor(device), executor)
@@ -136,7 +135,7 @@ MIXED = [
 
 @pytest.mark.parametrize("name", MODELS)
 def test_replayed_steps_with_prompts_compute_what_eager_steps_do(saved, device, name):
-    executor = GraphExecutor(device.torch_device)
+    executor = device.executor()
     eager, graphed = (
         load_stepped(saved(name).folder, device, torch.float32, each)
         for each in (EagerExecutor(device), executor)
@@ -154,8 +153,7 @@ def test_a_replayed_step_is_bitwise_the_eager_one_of_its_bucket(saved, device):
     step = {row: prompt(size, row) for row, size in MIXED[0].items()}
     folder = saved("llama").folder
     first, second = (
-        load_stepped(folder, device, torch.bfloat16, GraphExecutor(device.torch_device))
-        for _ in range(2)
+        load_stepped(folder, device, torch.bfloat16, device.executor()) for _ in range(2)
     )
     second.step({9: prompt(200, 9)})
     expected, found = first.step(step), second.step(step)

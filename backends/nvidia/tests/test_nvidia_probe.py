@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from inarch.hal.probing import Host
 from inarch_nvidia.backend import SCORE, NvidiaBackend
 
 INFORMATION = """Model: \t\t NVIDIA H100 80GB HBM3
@@ -55,7 +56,7 @@ class Machine:
         )
 
     def probe(self, **environment: str):
-        return NvidiaBackend(self.root, [str(self.site)], environment).probe()
+        return NvidiaBackend(Host(self.root, [str(self.site)], environment)).probe()
 
 
 @pytest.fixture

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import Distribution
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from inarch.errors import BackendError
 from inarch.hal.backend import Backend, Probe
+from inarch.hal.probing import Host
 
 if TYPE_CHECKING:
     from inarch.hal.device import Device
@@ -31,23 +28,21 @@ MACHINE_TYPE = "TPU_ACCELERATOR_TYPE"  # set on TPU machines, "v5litepod-8"
 
 
 class TpuBackend(Backend):
-    """Looks below `root`, in the packages of `site` (sys.path) and in `environment`."""
-
     name = "tpu"
 
-    def __init__(
-        self,
-        root: Path = Path("/"),
-        site: Sequence[str] | None = None,
-        environment: Mapping[str, str] = os.environ,
-    ) -> None:
-        self._root, self._site, self._environment = root, site, environment
+    def __init__(self, host: Host | None = None) -> None:
+        self._host = Host() if host is None else host
 
     def probe(self) -> Probe:
         libraries = self._libraries()
-        if self._environment.get(PLATFORMS) == "cpu":
+        if self._host.environment.get(PLATFORMS) == "cpu":
             return self._on_cpu(libraries)
-        nodes, chips = self._nodes(), list(self._chips())
+        nodes = self._nodes()
+        chips = [
+            PCI_DEVICES[each.device]
+            for each in self._host.pci(PCI_VENDOR)
+            if each.device in PCI_DEVICES
+        ]
         if not chips and not any(node.startswith("accel") for node in nodes):
             return self._nothing()
         devices = tuple(chips or ["TPU"] * len(nodes)) if nodes else ()
@@ -87,35 +82,17 @@ class TpuBackend(Backend):
         return Probe(1, ("JAX on the CPU",), (f"{PLATFORMS} is cpu",), libraries=libraries)
 
     def _nothing(self) -> Probe:
-        if machine := self._environment.get(MACHINE_TYPE):
+        if machine := self._host.environment.get(MACHINE_TYPE):
             reason = f"{MACHINE_TYPE} is {machine}, but no chip can be seen from here"
             return Probe(0, reasons=(reason,), hardware_seen=True)
         return Probe(0, reasons=("no TPU: no chip on the PCI bus and no /dev/accel0",))
 
     def _nodes(self) -> list[str]:
         """Device nodes: accel0 up to v4, vfio/0 since v5. (/dev/vfio may serve other devices too.)"""
-        accel = [path.name for path in (self._root / "dev").glob("accel[0-9]*")]
-        vfio = [f"vfio/{path.name}" for path in (self._root / "dev/vfio").glob("[0-9]*")]
+        accel = [path.name for path in self._host.glob("dev/accel[0-9]*")]
+        vfio = [f"vfio/{path.name}" for path in self._host.glob("dev/vfio/[0-9]*")]
         return sorted(accel or vfio)
 
-    def _chips(self) -> Iterator[str]:
-        for folder in sorted((self._root / "sys/bus/pci/devices").glob("*")):
-            if _read(folder / "vendor") == PCI_VENDOR:
-                chip = PCI_DEVICES.get(_read(folder / "device"))
-                if chip is not None:
-                    yield chip
-
     def _libraries(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        site = list(sys.path if self._site is None else self._site)
-        for name in LIBRARIES:
-            for distribution in Distribution.discover(name=name, path=site):
-                found.setdefault(name, distribution.version)
-        return found
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
+        found = {name: self._host.installed(name) for name in LIBRARIES}
+        return {name: package.version for name, package in found.items() if package is not None}

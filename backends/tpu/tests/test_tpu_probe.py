@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from inarch.errors import BackendError
+from inarch.hal.probing import Host
 from inarch_tpu.backend import SCORE, TpuBackend
 
 
@@ -30,7 +31,7 @@ class Machine:
         self.write(info, f"Name: {name}\nVersion: {version}\n")
 
     def backend(self, **environment: str) -> TpuBackend:
-        return TpuBackend(self.root, [str(self.site)], environment)
+        return TpuBackend(Host(self.root, [str(self.site)], environment))
 
     def probe(self, **environment: str):
         return self.backend(**environment).probe()

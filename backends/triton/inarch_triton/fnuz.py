@@ -28,8 +28,3 @@ def from_fnuz(x: Tensor) -> Tensor:
     """The inverse: what `to_fnuz` made of the result is x."""
     bits = x.view(torch.uint8)
     return torch.where(bits == NEGATIVE_ZERO, FN_NAN, bits).view(FN)
-
-
-def weight_to_fnuz(weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """A weight of e4m3fn and what its values are multiplied with, of any shape, for prepack."""
-    return to_fnuz(weight), scale * SCALE

@@ -26,16 +26,15 @@ LEAST_DEPTH = 16  # of a product
 ASYNCHRONOUS = ("sm_90", "sm_100", "sm_103")  # matrix products of 64 rows run from shared memory
 
 # Decodes, by how many programs there are for each processor if none is cut, up to so many: keys,
-# stages, waves. A program alone does not saturate the memory; which number of them at once does best
-# depends on how evenly they fall on the processors. Measured on an H200 (2026-11-22): up to 1.75 with
-# bench.py's problems; beyond, 32 to 512 sequences of 1,024 to 1,279 tokens, up to 15 % faster than with
-# what bench.py had found best for sequences of one length.
+# stages. A program alone does not saturate the memory; which number of them at once does best depends
+# on how evenly they fall on the processors. Measured on an H200 (2026-11-23) with 1 to 512 sequences,
+# all of 1,040 tokens and of 1,024 to 1,279: what is best or within 1 % of it in both.
 DECODES = {
-    "sm_90": ((1, 64, 3, 2), (1.75, 64, 2, 4), (2, 32, 4, 2), (3, 64, 3, 2), (4, 64, 4, 2),
-              (math.inf, 64, 3, 2)),
-}  # fmt: skip
+    "sm_90": ((1.75, 64, 3), (2, 32, 4), (3, 64, 3), (4, 64, 2), (6, 64, 3), (math.inf, 64, 2)),
+}
 # The same over 8-bit pages, whose tiles are half as large: 24 to 512 such sequences.
-NARROW_DECODES = {"sm_90": ((4, 64, 3, 2), (math.inf, 64, 4, 2))}
+NARROW_DECODES = {"sm_90": ((4, 64, 3), (math.inf, 64, 4))}
+WIDE = 128  # heads, beyond which two warps have no registers for their part of a tile
 
 
 # Of sequences with many query tokens, where the kernel written for the device applies (`_is_plain`).
@@ -81,7 +80,7 @@ def choose_tile(
     if arch.startswith("gfx"):
         tile = amd_tile(arch, rows, width * spec.dtype.itemsize, long=long)
     else:
-        tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows, crowd, decodes)
+        tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows, width, crowd, decodes)
     if stored != spec.dtype and long and arch.startswith("gfx"):
         tile = replace(tile, keys=max(16, tile.keys // 2))  # conversion takes registers
     if (spec.key_dim, spec.value_dim) != (padded(spec.key_dim), padded(spec.value_dim)):
@@ -137,12 +136,15 @@ def _is_plain(spec: AttentionSpec, stored: torch.dtype, page_tokens: int) -> boo
 def _short_tile(
     arch: str,
     rows: int,
+    width: int,
     crowd: float,
-    decodes: Mapping[str, tuple[tuple[float, int, int, int], ...]],
+    decodes: Mapping[str, tuple[tuple[float, int, int], ...]],
 ) -> Tile:
     if rows <= 16 and arch in decodes:
-        keys, stages, waves = next(row[1:] for row in decodes[arch] if crowd <= row[0])
-        return Tile(rows, keys, warps=4, stages=stages, waves=waves, chunk=128)
+        keys, stages = next(row[1:] for row in decodes[arch] if crowd <= row[0])
+        # Measured there, too: two warps are up to 30 % faster than four, never 1 % slower.
+        warps = 2 if width <= WIDE else 4
+        return Tile(rows, keys, warps, stages, waves=2, chunk=128)
     waves = 8 if rows <= 16 else 4  # what is put aside for chunks grows with the rows
     # Measured on an H200 (2026-11-22): up to 18 % faster than three stages, never 3 % slower.
     return Tile(rows, keys=64, warps=4, stages=2, waves=waves, chunk=128)

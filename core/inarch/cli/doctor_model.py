@@ -16,9 +16,9 @@ from inarch.config import EngineConfig
 from inarch.engine.choices import dtype_name
 from inarch.engine.outlook import Outlook, foresee
 from inarch.engine.preparation import quantization_scheme
-from inarch.engine.recognition import recognise_formats
 from inarch.engine.resolve import resolve
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.recognition import recognise_formats
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.errors import InarchError, ModelError
 from inarch.hal.backend import Backend
 from inarch.models.checkpoint import read_json

@@ -27,8 +27,8 @@ from inarch.engine.sampler import Sampler
 from inarch.engine.scheduler import Scheduler
 from inarch.engine.scoring import Scorer
 from inarch.engine.table import RequestTable
-from inarch.engine.tokenizer import Tokenizer
-from inarch.engine.vocabulary import TokenizerVocabulary
+from inarch.engine.text.tokenizer import Tokenizer
+from inarch.engine.text.vocabulary import TokenizerVocabulary
 from inarch.hal.backend import Backend
 from inarch.hal.device import Device
 from inarch.hal.dispatch import REFERENCE, Dispatcher, explain

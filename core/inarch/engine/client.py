@@ -47,10 +47,10 @@ from inarch.engine.messages import (
     TokenOutput,
 )
 from inarch.engine.open_requests import Listener, OpenRequests
-from inarch.engine.recognition import recognise_formats
 from inarch.engine.replies import Replies
 from inarch.engine.resolve import resolve, set_environment
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.recognition import recognise_formats
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InvalidRequestError
 from inarch.formats import Formats
 from inarch.plugins import load_plugins

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from inarch.engine.messages import HeadInfo, ModelInfo
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.engine.vectors import (
     Result,
     check_classifier,

@@ -25,7 +25,7 @@ from inarch.engine.encoding import Asked, Asking, Encoding, Ranked, T, paired
 from inarch.engine.frontend import Frontend
 from inarch.engine.messages import Abort, ModelInfo, NewRequest, Stats
 from inarch.engine.outputs import RequestOutput
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import SamplingParams
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from inarch.engine.detokenizer import Detokenizer
 from inarch.engine.messages import ModelInfo, NewRequest, TokenOutput
 from inarch.engine.outputs import FinishReason, RequestOutput, TokenLogprob, prompt_entries
-from inarch.engine.stop_patterns import MatchingBudget
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.detokenizer import Detokenizer
+from inarch.engine.text.stop_patterns import MatchingBudget
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.engine.vectors import check_generates
 from inarch.errors import InarchError, InvalidRequestError
 from inarch.sampling import DEFAULT_TERMS, SamplingParams, Terms, check_token_ids

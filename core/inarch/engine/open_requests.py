@@ -18,7 +18,7 @@ from inarch.engine.link import Link
 from inarch.engine.messages import Abort, ModelInfo, ToEngine, TokenOutput
 from inarch.engine.outputs import RequestOutput
 from inarch.engine.suspicion import Quarantine, convict
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.errors import EngineDeadError, InarchError, InvalidRequestError
 from inarch.sampling import SamplingParams, Terms
 

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inarch.cache.sharing import shared_prefixes
 from inarch.engine.growth import GrowthEstimate
 from inarch.engine.plan import Pooled, Produced, Scored, StepPlan
 from inarch.engine.pool import Pool
 from inarch.engine.request import Request, Status
+from inarch.engine.running import Running
 from inarch.engine.waiting import WaitingLine
-from inarch.hal.attention import SharedPrefixes
 
 RETRY_STEPS = 16  # after which a request that did not fit is tried again although nothing was freed
 
@@ -78,12 +77,7 @@ class Scheduler:
             long_shift=long_shift,
         )
         self.waiting = WaitingLine()
-        self._prefilling: list[Request] = []
-        self._decoding: dict[Request, None] = {}  # in order of admission
-        self._decode_rows = np.empty(0, dtype=np.int32)
-        self._decodes_changed = False
-        self._shared: SharedPrefixes | None = None  # by the decodes in `_shared_rows`
-        self._shared_rows = np.empty(0, dtype=np.int32)
+        self._running = Running(self.pool.table, page_tokens)
         self._max_step_tokens = max_step_tokens
         self._whole_prompts = whole_prompts
         self._growth = GrowthEstimate(page_tokens)
@@ -93,7 +87,7 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self.waiting or self._prefilling or self._decoding)
+        return bool(self.waiting or self._running)
 
     def longest(self, context: int) -> int:
         """Tokens of the longest request that can be taken, of those that fit the context."""
@@ -103,8 +97,8 @@ class Scheduler:
     def stats(self) -> SchedulerStats:
         cached, total = self.pool.cache.evictable, self.pool.allocator.total
         used = total - self.pool.allocator.free - cached
-        running = len(self._prefilling) + len(self._decoding)
-        return SchedulerStats(running, len(self.waiting), total, used, cached, self._retractions)
+        running, waiting = len(self._running), len(self.waiting)
+        return SchedulerStats(running, waiting, total, used, cached, self._retractions)
 
     # ---- requests come and go ----
 
@@ -126,7 +120,7 @@ class Scheduler:
 
     def retract_all(self) -> None:
         """Set all running requests back; they keep their tokens, and their places in line."""
-        for request in [*reversed(self._prefilling), *reversed(self._decoding)]:
+        for request in [*reversed(self._running.prefills), *reversed(self._running.decodes)]:
             self._retract(request)
 
     # ---- the step ----
@@ -160,8 +154,8 @@ class Scheduler:
         table.computed[rows] += lengths
         for request, sampled in zip(requests, samples.tolist(), strict=True):
             request.in_flight += sampled
-        shared = self._shared_by(decodes, decode_rows)
-        self._start_decoding([request for request, _ in chunks])
+        shared = self._running.shared_by(decodes, decode_rows)
+        self._running.start_decoding([request for request, _ in chunks])
         return StepPlan(
             requests, rows, starts, lengths, samples, len(decodes), shared, scored, pooled, states
         )
@@ -207,9 +201,7 @@ class Scheduler:
         if self._outgrows(request):
             self._compute_as_long(request)
             return produced
-        del self._decoding[request]
-        self._decodes_changed = True
-        self._prefilling.insert(0, request)  # a stream that runs: before prompts that begin
+        self._running.prefill_again(request)
         return produced
 
     def _append(self, request: Request, token: int, sequence: int) -> Produced:
@@ -233,7 +225,7 @@ class Scheduler:
         """Rows that decode in this step, each with a page for its token."""
         pool, table = self.pool, self.pool.table
         while True:
-            every = self._current_decode_rows()
+            every = self._running.decode_rows()
             rows: np.ndarray = every[table.computed[every] < table.limit[every]]
             full = rows[table.num_pages[rows] * pool.page_tokens <= table.computed[rows]]
             if pool.make_room(len(full)):
@@ -243,39 +235,12 @@ class Scheduler:
             table.append_page_each(full, pool.allocator.take(len(full)))
         return rows
 
-    def _current_decode_rows(self) -> np.ndarray:
-        if self._decodes_changed:
-            self._decodes_changed = False
-            count = len(self._decoding)
-            self._decode_rows = np.fromiter((r.row for r in self._decoding), np.int32, count)
-        return self._decode_rows
-
-    def _shared_by(self, decodes: list[Request], rows: np.ndarray) -> SharedPrefixes | None:
-        """What decodes share: found anew only when others decode than in the step before.
-
-        The same rows are the same requests, since a row's next request is prefilled first; and what
-        they share stays, whatever happens to the tree below and beside it.
-        """
-        if not np.array_equal(rows, self._shared_rows):
-            nodes = [request.node for request in decodes]
-            self._shared = shared_prefixes(nodes, self.pool.page_tokens)
-            self._shared_rows = rows
-        return self._shared
-
-    def _start_decoding(self, requests: Sequence[Request]) -> None:
-        """Move requests whose known tokens are all launched from prefill to decode."""
-        for request in requests:
-            if self.pool.table.computed[request.row] == request.known:
-                self._prefilling.remove(request)
-                self._decoding[request] = None
-                self._decodes_changed = True
-
     # ---- prefills ----
 
     def _plan_prefills(self, budget: int, *, admit: bool) -> list[tuple[Request, int]]:
         """Chunks (request, length) of begun prompts first, then of newly admitted ones."""
         chunks: list[tuple[Request, int]] = []
-        for request in self._prefilling:
+        for request in self._running.prefills:
             length = self.pool.grow(request, budget)
             if not length:
                 break
@@ -283,18 +248,18 @@ class Scheduler:
             budget -= length
         else:
             return chunks + self._admit(budget) if admit else chunks
-        if not chunks and not self._decoding:
+        if not chunks and not self._running.decodes:
             return self._unblock_prefill(budget)
         return chunks
 
     def _unblock_prefill(self, budget: int) -> list[tuple[Request, int]]:
         """Begun prompts hold all memory and none can go on: the newest ones give theirs up."""
         while True:
-            first = self._prefilling[0]
+            first = self._running.prefills[0]
             length = self.pool.grow(first, budget)
             if length:
                 return [(first, length)]
-            if len(self._prefilling) == 1:
+            if len(self._running.prefills) == 1:
                 return []  # pages come back when steps in flight are committed
             self._retract_newest()
 
@@ -311,14 +276,13 @@ class Scheduler:
             if self._whole_prompts and request.known > budget:
                 continue
             found = pool.match(request)
-            if pool.soon_longer(request, found, self._prefilling):
+            if pool.soon_longer(request, found, self._running.prefills):
                 continue
             match = pool.usable(found)
             node = pool.cache.lock(match)
             pages = pool.pages_of(request.known) - len(match.pages)
             growth = self._growth.pages(request.max_tokens - len(request.output))
-            idle = not (self._prefilling or self._decoding)
-            if pages + (0 if idle else growth + reserved) > pool.room:
+            if pages + (growth + reserved if self._running else 0) > pool.room:
                 pool.cache.unlock(node)
                 self._full_at, self._full_for = pool.room, RETRY_STEPS
                 break
@@ -339,8 +303,7 @@ class Scheduler:
         Spares matching the waiting prompts in every step while memory is short.
         """
         self._full_for -= 1
-        busy = self._prefilling or self._decoding
-        return bool(busy) and self._full_for > 0 and self.pool.room <= self._full_at
+        return bool(self._running) and self._full_for > 0 and self.pool.room <= self._full_at
 
     def _run(self, request: Request, cached_tokens: int) -> None:
         if not request.retractions:
@@ -348,23 +311,23 @@ class Scheduler:
         self._admitted += 1
         request.order = self._admitted
         request.status = Status.RUNNING
-        self._prefilling.append(request)
+        self._running.begin(request)
 
     def _reserved_pages(self) -> int:
         """Pages to keep for what is running: the rest of begun prompts, and expected growth."""
-        table = self.pool.table
-        prefill = sum(self.pool.missing(request) for request in self._prefilling)
-        rows = self._current_decode_rows()
+        table, prefills = self.pool.table, self._running.prefills
+        prefill = sum(self.pool.missing(request) for request in prefills)
+        rows = self._running.decode_rows()
         remaining = int((table.limit[rows] - table.computed[rows]).sum())
-        remaining += sum(r.max_tokens - len(r.output) for r in self._prefilling)
+        remaining += sum(r.max_tokens - len(r.output) for r in prefills)
         return prefill + self._growth.pages(remaining)
 
     # ---- retraction ----
 
     def _retract_newest(self) -> None:
         """Take memory from the request admitted last, of those of the lowest priority."""
-        running = (*self._prefilling, *self._decoding)
-        self._retract(min(running, key=lambda request: (request.priority, -request.order)))
+        newest = min(self._running, key=lambda request: (request.priority, -request.order))
+        self._retract(newest)
         self._growth.ran_short()
 
     def _retract(self, request: Request) -> None:
@@ -388,9 +351,5 @@ class Scheduler:
         request.lengthen()
 
     def _leave(self, request: Request) -> None:
-        if request in self._decoding:
-            del self._decoding[request]
-            self._decodes_changed = True
-        else:
-            self._prefilling.remove(request)
+        self._running.leave(request)
         self.pool.close(request)

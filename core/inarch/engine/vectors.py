@@ -9,7 +9,7 @@ import numpy as np
 
 from inarch.engine.messages import HeadInfo, ModelInfo
 from inarch.engine.outputs import TokenLogprob
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.errors import InvalidRequestError
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from inarch.errors import ModelError
 from inarch.models.checkpoint import read_json
+from inarch.models.config_json import Config
 from inarch.models.description.pooling import Dense, PooledHead, Pooling, PoolingKind
-from inarch.models.families.config import Config
 
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"

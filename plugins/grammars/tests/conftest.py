@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inarch.engine.tokenizer import Tokenizer
-from inarch.engine.vocabulary import TokenizerVocabulary
+from inarch.engine.text.tokenizer import Tokenizer
+from inarch.engine.text.vocabulary import TokenizerVocabulary
 from inarch.grammar import Compiled, Compiler, GrammarEngine
 from inarch_grammars.plugin import inarch_grammar_engines
 

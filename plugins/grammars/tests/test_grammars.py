@@ -12,7 +12,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from inarch.engine.vocabulary import TokenizerVocabulary
+from inarch.engine.text.vocabulary import TokenizerVocabulary
 from inarch.errors import InvalidRequestError
 from inarch.grammar import Compiler, Grammar
 from inarch_grammars.forced import Forcing

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from inarch.engine.outputs import TokenLogprob
 
 if TYPE_CHECKING:
-    from inarch.engine.tokenizer import Tokenizer
+    from inarch.engine.text.tokenizer import Tokenizer
 
 # JSON has no -inf; this is what OpenAI writes for a token that cannot come.
 LOWEST = -9999.0

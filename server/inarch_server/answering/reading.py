@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from inarch.parsing import Arguments, Call, Content, Delta, Parser, Reasoning, Tool
 
 if TYPE_CHECKING:
-    from inarch.engine.tokenizer import Tokenizer
+    from inarch.engine.text.tokenizer import Tokenizer
     from inarch.formats import Formats
     from inarch_server.answering.answers import Answers, Piece
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from inarch.engine.tool_prompt import with_tools
+from inarch.engine.text.tool_prompt import with_tools
 from inarch.errors import InvalidRequestError
 
 if TYPE_CHECKING:

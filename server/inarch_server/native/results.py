@@ -14,7 +14,7 @@ from inarch_server.native.protocol import Asked
 from inarch_server.native.sessions import Turn
 
 if TYPE_CHECKING:
-    from inarch.engine.tokenizer import Tokenizer
+    from inarch.engine.text.tokenizer import Tokenizer
 
 
 class Results(sse.DataEvents):

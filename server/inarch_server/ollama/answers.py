@@ -33,7 +33,7 @@ from inarch_server.openai.chat_protocol import chosen
 from inarch_server.service import SERVICE, Service
 
 if TYPE_CHECKING:
-    from inarch.engine.tokenizer import Tokenizer
+    from inarch.engine.text.tokenizer import Tokenizer
 
 LATEST = ":latest"
 CALLED = {"choice": "tools", "effort": "think", "answer": "format"}

@@ -22,7 +22,7 @@ from inarch_server.openai.envelope import Envelope
 from inarch_server.service import SERVICE, Service
 
 if TYPE_CHECKING:
-    from inarch.engine.tokenizer import Tokenizer
+    from inarch.engine.text.tokenizer import Tokenizer
 
 CALLED = {"choice": "tool_choice", "answer": "response_format", "effort": "reasoning_effort"}
 

@@ -13,7 +13,7 @@ from inarch_server.openai.chat_protocol import ChatRequest
 from inarch_server.openai.envelope import Envelope, OpenAIEvents
 
 if TYPE_CHECKING:
-    from inarch.engine.tokenizer import Tokenizer
+    from inarch.engine.text.tokenizer import Tokenizer
 
 
 class ChatEvents(OpenAIEvents):

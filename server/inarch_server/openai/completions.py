@@ -24,7 +24,7 @@ from inarch_server.openai.envelope import Envelope, OpenAIEvents
 from inarch_server.service import SERVICE
 
 if TYPE_CHECKING:
-    from inarch.engine.tokenizer import Tokenizer
+    from inarch.engine.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
 

@@ -24,7 +24,7 @@ from inarch_server.watching.account import Account
 
 if TYPE_CHECKING:
     from inarch.engine.messages import CacheTree, Stats
-    from inarch.engine.tokenizer import Tokenizer
+    from inarch.engine.text.tokenizer import Tokenizer
 
 STATS_TIMEOUT_S = 10.0  # the engine answers between two steps
 SHOWN_REQUESTS = 50

@@ -17,7 +17,7 @@ from inarch.sampling import SamplingParams
 from inarch_server.watching.account import Account
 
 if TYPE_CHECKING:
-    from inarch.engine.tokenizer import Tokenizer
+    from inarch.engine.text.tokenizer import Tokenizer
 
 log = logging.getLogger("inarch.requests")
 log.propagate = False  # the lines are for programs: no prefix

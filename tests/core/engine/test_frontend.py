@@ -5,10 +5,10 @@ from __future__ import annotations
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models
 
-from inarch.engine.chat_template import ChatTemplate
 from inarch.engine.frontend import Frontend
 from inarch.engine.messages import HeadInfo, ModelInfo, TokenOutput
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.chat_template import ChatTemplate
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.sampling import SamplingParams
 
 HEAD = HeadInfo(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inarch.hal.probing import Host
 from inarch.hookspecs import hookimpl
 from inarch_ascend.backend import CONTROL_NODES, AscendBackend
 from inarch_ascend.simulation import install
@@ -29,9 +30,15 @@ class SimulatedBackend(AscendBackend):
 
 @functools.cache
 def backend() -> SimulatedBackend:
-    root = Path(tempfile.mkdtemp(prefix="simulated-npu-"))
+    root = Path(folder().name)
     write_machine(root)
-    return SimulatedBackend(root, [str(root / "site")], {"ASCEND_HOME_PATH": f"/{CANN}"})
+    return SimulatedBackend(Host(root, [str(root / "site")], {"ASCEND_HOME_PATH": f"/{CANN}"}))
+
+
+@functools.cache
+def folder() -> tempfile.TemporaryDirectory[str]:
+    """Goes when the process does."""
+    return tempfile.TemporaryDirectory(prefix="simulated-npu-")
 
 
 def write_machine(root: Path) -> None:

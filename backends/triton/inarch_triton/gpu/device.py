@@ -14,10 +14,11 @@ from torch import Tensor
 
 from inarch.errors import BackendError
 from inarch.hal.device import Device, DeviceInfo, MemoryStats
+from inarch.hal.graphs import GraphExecutor
 from inarch.hal.kv import KVSpec, KVStore
-from inarch_triton.gpu.buckets import DECODES
-from inarch_triton.gpu.executor import GraphExecutor
-from inarch_triton.gpu.transfer import PinnedTransfer, upload
+from inarch.hal.pinned import PinnedTransfer, upload
+from inarch_triton.gpu.buckets import DECODES, GRAPH_SHAPES
+from inarch_triton.gpu.recorder import GpuRecorder
 from inarch_triton.kv import PagedKVStore
 
 PAGES = (
@@ -75,7 +76,7 @@ class GpuDevice(Device):
         return upload(host, self.torch_device)
 
     def download(self, tensor: Tensor) -> PinnedTransfer:
-        return PinnedTransfer(tensor)
+        return PinnedTransfer(tensor, torch.cuda.Event())
 
     def synchronize(self) -> None:
         torch.cuda.synchronize(self.torch_device)
@@ -94,7 +95,7 @@ class GpuDevice(Device):
         return PagedKVStore(spec, page_tokens, self.torch_device)
 
     def executor(self) -> GraphExecutor:
-        return GraphExecutor(self.torch_device)
+        return GraphExecutor(self.torch_device, GpuRecorder(self.torch_device), GRAPH_SHAPES)
 
 
 def dtypes_of(checkpoint: torch.dtype, units: str, exact: str) -> Sequence[tuple[torch.dtype, str]]:

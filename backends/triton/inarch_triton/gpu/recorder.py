@@ -13,32 +13,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inarch.hal.executor import StepInputs
+
 
 @dataclass(frozen=True)
-class Recorded:
+class GpuRecording:
     """A step that can be repeated."""
 
     graph: torch.cuda.CUDAGraph
     logits: Tensor  # in the pool: overwritten by whichever graph runs next
 
-    def replay(self) -> Tensor:
+    def replay(self, inputs: StepInputs) -> Tensor:
         self.graph.replay()
         return self.logits
 
 
-class Recorder:
+class GpuRecorder:
     """The pool, and the stream that captures happen on."""
 
     def __init__(self, device: torch.device) -> None:
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(device)
 
-    def record(self, work: Callable[[], Tensor]) -> Recorded:
-        """Record the work that gives logits, which has run before, so that nothing is compiled.
-
-        If memory runs out, raises an error of which `out_of_memory` says so. What had been taken for
-        the pool until then stays with it until the last graph is gone.
-        """
+    def record(self, work: Callable[[], Tensor]) -> GpuRecording:
+        """If memory runs out, what was taken for the pool stays with it until the last graph is gone."""
         graph = torch.cuda.CUDAGraph()
         with (
             torch.cuda.stream(torch.cuda.current_stream()),
@@ -47,17 +45,11 @@ class Recorder:
             ),
         ):
             logits = work()
-        return Recorded(graph, unowned(logits))
+        return GpuRecording(graph, unowned(logits))
 
     def reclaim(self) -> None:
-        """Give the pool's memory back to the device, when all graphs are gone."""
         torch.cuda.synchronize()  # the last replay may still run
         torch.cuda.empty_cache()
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether it says so: torch's allocator has a class for it, a driver's call words."""
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
 def unowned(tensor: Tensor) -> Tensor:

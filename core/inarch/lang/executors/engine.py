@@ -19,8 +19,8 @@ from inarch.config import EngineConfig
 from inarch.engine.async_engine import AsyncEngine
 from inarch.engine.messages import ModelInfo
 from inarch.engine.outputs import RequestOutput, TokenLogprob
-from inarch.engine.tokenizer import Tokenizer
-from inarch.engine.tool_prompt import with_tools
+from inarch.engine.text.tokenizer import Tokenizer
+from inarch.engine.text.tool_prompt import with_tools
 from inarch.errors import ConfigError, InarchError, InvalidRequestError
 from inarch.formats import Formats
 from inarch.lang.choices import Scored

@@ -18,7 +18,7 @@ import msgspec
 
 from inarch.engine.engine import Engine
 from inarch.engine.outputs import RequestOutput
-from inarch.engine.recognition import recognise_formats
+from inarch.engine.text.recognition import recognise_formats
 from inarch.errors import EngineDeadError, InarchError
 from inarch.lang.executors.engine import TokenExecutor
 from inarch.sampling import SamplingParams

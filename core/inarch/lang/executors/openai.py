@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from inarch.engine.tool_prompt import described
+from inarch.engine.text.tool_prompt import described
 from inarch.errors import InarchError, InvalidRequestError
 from inarch.lang.choices import Scored
 from inarch.lang.executors.executor import Piece, Wanted

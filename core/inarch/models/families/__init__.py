@@ -1,1 +1,4 @@
-"""The families that come with the core, and what they share in reading a config."""
+"""The families that come with the core: a file here is a family or some near relatives.
+
+What several families share in reading a config lies in `parts`, which holds no family.
+"""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import MLP, Description, Layer
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -38,12 +38,14 @@ def describe(values: Mapping[str, Any]) -> Description:
     )
     size = config.integer("intermediate_size", DEFAULTS.intermediate_size)
     layer = Layer(attention, MLP(size, "xielu", bias=False), norm, norm)
-    return llama_like.model(config, DEFAULTS, [layer] * llama_like.layer_count(config), norm)
+    return llama_like.model(
+        config, DEFAULTS, [layer] * llama_like.layer_count(config, DEFAULTS), norm
+    )
 
 
-NAMES = llama_like.Naming(
+NAMES = tensor_names.Naming(
     {
-        **llama_like.LAYER_NAMES,
+        **tensor_names.LAYER_NAMES,
         "mixer_norm": ("attention_layernorm",),
         "feed_forward_norm": ("feedforward_layernorm",),
         "feed_forward.activation": ("mlp.act_fn",),

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import MLP, Description, Layer
-from inarch.models.families import llama_like
-from inarch.models.families.activations import activation
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
+from inarch.models.families.parts.activations import activation
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -27,8 +27,8 @@ def describe(values: Mapping[str, Any]) -> Description:
     attention = replace(llama_like.attention(config, DEFAULTS), qkv_bias=bias, out_bias=bias)
     size = config.integer("intermediate_size", DEFAULTS.intermediate_size)
     mlp = MLP(size, activation(config, default="relu2"), config.flag("mlp_bias", False))
-    layers = [Layer(attention, mlp, norm, norm)] * llama_like.layer_count(config)
+    layers = [Layer(attention, mlp, norm, norm)] * llama_like.layer_count(config, DEFAULTS)
     return llama_like.model(config, DEFAULTS, layers, norm)
 
 
-FAMILY = Family("arcee", ("ArceeForCausalLM",), describe, llama_like.names)
+FAMILY = Family("arcee", ("ArceeForCausalLM",), describe, tensor_names.LLAMA)

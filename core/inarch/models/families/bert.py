@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import (
     MLP,
     Description,
@@ -15,9 +16,8 @@ from inarch.models.description import (
 )
 from inarch.models.description.pooling import Dense, PooledHead, Pooling
 from inarch.models.endings import Ending, labelled, with_ending
-from inarch.models.families.activations import activation
-from inarch.models.families.config import Config
-from inarch.models.families.llama_like import Naming
+from inarch.models.families.parts.activations import activation
+from inarch.models.families.parts.tensor_names import Naming
 from inarch.models.family import Family
 from inarch.models.sources import FirstOf, Names, Sources
 

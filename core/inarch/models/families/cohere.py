@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, GroupedQueryAttention, Layer, LayerNorm
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import layer_patterns, llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -29,7 +29,7 @@ def describe(values: Mapping[str, Any]) -> Description:
     attention = _attention(config, DEFAULTS)
     if config.flag("use_qk_norm", False):
         attention = replace(attention, qk_norm=_norm(config), norm_over="each_head")
-    return _model(config, [attention] * llama_like.layer_count(config, DEFAULTS.layers))
+    return _model(config, [attention] * llama_like.layer_count(config, DEFAULTS))
 
 
 def describe_2(values: Mapping[str, Any]) -> Description:
@@ -37,8 +37,8 @@ def describe_2(values: Mapping[str, Any]) -> Description:
     config = Config(values)
     attention = _attention(config, DEFAULTS_2)
     every = config.integer("sliding_window_pattern", 4)
-    types = llama_like.every(every, llama_like.layer_count(config, DEFAULTS.layers))
-    windows = llama_like.windows(config, types, config.integer("sliding_window", 4096))
+    types = layer_patterns.every(every, llama_like.layer_count(config, DEFAULTS))
+    windows = layer_patterns.windows(config, types, config.integer("sliding_window", 4096))
     return _model(
         config,
         [
@@ -65,5 +65,5 @@ def _model(config: Config, mixers: list[GroupedQueryAttention]) -> Description:
     return llama_like.model(config, DEFAULTS, layers, norm, logit_scale=scale)
 
 
-FAMILY = Family("cohere", ("CohereForCausalLM",), describe, llama_like.names)
-FAMILY_2 = Family("cohere2", ("Cohere2ForCausalLM",), describe_2, llama_like.names)
+FAMILY = Family("cohere", ("CohereForCausalLM",), describe, tensor_names.LLAMA)
+FAMILY_2 = Family("cohere2", ("Cohere2ForCausalLM",), describe_2, tensor_names.LLAMA)

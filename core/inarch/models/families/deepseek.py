@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description
-from inarch.models.families import deepseek_experts, latent_like, llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import deepseek_experts, latent_like, llama_like
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -36,4 +36,4 @@ def describe(values: Mapping[str, Any]) -> Description:
     return deepseek_experts.describe(dense, config, EXPERTS, router, sparse)
 
 
-FAMILY = Family("deepseek_v3", ("DeepseekV3ForCausalLM",), describe, deepseek_experts.names)
+FAMILY = Family("deepseek_v3", ("DeepseekV3ForCausalLM",), describe, deepseek_experts.NAMES)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Router
-from inarch.models.families import deepseek_experts, latent_like, llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import deepseek_experts, latent_like, llama_like
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -39,4 +39,4 @@ def _router(config: Config) -> Router:
     return deepseek_experts.grouped(plain, config, EXPERTS) if grouped else plain
 
 
-FAMILY = Family("deepseek_v2", ("DeepseekV2ForCausalLM",), describe, deepseek_experts.names)
+FAMILY = Family("deepseek_v2", ("DeepseekV2ForCausalLM",), describe, deepseek_experts.NAMES)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -57,9 +57,9 @@ def _describe(
     attention = llama_like.attention(config, defaults, interleaved=True)
     attention = replace(attention, qkv_bias=qkv_bias, out_bias=out_bias)
     layer = Layer(attention, llama_like.mlp(config, defaults, bias=mlp_bias), norm, norm)
-    layers = [layer] * llama_like.layer_count(config, defaults.layers)
+    layers = [layer] * llama_like.layer_count(config, defaults)
     return llama_like.model(config, defaults, layers, norm)
 
 
-FAMILY = Family("ernie4_5", ("Ernie4_5ForCausalLM",), describe, llama_like.names)
-FAMILY_HELIUM = Family("helium", ("HeliumForCausalLM",), describe_helium, llama_like.names)
+FAMILY = Family("ernie4_5", ("Ernie4_5ForCausalLM",), describe, tensor_names.LLAMA)
+FAMILY_HELIUM = Family("helium", ("HeliumForCausalLM",), describe_helium, tensor_names.LLAMA)

@@ -6,19 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, GatedMLP, Layer, MixtureOfExperts, Router
-from inarch.models.families import llama_like
-from inarch.models.families.activations import gate
-from inarch.models.families.config import Config
-from inarch.models.families.experts import (
+from inarch.models.families.parts import llama_like, tensor_names
+from inarch.models.families.parts.activations import gate
+from inarch.models.families.parts.experts import (
     ExpertNames,
     chosen_experts,
     expert_count,
-    expert_names,
+    with_expert_names,
     with_experts,
 )
 from inarch.models.family import Family
-from inarch.models.sources import Names
 
 DEFAULTS = llama_like.Defaults(
     vocab_size=103424,
@@ -42,7 +41,7 @@ def describe(values: Mapping[str, Any]) -> Description:
         llama_like.attention(config, DEFAULTS, interleaved=True), qkv_bias=bias, out_bias=bias
     )
     norm, mlp = llama_like.norm(config, DEFAULTS), llama_like.mlp(config, DEFAULTS, bias=bias)
-    layers = [Layer(attention, mlp, norm, norm)] * llama_like.layer_count(config, DEFAULTS.layers)
+    layers = [Layer(attention, mlp, norm, norm)] * llama_like.layer_count(config, DEFAULTS)
     dense = llama_like.model(config, DEFAULTS, layers, norm)
     return with_experts(dense, _experts(config, bias), _sparse(config, len(layers)))
 
@@ -74,8 +73,5 @@ def _sparse(config: Config, layers: int) -> Callable[[int], bool]:
     return lambda index: first <= index < end and (index + 1) % step == 0
 
 
-def names(description: Description) -> Names:
-    return {**llama_like.names(description), **expert_names(description, CALLED)}
-
-
-FAMILY = Family("ernie4_5_moe", ("Ernie4_5_MoeForCausalLM",), describe, names)
+NAMES = with_expert_names(tensor_names.LLAMA, CALLED)
+FAMILY = Family("ernie4_5_moe", ("Ernie4_5_MoeForCausalLM",), describe, NAMES)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config, renamed
 from inarch.models.description import Description
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config, renamed
+from inarch.models.families.parts import llama_like, tensor_names
 from inarch.models.family import Family
 
 OLDER = {
@@ -27,11 +27,11 @@ def describe(values: Mapping[str, Any]) -> Description:
         eps=1e-5,
         tied=True,
     )
-    windows = [None] * llama_like.layer_count(config)
+    windows = [None] * llama_like.layer_count(config, defaults)
     return llama_like.describe(config, defaults, windows=windows)
 
 
-NAMES = llama_like.Naming(
+NAMES = tensor_names.Naming(
     layer={
         "mixer_norm": ("ln_1",),
         "mixer.qkv": tuple(f"attn.attention.{part}_proj" for part in "qkv"),

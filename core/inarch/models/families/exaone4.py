@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import layer_patterns, llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -23,7 +23,7 @@ DEFAULTS = llama_like.Defaults(
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
     window = config.optional_integer("sliding_window", 4096)
-    windows = llama_like.windows(config, _types(config, window), window)
+    windows = layer_patterns.windows(config, _types(config, window), window)
     norm, mlp = llama_like.norm(config, DEFAULTS), llama_like.mlp(config, DEFAULTS)
     attention = replace(llama_like.attention(config, DEFAULTS), qk_norm=norm)
     # Without windows at all, every layer is rotated.
@@ -37,7 +37,7 @@ def describe(values: Mapping[str, Any]) -> Description:
 
 def _types(config: Config, window: int | None) -> list[str]:
     """The pattern is an interval, or letters as "LLLG" whose number is the interval."""
-    layers = llama_like.layer_count(config)
+    layers = llama_like.layer_count(config, DEFAULTS)
     pattern = config.get("sliding_window_pattern", 4)
     if window is None or not pattern:
         return ["full_attention"] * layers
@@ -47,8 +47,8 @@ def _types(config: Config, window: int | None) -> list[str]:
             raise config.error("sliding_window_pattern", "a whole number, or letters L and G")
         found = [types[pattern[index % len(pattern)]] for index in range(layers)]
         return [*found[:-1], "full_attention"]
-    return llama_like.every(config.integer("sliding_window_pattern", 4), layers)
+    return layer_patterns.every(config.integer("sliding_window_pattern", 4), layers)
 
 
-NAMES = llama_like.Naming({**llama_like.LAYER_NAMES, **llama_like.POST_NORM_NAMES})
+NAMES = tensor_names.Naming({**tensor_names.LAYER_NAMES, **tensor_names.POST_NORM_NAMES})
 FAMILY = Family("exaone4", ("Exaone4ForCausalLM",), describe, NAMES)

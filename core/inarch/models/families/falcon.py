@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import MLP, Description, GroupedQueryAttention, Layer, LayerNorm
-from inarch.models.families import llama_like
-from inarch.models.families.activations import activation
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
+from inarch.models.families.parts.activations import activation
 from inarch.models.family import Family
 from inarch.models.sources import FirstOf, Names, Rows, Source
 
@@ -40,7 +40,9 @@ def describe(values: Mapping[str, Any]) -> Description:
     norms = config.optional_integer("num_ln_in_parallel_attn") or (2 if newer else 1)
     own_norm = norm if norms == 2 or not parallel else None
     layer = Layer(attention, mlp, norm, own_norm, parallel=parallel)
-    return llama_like.model(config, DEFAULTS, [layer] * llama_like.layer_count(config), norm)
+    return llama_like.model(
+        config, DEFAULTS, [layer] * llama_like.layer_count(config, DEFAULTS), norm
+    )
 
 
 def names(description: Description) -> Names:
@@ -51,7 +53,7 @@ def names(description: Description) -> Names:
     size, groups = mixer.head_dim, mixer.kv_heads
     k = mixer.q_heads // groups * size
     parts = (Rows(0, k, groups), Rows(k, k + size, groups), Rows(k + size, k + 2 * size, groups))
-    table: llama_like.Table = {
+    table: tensor_names.Table = {
         "mixer_norm": FirstOf(("ln_attn",), ("input_layernorm",)),
         "mixer.qkv": tuple(Source("self_attention.query_key_value", (part,)) for part in parts),
         "mixer.out": ("self_attention.dense",),
@@ -59,12 +61,12 @@ def names(description: Description) -> Names:
         "feed_forward.up": ("mlp.dense_h_to_4h",),
         "feed_forward.down": ("mlp.dense_4h_to_h",),
     }
-    model: llama_like.Table = {
+    model: tensor_names.Table = {
         "embedding": ("transformer.word_embeddings",),
         "norm": ("transformer.ln_f",),
         "head": ("lm_head",),
     }
-    return llama_like.Naming(table, model, "transformer.h.{}.")(description)
+    return tensor_names.Naming(table, model, "transformer.h.{}.")(description)
 
 
 FAMILY = Family("falcon", ("FalconForCausalLM",), describe, names)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import (
     Branch,
     Description,
@@ -14,8 +15,7 @@ from inarch.models.description import (
     Mamba2,
     ParallelMixers,
 )
-from inarch.models.families import llama_like, state_space
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, state_space, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -25,7 +25,7 @@ DEFAULTS = llama_like.Defaults(
     kv_heads=8,
     eps=1e-5,
 )
-MODEL_NAMES = {**llama_like.MODEL_NAMES, "norm": ("model.final_layernorm",)}
+MODEL_NAMES = {**tensor_names.MODEL_NAMES, "norm": ("model.final_layernorm",)}
 LAYER_NAMES = {
     "mixer_norm": ("input_layernorm",),
     **state_space.names("mixer.0", "mamba"),
@@ -47,7 +47,7 @@ def describe(values: Mapping[str, Any]) -> Description:
     return llama_like.model(
         config,
         DEFAULTS,
-        [layer] * llama_like.layer_count(config, DEFAULTS.layers),
+        [layer] * llama_like.layer_count(config, DEFAULTS),
         norm,
         embedding_scale=config.number("embedding_multiplier", 1.0),
         logit_scale=config.number("lm_head_multiplier", 1.0),
@@ -104,5 +104,5 @@ def _numbers(config: Config, key: str, count: int) -> list[float]:
 
 
 FAMILY = Family(
-    "falcon_h1", ("FalconH1ForCausalLM",), describe, llama_like.Naming(LAYER_NAMES, MODEL_NAMES)
+    "falcon_h1", ("FalconH1ForCausalLM",), describe, tensor_names.Naming(LAYER_NAMES, MODEL_NAMES)
 )

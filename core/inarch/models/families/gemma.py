@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer, RMSNorm
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -35,9 +35,9 @@ def describe(values: Mapping[str, Any]) -> Description:
     attention = replace(attention, qkv_bias=bias, out_bias=bias)
     norm = RMSNorm(config.number("rms_norm_eps", DEFAULTS.eps), offset=1.0)
     layer = Layer(attention, llama_like.mlp(config, DEFAULTS), norm, norm)
-    layers = [layer] * llama_like.layer_count(config, DEFAULTS.layers)
+    layers = [layer] * llama_like.layer_count(config, DEFAULTS)
     scale = math.sqrt(config.integer("hidden_size", DEFAULTS.hidden_size))
     return llama_like.model(config, DEFAULTS, layers, norm, embedding_scale=scale)
 
 
-FAMILY = Family("gemma", ("GemmaForCausalLM",), describe, llama_like.names)
+FAMILY = Family("gemma", ("GemmaForCausalLM",), describe, tensor_names.LLAMA)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer, RMSNorm
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import layer_patterns, llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -39,8 +39,8 @@ def describe(values: Mapping[str, Any]) -> Description:
     )
     mlp = llama_like.mlp(config, DEFAULTS, key="hidden_activation", act="gelu_pytorch_tanh")
     norm = RMSNorm(config.number("rms_norm_eps", DEFAULTS.eps), offset=1.0)
-    types = llama_like.every(2, llama_like.layer_count(config, DEFAULTS.layers))
-    windows = llama_like.windows(config, types, config.optional_integer("sliding_window", 4096))
+    types = layer_patterns.every(2, llama_like.layer_count(config, DEFAULTS))
+    windows = layer_patterns.windows(config, types, config.optional_integer("sliding_window", 4096))
     return llama_like.model(
         config,
         DEFAULTS,
@@ -54,5 +54,5 @@ def describe(values: Mapping[str, Any]) -> Description:
     )
 
 
-NAMES = llama_like.Naming({**llama_like.LAYER_NAMES, **llama_like.POST_NORM_NAMES})
+NAMES = tensor_names.Naming({**tensor_names.LAYER_NAMES, **tensor_names.POST_NORM_NAMES})
 FAMILY = Family("gemma2", ("Gemma2ForCausalLM",), describe, NAMES)

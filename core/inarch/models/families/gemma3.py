@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, GroupedQueryAttention, Layer, RMSNorm
-from inarch.models.families import gemma2, llama_like
-from inarch.models.families.config import Config
+from inarch.models.families import gemma2
+from inarch.models.families.parts import layer_patterns, llama_like
 from inarch.models.family import Family
 
 DEFAULTS = replace(
@@ -35,8 +36,8 @@ def describe(values: Mapping[str, Any]) -> Description:
 
 def _attentions(config: Config, norm: RMSNorm) -> list[GroupedQueryAttention]:
     every = config.integer("sliding_window_pattern", 6)
-    types = llama_like.every(every, llama_like.layer_count(config, DEFAULTS.layers))
-    windows = llama_like.windows(config, types, config.optional_integer("sliding_window", 4096))
+    types = layer_patterns.every(every, llama_like.layer_count(config, DEFAULTS))
+    windows = layer_patterns.windows(config, types, config.optional_integer("sliding_window", 4096))
     theta = config.number("rope_local_base_freq", 10_000.0)
     bias = config.flag("attention_bias", False)
     scale = config.number("query_pre_attn_scalar", 256) ** -0.5

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -40,13 +40,13 @@ def _describe(values: Mapping[str, Any], post_norms: bool) -> Description:
     )
     after = norm if post_norms else None
     layer = Layer(attention, mlp, norm, norm, after, after)
-    layers = [layer] * llama_like.layer_count(config, DEFAULTS.layers)
+    layers = [layer] * llama_like.layer_count(config, DEFAULTS)
     return llama_like.model(config, DEFAULTS, layers, norm)
 
 
-NAMES = llama_like.Naming(
+NAMES = tensor_names.Naming(
     {
-        **llama_like.LAYER_NAMES,
+        **tensor_names.LAYER_NAMES,
         "feed_forward.gate_up": ("mlp.gate_up_proj",),
         "mixer_post_norm": ("post_self_attn_layernorm",),
         "feed_forward_post_norm": ("post_mlp_layernorm",),

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer
-from inarch.models.families import deepseek_experts, llama_like
-from inarch.models.families.config import Config
-from inarch.models.families.experts import ExpertNames, expert_names
+from inarch.models.families.parts import deepseek_experts, layer_patterns, llama_like, tensor_names
+from inarch.models.families.parts.experts import with_expert_names
 from inarch.models.family import Family
-from inarch.models.sources import Names
 
 DEFAULTS = llama_like.Defaults(
     vocab_size=151552,
@@ -64,7 +63,7 @@ def _describe(
         qk_norm=norm if normed else None,
     )
     layer = Layer(attention, llama_like.mlp(config, defaults), norm, norm)
-    layers = [layer] * llama_like.layer_count(config, defaults.layers)
+    layers = [layer] * llama_like.layer_count(config, defaults)
     dense = llama_like.model(config, defaults, layers, norm)
     router = deepseek_experts.sigmoid_router(config, experts)
     return deepseek_experts.describe(dense, config, experts, router, sparse)
@@ -73,11 +72,11 @@ def _describe(
 def describe_dots(values: Mapping[str, Any]) -> Description:
     config = Config(values)
     bias = config.flag("attention_bias", False)
-    count = llama_like.layer_count(config, DOTS.layers)
+    count = llama_like.layer_count(config, DOTS)
     full = config.integer("max_window_layers", 62, least=0)
     types = ["full_attention" if index < full else "sliding_attention" for index in range(count)]
     window = config.optional_integer("sliding_window", 4096)
-    windows = llama_like.windows(config, types, window)
+    windows = layer_patterns.windows(config, types, window)
     dense = llama_like.describe(
         config, DOTS, windows=windows, qkv_bias=bias, out_bias=bias, qk_norm=True
     )
@@ -87,10 +86,7 @@ def describe_dots(values: Mapping[str, Any]) -> Description:
     return deepseek_experts.describe(dense, config, EXPERTS, router, sparse)
 
 
-def names(description: Description) -> Names:
-    return {**llama_like.names(description), **expert_names(description, ExpertNames())}
-
-
-FAMILY = Family("glm4_moe", ("Glm4MoeForCausalLM",), describe, names)
-FAMILY_DOTS = Family("dots1", ("Dots1ForCausalLM",), describe_dots, names)
-FAMILY_SOLAR = Family("solar_open", ("SolarOpenForCausalLM",), describe_solar, names)
+NAMES = with_expert_names(tensor_names.LLAMA)
+FAMILY = Family("glm4_moe", ("Glm4MoeForCausalLM",), describe, NAMES)
+FAMILY_DOTS = Family("dots1", ("Dots1ForCausalLM",), describe_dots, NAMES)
+FAMILY_SOLAR = Family("solar_open", ("SolarOpenForCausalLM",), describe_solar, NAMES)

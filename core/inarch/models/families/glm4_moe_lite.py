@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description
-from inarch.models.families import deepseek_experts, latent_like, llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import deepseek_experts, latent_like, layer_patterns, llama_like
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -29,11 +29,11 @@ def describe(values: Mapping[str, Any]) -> Description:
         config, DEFAULTS, RANKS, interleaved=config.flag("rope_interleave", True)
     )
     default = ["dense"] + ["sparse"] * (len(dense.layers) - 1)
-    types = llama_like.listed(config, "mlp_layer_types", default, ("dense", "sparse"))
+    types = layer_patterns.listed(config, "mlp_layer_types", default, ("dense", "sparse"))
     router = deepseek_experts.sigmoid_router(config, EXPERTS)
     return deepseek_experts.describe(
         dense, config, EXPERTS, router, lambda index: types[index] == "sparse"
     )
 
 
-FAMILY = Family("glm4_moe_lite", ("Glm4MoeLiteForCausalLM",), describe, deepseek_experts.names)
+FAMILY = Family("glm4_moe_lite", ("Glm4MoeLiteForCausalLM",), describe, deepseek_experts.NAMES)

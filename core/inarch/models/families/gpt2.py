@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import (
     MLP,
     Description,
@@ -14,9 +15,8 @@ from inarch.models.description import (
     LayerNorm,
     LearnedPositions,
 )
-from inarch.models.families.activations import activation
-from inarch.models.families.config import Config
-from inarch.models.families.llama_like import Naming
+from inarch.models.families.parts.activations import activation
+from inarch.models.families.parts.tensor_names import Naming
 from inarch.models.family import Family
 from inarch.models.sources import Source, Transposed
 

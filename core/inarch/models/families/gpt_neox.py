@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config, renamed
 from inarch.models.description import MLP, Description, GroupedQueryAttention, Layer, LayerNorm
-from inarch.models.families import llama_like
-from inarch.models.families.activations import activation
-from inarch.models.families.config import Config, renamed
+from inarch.models.families.parts import llama_like, tensor_names
+from inarch.models.families.parts.activations import activation
 from inarch.models.family import Family
 from inarch.models.sources import Names, Rows, Source
 
@@ -35,7 +35,7 @@ def describe(values: Mapping[str, Any]) -> Description:
     size = config.integer("intermediate_size", DEFAULTS.intermediate_size)
     parallel = config.flag("use_parallel_residual", True)
     layer = Layer(attention, MLP(size, activation(config)), norm, norm, parallel=parallel)
-    layers = [layer] * llama_like.layer_count(config, DEFAULTS.layers)
+    layers = [layer] * llama_like.layer_count(config, DEFAULTS)
     return llama_like.model(config, DEFAULTS, layers, norm)
 
 
@@ -45,7 +45,7 @@ def names(description: Description) -> Names:
     assert isinstance(mixer, GroupedQueryAttention)
     size = mixer.head_dim
     parts = (Rows(start, start + size, mixer.q_heads) for start in (0, size, 2 * size))
-    table: llama_like.Table = {
+    table: tensor_names.Table = {
         "mixer_norm": ("input_layernorm",),
         "mixer.qkv": tuple(Source("attention.query_key_value", (part,)) for part in parts),
         "mixer.out": ("attention.dense",),
@@ -53,12 +53,12 @@ def names(description: Description) -> Names:
         "feed_forward.up": ("mlp.dense_h_to_4h",),
         "feed_forward.down": ("mlp.dense_4h_to_h",),
     }
-    model: llama_like.Table = {
+    model: tensor_names.Table = {
         "embedding": ("gpt_neox.embed_in",),
         "norm": ("gpt_neox.final_layer_norm",),
         "head": ("embed_out",),
     }
-    return llama_like.Naming(table, model, "gpt_neox.layers.{}.")(description)
+    return tensor_names.Naming(table, model, "gpt_neox.layers.{}.")(description)
 
 
 FAMILY = Family("gpt_neox", ("GPTNeoXForCausalLM",), describe, names)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import (
     ClampedSwiglu,
     Description,
@@ -13,9 +14,8 @@ from inarch.models.description import (
     MixtureOfExperts,
     Router,
 )
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
-from inarch.models.families.experts import chosen_experts, expert_count
+from inarch.models.families.parts import layer_patterns, llama_like, tensor_names
+from inarch.models.families.parts.experts import chosen_experts, expert_count
 from inarch.models.family import Family
 from inarch.models.sources import Alternating, FirstOf, Mxfp4, Source, Transposed
 
@@ -47,8 +47,8 @@ def describe(values: Mapping[str, Any]) -> Description:
     attention = replace(
         llama_like.attention(config, DEFAULTS), qkv_bias=bias, out_bias=bias, sinks=True
     )
-    types = llama_like.every(2, llama_like.layer_count(config, DEFAULTS.layers))
-    windows = llama_like.windows(config, types, config.optional_integer("sliding_window", 128))
+    types = layer_patterns.every(2, llama_like.layer_count(config, DEFAULTS))
+    windows = layer_patterns.windows(config, types, config.optional_integer("sliding_window", 128))
     experts, mixers = _experts(config), (replace(attention, window=window) for window in windows)
     layers = [Layer(mixer, experts, norm, norm) for mixer in mixers]
     return llama_like.model(config, DEFAULTS, layers, norm)
@@ -68,9 +68,9 @@ def _experts(config: Config) -> MixtureOfExperts:
 
 # Rows of gates and ups alternate. The published experts are in MXFP4, already [outputs, inputs].
 GATE_UP, DOWN = "mlp.experts.gate_up_proj", "mlp.experts.down_proj"
-NAMES = llama_like.Naming(
+NAMES = tensor_names.Naming(
     {
-        **llama_like.LAYER_NAMES,
+        **tensor_names.LAYER_NAMES,
         "mixer.sinks": ("self_attn.sinks",),
         "feed_forward.router": ("mlp.router",),
         "feed_forward.experts.gate_up.weight": FirstOf(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -32,11 +32,11 @@ def describe(values: Mapping[str, Any]) -> Description:
     return llama_like.model(
         config,
         DEFAULTS,
-        [layer] * llama_like.layer_count(config),
+        [layer] * llama_like.layer_count(config, DEFAULTS),
         norm,
         embedding_scale=config.number("embedding_multiplier", 1.0),
         logit_scale=1 / config.number("logits_scaling", 1.0),
     )
 
 
-FAMILY = Family("granite", ("GraniteForCausalLM",), describe, llama_like.names)
+FAMILY = Family("granite", ("GraniteForCausalLM",), describe, tensor_names.LLAMA)

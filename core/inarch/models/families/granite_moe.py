@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, GatedMLP, MixtureOfExperts, Router
-from inarch.models.families import granite, llama_like
-from inarch.models.families.activations import gate
-from inarch.models.families.config import Config
-from inarch.models.families.experts import chosen_experts, expert_count, with_experts
+from inarch.models.families import granite
+from inarch.models.families.parts import tensor_names
+from inarch.models.families.parts.activations import gate
+from inarch.models.families.parts.experts import chosen_experts, expert_count, with_experts
 from inarch.models.family import Family
 
 
@@ -27,9 +28,9 @@ def describe(values: Mapping[str, Any]) -> Description:
     return with_experts(granite.describe(values), experts, lambda index: True)
 
 
-NAMES = llama_like.Naming(
+NAMES = tensor_names.Naming(
     {
-        **llama_like.LAYER_NAMES,
+        **tensor_names.LAYER_NAMES,
         "feed_forward.router": ("block_sparse_moe.router.layer",),
         "feed_forward.experts.gate_up": ("block_sparse_moe.input_linear",),
         "feed_forward.experts.down": ("block_sparse_moe.output_linear",),

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config, renamed
 from inarch.models.description import Description, GroupedQueryAttention, Layer
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config, renamed
+from inarch.models.families.parts import llama_like, tensor_names
 from inarch.models.family import Family
 from inarch.models.sources import Names, Rows, Source
 
@@ -32,7 +32,7 @@ def describe_2(values: Mapping[str, Any]) -> Description:
     attention = llama_like.attention(config, DEFAULTS_2)
     attention = replace(attention, qkv_bias=bias, out_bias=bias)
     norm, mlp = llama_like.norm(config, DEFAULTS_2), llama_like.mlp(config, DEFAULTS_2)
-    layers = [Layer(attention, mlp, norm, norm)] * llama_like.layer_count(config)
+    layers = [Layer(attention, mlp, norm, norm)] * llama_like.layer_count(config, DEFAULTS_2)
     return llama_like.model(config, DEFAULTS_2, layers, norm)
 
 
@@ -46,7 +46,7 @@ def describe_3(values: Mapping[str, Any]) -> Description:
     )
     norm = llama_like.norm(config, DEFAULTS_3)
     layer = Layer(attention, llama_like.mlp(config, DEFAULTS_3, bias=bias), norm, norm)
-    layers = [layer] * llama_like.layer_count(config, DEFAULTS_3.layers)
+    layers = [layer] * llama_like.layer_count(config, DEFAULTS_3)
     return llama_like.model(config, DEFAULTS_3, layers, norm)
 
 
@@ -56,7 +56,7 @@ def names_2(description: Description) -> Names:
     size, groups = mixer.head_dim, mixer.kv_heads
     k = mixer.q_heads // groups * size
     parts = (Rows(0, k, groups), Rows(k, k + size, groups), Rows(k + size, k + 2 * size, groups))
-    table: llama_like.Table = {
+    table: tensor_names.Table = {
         "mixer_norm": ("attention_norm",),
         "mixer.qkv": tuple(Source("attention.wqkv", (part,)) for part in parts),
         "mixer.out": ("attention.wo",),
@@ -64,13 +64,13 @@ def names_2(description: Description) -> Names:
         "feed_forward.gate_up": ("feed_forward.w1", "feed_forward.w3"),
         "feed_forward.down": ("feed_forward.w2",),
     }
-    model: llama_like.Table = {
+    model: tensor_names.Table = {
         "embedding": ("model.tok_embeddings",),
         "norm": ("model.norm",),
         "head": ("output",),
     }
-    return llama_like.Naming(table, model)(description)
+    return tensor_names.Naming(table, model)(description)
 
 
 FAMILY_2 = Family("internlm2", ("InternLM2ForCausalLM",), describe_2, names_2)
-FAMILY_3 = Family("internlm3", ("InternLM3ForCausalLM",), describe_3, llama_like.names)
+FAMILY_3 = Family("internlm3", ("InternLM3ForCausalLM",), describe_3, tensor_names.LLAMA)

@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config, renamed
 from inarch.models.description import Description, KimiDeltaAttention, Layer, Mixer
-from inarch.models.families import deepseek_experts, latent_like, llama_like
-from inarch.models.families.config import Config, renamed
-from inarch.models.families.experts import ExpertNames, expert_names
+from inarch.models.families.parts import (
+    deepseek_experts,
+    latent_like,
+    layer_patterns,
+    llama_like,
+    tensor_names,
+)
+from inarch.models.families.parts.experts import ExpertNames, with_expert_names
 from inarch.models.family import Family
-from inarch.models.sources import FirstOf, Names
+from inarch.models.sources import FirstOf
 
 DEFAULTS = llama_like.Defaults(
     vocab_size=163840,
@@ -32,7 +38,7 @@ OURS = {
 }
 KINDS = ("linear_attention", "full_attention")
 HALVES = ("gate_proj", "up_proj")
-LAYER_NAMES: llama_like.Table = {
+LAYER_NAMES: tensor_names.Table = {
     **latent_like.AT_ONCE.layer,
     "mixer.project": tuple(f"self_attn.{part}_proj" for part in ("q", "k", "v", "f_a", "g_a", "b")),
     "mixer.decay": ("self_attn.f_b_proj",),
@@ -76,7 +82,7 @@ def describe(values: Mapping[str, Any]) -> Description:
     types = config.get("mlp_layer_types")
     sparse = deepseek_experts.after_first(config, 1)
     if types is not None:
-        types = llama_like.listed(
+        types = layer_patterns.listed(
             config, "mlp_layer_types", [""] * len(layers), ("dense", "sparse")
         )
         sparse = [kind == "sparse" for kind in types].__getitem__
@@ -97,18 +103,13 @@ def _delta(config: Config, eps: float) -> KimiDeltaAttention:
 
 def _kinds(config: Config) -> list[str]:
     """By a list of kinds, by a list of the layers (from 1 on) that attend to all, or every fourth."""
-    count = llama_like.layer_count(config, DEFAULTS.layers)
+    count = llama_like.layer_count(config, DEFAULTS)
     full = config.section("linear_attn_config").get("full_attn_layers")
     if not isinstance(full, list):
         full = range(5, count + 1, 4)
     default = [KINDS[index + 1 in full] for index in range(count)]
-    return list(llama_like.listed(config, "layer_types", default, KINDS))
+    return list(layer_patterns.listed(config, "layer_types", default, KINDS))
 
 
-def names(description: Description) -> Names:
-    experts = expert_names(description, CALLED)
-    own = {name: experts[name] for name in experts if ".shared." not in name}
-    return {**llama_like.Naming(LAYER_NAMES)(description), **own}
-
-
-FAMILY = Family("kimi_linear", ("KimiLinearForCausalLM",), describe, names)
+NAMES = with_expert_names(tensor_names.Naming(LAYER_NAMES), CALLED)
+FAMILY = Family("kimi_linear", ("KimiLinearForCausalLM",), describe, NAMES)

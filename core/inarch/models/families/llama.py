@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -21,11 +21,11 @@ def describe(values: Mapping[str, Any]) -> Description:
     return llama_like.describe(
         config,
         DEFAULTS,
-        windows=[None] * llama_like.layer_count(config),
+        windows=[None] * llama_like.layer_count(config, DEFAULTS),
         qkv_bias=bias,
         out_bias=bias,
         mlp_bias=config.flag("mlp_bias", False),
     )
 
 
-FAMILY = Family("llama", ("LlamaForCausalLM",), describe, llama_like.names)
+FAMILY = Family("llama", ("LlamaForCausalLM",), describe, tensor_names.LLAMA)

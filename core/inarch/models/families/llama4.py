@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import (
     Description,
     GatedMLP,
@@ -20,10 +21,9 @@ from inarch.models.description import (
     RMSNorm,
     Router,
 )
-from inarch.models.families import llama_like
-from inarch.models.families.activations import gate
-from inarch.models.families.config import Config
-from inarch.models.families.experts import chosen_experts, expert_count
+from inarch.models.families.parts import layer_patterns, llama_like, tensor_names
+from inarch.models.families.parts.activations import gate
+from inarch.models.families.parts.experts import chosen_experts, expert_count
 from inarch.models.family import Family
 from inarch.models.sources import Source, Transposed
 
@@ -43,7 +43,7 @@ DEFAULTS = llama_like.Defaults(
 
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values).section("text_config") or Config(values)
-    count = llama_like.layer_count(config, DEFAULTS.layers)
+    count = llama_like.layer_count(config, DEFAULTS)
     norm, sparse = llama_like.norm(config, DEFAULTS), _sparse(config, count)
     experts, mlp = _experts(config), _mlp(config)
     layers = [
@@ -57,9 +57,9 @@ def _mixers(config: Config, count: int) -> list[GroupedQueryAttention]:
     interval = config.integer("no_rope_layer_interval", 4)
     rotated = [int((index + 1) % interval != 0) for index in range(count)]
     if config.get("no_rope_layers"):
-        rotated = list(llama_like.listed(config, "no_rope_layers", rotated, (0, 1)))
+        rotated = list(layer_patterns.listed(config, "no_rope_layers", rotated, (0, 1)))
     kinds = ("full_attention", "chunked_attention")
-    types = llama_like.listed(config, "layer_types", [kinds[on] for on in rotated], kinds)
+    types = layer_patterns.listed(config, "layer_types", [kinds[on] for on in rotated], kinds)
     return [
         _mixer(config, rotated=bool(on), chunked=kind == "chunked_attention")
         for on, kind in zip(rotated, types, strict=True)
@@ -107,9 +107,9 @@ def _mlp(config: Config) -> GatedMLP:
     return GatedMLP(config.integer("intermediate_size_mlp", 16384), gate(config))
 
 
-NAMES = llama_like.Naming(
+NAMES = tensor_names.Naming(
     {
-        **llama_like.LAYER_NAMES,
+        **tensor_names.LAYER_NAMES,
         "feed_forward.gate_up": ("feed_forward.gate_proj", "feed_forward.up_proj"),
         "feed_forward.down": ("feed_forward.down_proj",),
         "feed_forward.router": ("feed_forward.router",),

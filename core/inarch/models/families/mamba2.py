@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, GatedNorm, Layer, Mamba2, RMSNorm
-from inarch.models.families import state_space
-from inarch.models.families.config import Config
-from inarch.models.families.llama_like import Naming
+from inarch.models.families.parts import state_space
+from inarch.models.families.parts.tensor_names import Naming
 from inarch.models.family import Family
 
 # Positions mean nothing to a state: this only bounds what one request may ask for.

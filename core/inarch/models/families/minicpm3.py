@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description
-from inarch.models.families import latent_like, llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import latent_like, llama_like
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(

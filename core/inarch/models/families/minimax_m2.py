@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer, MixtureOfExperts, Router
-from inarch.models.families import llama_like, mixtral
-from inarch.models.families.activations import gate
-from inarch.models.families.config import Config
-from inarch.models.families.experts import chosen_experts, expert_count, expert_names
+from inarch.models.families import mixtral
+from inarch.models.families.parts import llama_like, tensor_names
+from inarch.models.families.parts.activations import gate
+from inarch.models.families.parts.experts import chosen_experts, expert_count, with_expert_names
 from inarch.models.family import Family
-from inarch.models.sources import Names
 
 DEFAULTS = llama_like.Defaults(
     vocab_size=200064,
@@ -40,7 +40,7 @@ def describe(values: Mapping[str, Any]) -> Description:
         ),
         activation=gate(config),
     )
-    count = llama_like.layer_count(config, DEFAULTS.layers)
+    count = llama_like.layer_count(config, DEFAULTS)
     return llama_like.model(config, DEFAULTS, [Layer(attention, experts, norm, norm)] * count, norm)
 
 
@@ -52,8 +52,5 @@ def _with_rotated_share(config: Config, values: Mapping[str, Any]) -> Config:
     return Config({"partial_rotary_factor": share, **values})
 
 
-def names(description: Description) -> Names:
-    return {**llama_like.names(description), **expert_names(description, CALLED)}
-
-
-FAMILY = Family("minimax_m2", ("MiniMaxM2ForCausalLM",), describe, names)
+NAMES = with_expert_names(tensor_names.LLAMA, CALLED)
+FAMILY = Family("minimax_m2", ("MiniMaxM2ForCausalLM",), describe, NAMES)

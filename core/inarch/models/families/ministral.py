@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer, QueryScaling
-from inarch.models.families import llama_like, mistral
-from inarch.models.families.config import Config
+from inarch.models.families import mistral
+from inarch.models.families.parts import layer_patterns, llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -40,7 +41,9 @@ def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
     window = config.optional_integer("sliding_window", 4096)
     kind = "full_attention" if window is None else "sliding_attention"
-    windows = llama_like.windows(config, [kind] * llama_like.layer_count(config), window)
+    windows = layer_patterns.windows(
+        config, [kind] * llama_like.layer_count(config, DEFAULTS), window
+    )
     return llama_like.describe(config, DEFAULTS, windows=windows)
 
 
@@ -58,7 +61,7 @@ def describe_3(values: Mapping[str, Any]) -> Description:
     )
     norm = llama_like.norm(config, DEFAULTS_3)
     layer = Layer(mixer, llama_like.mlp(config, DEFAULTS_3), norm, norm)
-    layers = [layer] * llama_like.layer_count(config, DEFAULTS_3.layers)
+    layers = [layer] * llama_like.layer_count(config, DEFAULTS_3)
     return llama_like.model(config, DEFAULTS_3, layers, norm)
 
 
@@ -70,8 +73,8 @@ def describe_text(values: Mapping[str, Any]) -> Description:
     return (describe_3 if newer else mistral.describe)(config.values)
 
 
-FAMILY = Family("ministral", ("MinistralForCausalLM",), describe, llama_like.names)
-FAMILY_3 = Family("ministral3", ("Ministral3ForCausalLM",), describe_3, llama_like.names)
+FAMILY = Family("ministral", ("MinistralForCausalLM",), describe, tensor_names.LLAMA)
+FAMILY_3 = Family("ministral3", ("Ministral3ForCausalLM",), describe_3, tensor_names.LLAMA)
 FAMILY_WITH_IMAGES = Family(
-    "mistral3", ("Mistral3ForConditionalGeneration",), describe_text, llama_like.names
+    "mistral3", ("Mistral3ForConditionalGeneration",), describe_text, tensor_names.LLAMA
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -18,8 +18,8 @@ DEFAULTS = llama_like.Defaults(
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
     window = config.optional_integer("sliding_window", 4096)
-    windows = [window] * llama_like.layer_count(config)
+    windows = [window] * llama_like.layer_count(config, DEFAULTS)
     return llama_like.describe(config, DEFAULTS, windows=windows)
 
 
-FAMILY = Family("mistral", ("MistralForCausalLM",), describe, llama_like.names)
+FAMILY = Family("mistral", ("MistralForCausalLM",), describe, tensor_names.LLAMA)

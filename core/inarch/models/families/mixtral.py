@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, MixtureOfExperts, Router
-from inarch.models.families import llama_like
-from inarch.models.families.activations import gate
-from inarch.models.families.config import Config
-from inarch.models.families.experts import (
+from inarch.models.families.parts import llama_like, tensor_names
+from inarch.models.families.parts.activations import gate
+from inarch.models.families.parts.experts import (
     ExpertNames,
     chosen_experts,
     expert_count,
-    expert_names,
+    with_expert_names,
     with_experts,
 )
 from inarch.models.family import Family
-from inarch.models.sources import Names
 
 DEFAULTS = llama_like.Defaults(
     vocab_size=32000,
@@ -46,12 +45,11 @@ def describe(values: Mapping[str, Any]) -> Description:
         router=Router(chosen_experts(config, count, 2), renormalise=True),
         activation=gate(config),
     )
-    dense = llama_like.describe(config, DEFAULTS, windows=[window] * llama_like.layer_count(config))
+    dense = llama_like.describe(
+        config, DEFAULTS, windows=[window] * llama_like.layer_count(config, DEFAULTS)
+    )
     return with_experts(dense, experts, lambda index: True)
 
 
-def names(description: Description) -> Names:
-    return {**llama_like.names(description), **expert_names(description, CALLED)}
-
-
-FAMILY = Family("mixtral", ("MixtralForCausalLM",), describe, names)
+NAMES = with_expert_names(tensor_names.LLAMA, CALLED)
+FAMILY = Family("mixtral", ("MixtralForCausalLM",), describe, NAMES)

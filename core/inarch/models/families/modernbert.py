@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import (
     Description,
     GatedMLP,
@@ -16,9 +17,8 @@ from inarch.models.description import (
 )
 from inarch.models.description.pooling import Dense, PooledHead, Pooling
 from inarch.models.endings import Ending, labelled, with_ending
-from inarch.models.families import llama_like
-from inarch.models.families.activations import activation, gate
-from inarch.models.families.config import Config
+from inarch.models.families.parts import layer_patterns, tensor_names
+from inarch.models.families.parts.activations import activation, gate
 from inarch.models.family import Family
 
 LAYER_NAMES = {
@@ -63,7 +63,7 @@ def _describe(values: Mapping[str, Any]) -> Description:
         config.flag("mlp_bias", False),
     )
     every = config.integer("global_attn_every_n_layers", 3)
-    types = llama_like.layer_types(
+    types = layer_patterns.layer_types(
         config, ["sliding_attention" if i % every else "full_attention" for i in range(count)]
     )
     return Description(
@@ -105,7 +105,7 @@ def _classify(values: Mapping[str, Any], body: Description) -> PooledHead:
     return labelled(values, Pooling("mean" if mean else "first"), (dense,))
 
 
-NAMES = llama_like.Naming(LAYER_NAMES, MODEL_NAMES)
+NAMES = tensor_names.Naming(LAYER_NAMES, MODEL_NAMES)
 CLASSIFIER = {"0": "head.dense", "0.norm": "head.norm", "1": "classifier"}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from inarch.errors import ModelError
+from inarch.models.config_json import Config
 from inarch.models.description import (
     MLP,
     Description,
@@ -15,9 +16,8 @@ from inarch.models.description import (
     Mamba2,
     RMSNorm,
 )
-from inarch.models.families import llama_like, state_space
-from inarch.models.families.activations import activation
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, state_space, tensor_names
+from inarch.models.families.parts.activations import activation
 from inarch.models.family import Family
 from inarch.models.sources import FirstOf
 
@@ -107,5 +107,5 @@ FAMILY = Family(
     "nemotron_h",
     ("NemotronHForCausalLM",),
     describe,
-    llama_like.Naming(LAYER_NAMES, MODEL_NAMES, "backbone.layers.{}."),
+    tensor_names.Naming(LAYER_NAMES, MODEL_NAMES, "backbone.layers.{}."),
 )

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer, LayerNorm
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -26,7 +26,9 @@ def describe(values: Mapping[str, Any]) -> Description:
         clip=config.optional_number("clip_qkv"),
     )
     layer = Layer(attention, llama_like.mlp(config, DEFAULTS), norm, norm)
-    return llama_like.model(config, DEFAULTS, [layer] * llama_like.layer_count(config), norm)
+    return llama_like.model(
+        config, DEFAULTS, [layer] * llama_like.layer_count(config, DEFAULTS), norm
+    )
 
 
-FAMILY = Family("olmo", ("OlmoForCausalLM",), describe, llama_like.names)
+FAMILY = Family("olmo", ("OlmoForCausalLM",), describe, tensor_names.LLAMA)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, GroupedQueryAttention, Layer
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import layer_patterns, llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -20,14 +20,14 @@ DEFAULTS_3 = replace(DEFAULTS, theta=500_000.0)
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
     attention = llama_like.attention(config, DEFAULTS)
-    return _model(config, DEFAULTS, [attention] * llama_like.layer_count(config))
+    return _model(config, DEFAULTS, [attention] * llama_like.layer_count(config, DEFAULTS))
 
 
 def describe_3(values: Mapping[str, Any]) -> Description:
     """Layers that slide are never scaled."""
     config = Config(values)
-    types = llama_like.every(4, llama_like.layer_count(config))
-    windows = llama_like.windows(config, types, config.optional_integer("sliding_window", 4096))
+    types = layer_patterns.every(4, llama_like.layer_count(config, DEFAULTS))
+    windows = layer_patterns.windows(config, types, config.optional_integer("sliding_window", 4096))
     theta = config.number("rope_theta", DEFAULTS_3.theta)
     mixers = llama_like.attentions(config, DEFAULTS_3, windows, theta=theta)
     return _model(config, DEFAULTS_3, mixers)
@@ -46,6 +46,6 @@ def _model(
     return llama_like.model(config, defaults, map(layer, mixers), norm)
 
 
-NAMES = llama_like.Naming({**llama_like.LAYER_NAMES, **llama_like.POST_NORM_NAMES})
+NAMES = tensor_names.Naming({**tensor_names.LAYER_NAMES, **tensor_names.POST_NORM_NAMES})
 FAMILY = Family("olmo2", ("Olmo2ForCausalLM",), describe, NAMES)
 FAMILY_3 = Family("olmo3", ("Olmo3ForCausalLM",), describe_3, NAMES)

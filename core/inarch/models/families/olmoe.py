@@ -6,18 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer, MixtureOfExperts, Router
-from inarch.models.families import llama_like
-from inarch.models.families.activations import gate
-from inarch.models.families.config import Config
-from inarch.models.families.experts import (
-    ExpertNames,
+from inarch.models.families.parts import llama_like, tensor_names
+from inarch.models.families.parts.activations import gate
+from inarch.models.families.parts.experts import (
     chosen_experts,
     expert_count,
-    expert_names,
+    with_expert_names,
 )
 from inarch.models.family import Family
-from inarch.models.sources import Names
 
 DEFAULTS = llama_like.Defaults(
     vocab_size=50304,
@@ -51,14 +49,9 @@ def describe(values: Mapping[str, Any]) -> Description:
         ),
         activation=gate(config),
     )
-    layers = [Layer(attention, experts, norm, norm)] * llama_like.layer_count(
-        config, DEFAULTS.layers
-    )
+    layers = [Layer(attention, experts, norm, norm)] * llama_like.layer_count(config, DEFAULTS)
     return llama_like.model(config, DEFAULTS, layers, norm)
 
 
-def names(description: Description) -> Names:
-    return {**llama_like.names(description), **expert_names(description, ExpertNames())}
-
-
-FAMILY = Family("olmoe", ("OlmoeForCausalLM",), describe, names)
+NAMES = with_expert_names(tensor_names.LLAMA)
+FAMILY = Family("olmoe", ("OlmoeForCausalLM",), describe, NAMES)

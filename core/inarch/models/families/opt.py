@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import (
     MLP,
     Description,
@@ -13,9 +14,8 @@ from inarch.models.description import (
     LayerNorm,
     LearnedPositions,
 )
-from inarch.models.families.activations import activation
-from inarch.models.families.config import Config
-from inarch.models.families.llama_like import Naming
+from inarch.models.families.parts.activations import activation
+from inarch.models.families.parts.tensor_names import Naming
 from inarch.models.family import Family
 
 OFFSET = 2  # of a position's row in the table

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import MLP, Description, Layer, LayerNorm
-from inarch.models.families import llama_like
-from inarch.models.families.activations import activation
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
+from inarch.models.families.parts.activations import activation
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -34,19 +34,19 @@ def describe(values: Mapping[str, Any]) -> Description:
     size = config.integer("intermediate_size", DEFAULTS.intermediate_size)
     mlp = MLP(size, activation(config, default="gelu_new"))
     layer = Layer(attention, mlp, norm, None, parallel=True)
-    layers = [layer] * llama_like.layer_count(config, DEFAULTS.layers)
+    layers = [layer] * llama_like.layer_count(config, DEFAULTS)
     return llama_like.model(config, DEFAULTS, layers, norm, head_bias=True)
 
 
-NAMES = llama_like.Naming(
+NAMES = tensor_names.Naming(
     {
-        **llama_like.LAYER_NAMES,
+        **tensor_names.LAYER_NAMES,
         "mixer.out": ("self_attn.dense",),
         "mixer.q_norm": ("self_attn.q_layernorm",),
         "mixer.k_norm": ("self_attn.k_layernorm",),
         "feed_forward.up": ("mlp.fc1",),
         "feed_forward.down": ("mlp.fc2",),
     },
-    {**llama_like.MODEL_NAMES, "norm": ("model.final_layernorm",)},
+    {**tensor_names.MODEL_NAMES, "norm": ("model.final_layernorm",)},
 )
 FAMILY = Family("phi", ("PhiForCausalLM",), describe, NAMES)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -25,13 +25,13 @@ def describe(values: Mapping[str, Any]) -> Description:
     norm, mlp = llama_like.norm(config, DEFAULTS), llama_like.mlp(config, DEFAULTS)
     window = config.optional_integer("sliding_window")
     attention = replace(llama_like.attention(config, DEFAULTS), window=window)
-    layers = [Layer(attention, mlp, norm, norm)] * llama_like.layer_count(config)
+    layers = [Layer(attention, mlp, norm, norm)] * llama_like.layer_count(config, DEFAULTS)
     return llama_like.model(config, DEFAULTS, layers, norm)
 
 
-NAMES = llama_like.Naming(
+NAMES = tensor_names.Naming(
     {
-        **llama_like.LAYER_NAMES,
+        **tensor_names.LAYER_NAMES,
         "mixer.qkv": ("self_attn.qkv_proj",),
         "feed_forward.gate_up": ("mlp.gate_up_proj",),
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import (
     Description,
     Layer,
@@ -13,10 +14,10 @@ from inarch.models.description import (
     MixtureOfExperts,
     SparseMixer,
 )
-from inarch.models.families import llama_like, mixtral
-from inarch.models.families.activations import gate
-from inarch.models.families.config import Config
-from inarch.models.families.experts import expert_count
+from inarch.models.families import mixtral
+from inarch.models.families.parts import llama_like
+from inarch.models.families.parts.activations import gate
+from inarch.models.families.parts.experts import expert_count
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -47,9 +48,9 @@ def describe(values: Mapping[str, Any]) -> Description:
         router=SparseMixer(config.number("router_jitter_noise", 0.01)),
         activation=gate(config),
     )
-    layers = [Layer(attention, experts, norm, norm)] * llama_like.layer_count(config)
+    layers = [Layer(attention, experts, norm, norm)] * llama_like.layer_count(config, DEFAULTS)
     head_bias = config.flag("lm_head_bias", False)
     return llama_like.model(config, DEFAULTS, layers, norm, head_bias=head_bias)
 
 
-FAMILY = Family("phimoe", ("PhimoeForCausalLM",), describe, mixtral.names)
+FAMILY = Family("phimoe", ("PhimoeForCausalLM",), describe, mixtral.NAMES)

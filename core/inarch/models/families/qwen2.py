@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import layer_patterns, llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -17,8 +17,8 @@ DEFAULTS = llama_like.Defaults(
 
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
-    windows = llama_like.qwen_windows(config)
+    windows = layer_patterns.qwen_windows(config, llama_like.layer_count(config, DEFAULTS))
     return llama_like.describe(config, DEFAULTS, windows=windows, qkv_bias=True)
 
 
-FAMILY = Family("qwen2", ("Qwen2ForCausalLM",), describe, llama_like.names)
+FAMILY = Family("qwen2", ("Qwen2ForCausalLM",), describe, tensor_names.LLAMA)

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, GatedMLP, MixtureOfExperts, Router
-from inarch.models.families import llama_like
-from inarch.models.families.activations import gate
-from inarch.models.families.config import Config
-from inarch.models.families.experts import (
+from inarch.models.families.parts import layer_patterns, llama_like, tensor_names
+from inarch.models.families.parts.activations import gate
+from inarch.models.families.parts.experts import (
     ExpertNames,
     chosen_experts,
     expert_count,
-    expert_names,
     sparse_layers,
+    with_expert_names,
     with_experts,
 )
 from inarch.models.family import Family
-from inarch.models.sources import Names
 
 DEFAULTS = llama_like.Defaults(
     vocab_size=151936,
@@ -54,19 +53,16 @@ def experts(config: Config, count: int = 60, size: int = 1408, top_k: int = 4) -
     )
 
 
-def names(description: Description) -> Names:
-    return {**llama_like.names(description), **expert_names(description, CALLED)}
-
-
 def _windows(config: Config) -> list[int | None]:
     """Where `layer_types` does not say it, every other of the first layers slides."""
-    count = llama_like.layer_count(config, DEFAULTS.layers)
+    count = llama_like.layer_count(config, DEFAULTS)
     if not config.flag("use_sliding_window", False):
         return [None] * count
     first = config.integer("max_window_layers", 28, least=0)
     slides = [index < first and index % 2 == 0 for index in range(count)]
     types = ["sliding_attention" if on else "full_attention" for on in slides]
-    return llama_like.windows(config, types, config.optional_integer("sliding_window", 4096))
+    return layer_patterns.windows(config, types, config.optional_integer("sliding_window", 4096))
 
 
-FAMILY = Family("qwen2_moe", ("Qwen2MoeForCausalLM",), describe, names)
+NAMES = with_expert_names(tensor_names.LLAMA, CALLED)
+FAMILY = Family("qwen2_moe", ("Qwen2MoeForCausalLM",), describe, NAMES)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import layer_patterns, llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -25,11 +25,11 @@ def describe(values: Mapping[str, Any]) -> Description:
     return llama_like.describe(
         config,
         DEFAULTS,
-        windows=llama_like.qwen_windows(config),
+        windows=layer_patterns.qwen_windows(config, llama_like.layer_count(config, DEFAULTS)),
         qkv_bias=bias,
         out_bias=bias,
         qk_norm=True,
     )
 
 
-FAMILY = Family("qwen3", ("Qwen3ForCausalLM",), describe, llama_like.names)
+FAMILY = Family("qwen3", ("Qwen3ForCausalLM",), describe, tensor_names.LLAMA)

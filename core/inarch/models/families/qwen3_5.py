@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description
-from inarch.models.families import delta_net, llama_like, qwen3_next
-from inarch.models.families.config import Config
-from inarch.models.families.experts import expert_names, with_experts
+from inarch.models.families import qwen3_next
+from inarch.models.families.parts import delta_net, llama_like, tensor_names
+from inarch.models.families.parts.experts import with_expert_names, with_experts
 from inarch.models.family import Family
 from inarch.models.sources import Names, Sources
 
@@ -46,23 +47,23 @@ def describe_sparse_text(values: Mapping[str, Any]) -> Description:
     return describe_sparse(Config(values).section("text_config").values)
 
 
-def names(description: Description) -> Names:
+def _dense_names(description: Description) -> Names:
     mixer = delta_net.delta_net_of(description)
     qkv = delta_net.by_head("linear_attn.in_proj_qkv", 1, mixer.keys, mixer.keys, mixer.values)
     qkvz: Sources = (*qkv, "linear_attn.in_proj_z")
     ba = ("linear_attn.in_proj_b", "linear_attn.in_proj_a")
-    naming = llama_like.Naming(delta_net.names(description, qkvz, ba))
-    return {**naming(description), **expert_names(description, qwen3_next.CALLED)}
+    return tensor_names.Naming(delta_net.names(description, qkvz, ba))(description)
 
 
+NAMES = with_expert_names(_dense_names, qwen3_next.CALLED)
 FAMILIES = (
-    Family("qwen3_5_text", ("Qwen3_5ForCausalLM",), describe, names),
-    Family("qwen3_5_moe_text", ("Qwen3_5MoeForCausalLM",), describe_sparse, names),
-    Family("qwen3_5", ("Qwen3_5ForConditionalGeneration",), describe_text, names),
+    Family("qwen3_5_text", ("Qwen3_5ForCausalLM",), describe, NAMES),
+    Family("qwen3_5_moe_text", ("Qwen3_5MoeForCausalLM",), describe_sparse, NAMES),
+    Family("qwen3_5", ("Qwen3_5ForConditionalGeneration",), describe_text, NAMES),
     Family(
         "qwen3_5_moe",
         ("Qwen3_5MoeForConditionalGeneration",),
         describe_sparse_text,
-        names,
+        NAMES,
     ),
 )

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, MixtureOfExperts, Router
-from inarch.models.families import llama_like
-from inarch.models.families.activations import gate
-from inarch.models.families.config import Config
-from inarch.models.families.experts import (
-    ExpertNames,
+from inarch.models.families.parts import llama_like, tensor_names
+from inarch.models.families.parts.activations import gate
+from inarch.models.families.parts.experts import (
     chosen_experts,
     expert_count,
-    expert_names,
     sparse_layers,
+    with_expert_names,
     with_experts,
 )
 from inarch.models.family import Family
-from inarch.models.sources import Names
 
 DEFAULTS = llama_like.Defaults(
     vocab_size=151936,
@@ -38,7 +36,7 @@ def describe(values: Mapping[str, Any]) -> Description:
     dense = llama_like.describe(
         config,
         DEFAULTS,
-        windows=[window] * llama_like.layer_count(config, DEFAULTS.layers),
+        windows=[window] * llama_like.layer_count(config, DEFAULTS),
         qkv_bias=bias,
         out_bias=bias,
         qk_norm=True,
@@ -59,8 +57,5 @@ def experts(config: Config) -> MixtureOfExperts:
     )
 
 
-def names(description: Description) -> Names:
-    return {**llama_like.names(description), **expert_names(description, ExpertNames())}
-
-
-FAMILY = Family("qwen3_moe", ("Qwen3MoeForCausalLM",), describe, names)
+NAMES = with_expert_names(tensor_names.LLAMA)
+FAMILY = Family("qwen3_moe", ("Qwen3MoeForCausalLM",), describe, NAMES)

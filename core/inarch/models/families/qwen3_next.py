@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, GatedMLP, MixtureOfExperts, Router
-from inarch.models.families import delta_net, llama_like
-from inarch.models.families.config import Config
-from inarch.models.families.experts import (
+from inarch.models.families.parts import delta_net, llama_like, tensor_names
+from inarch.models.families.parts.experts import (
     ExpertNames,
     chosen_experts,
-    expert_names,
     sparse_layers,
+    with_expert_names,
     with_experts,
 )
 from inarch.models.family import Family
@@ -57,7 +57,7 @@ def experts(
     )
 
 
-def names(description: Description) -> Names:
+def _dense_names(description: Description) -> Names:
     """Rows of one key head lie side by side: its q, its k, and v and z of its value heads."""
     mixer = delta_net.delta_net_of(description)
     values = mixer.values // mixer.key_heads
@@ -66,8 +66,8 @@ def names(description: Description) -> Names:
         "linear_attn.in_proj_qkvz", mixer.key_heads, mixer.key_dim, mixer.key_dim, values, values
     )
     ba = delta_net.by_head("linear_attn.in_proj_ba", mixer.key_heads, each, each)
-    naming = llama_like.Naming(delta_net.names(description, qkvz, ba))
-    return {**naming(description), **expert_names(description, CALLED)}
+    return tensor_names.Naming(delta_net.names(description, qkvz, ba))(description)
 
 
-FAMILY = Family("qwen3_next", ("Qwen3NextForCausalLM",), describe, names)
+NAMES = with_expert_names(_dense_names, CALLED)
+FAMILY = Family("qwen3_next", ("Qwen3NextForCausalLM",), describe, NAMES)

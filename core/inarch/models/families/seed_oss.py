@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -31,8 +31,8 @@ def describe(values: Mapping[str, Any]) -> Description:
     )
     norm = llama_like.norm(config, DEFAULTS)
     mlp = llama_like.mlp(config, DEFAULTS, bias=config.flag("mlp_bias", False))
-    layers = [Layer(attention, mlp, norm, norm)] * llama_like.layer_count(config, DEFAULTS.layers)
+    layers = [Layer(attention, mlp, norm, norm)] * llama_like.layer_count(config, DEFAULTS)
     return llama_like.model(config, DEFAULTS, layers, norm)
 
 
-FAMILY = Family("seed_oss", ("SeedOssForCausalLM",), describe, llama_like.names)
+FAMILY = Family("seed_oss", ("SeedOssForCausalLM",), describe, tensor_names.LLAMA)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import layer_patterns, llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -26,16 +26,16 @@ DEFAULTS = llama_like.Defaults(
 
 def describe(values: Mapping[str, Any]) -> Description:
     config = Config(values)
-    layers = llama_like.layer_count(config, DEFAULTS.layers)
+    layers = llama_like.layer_count(config, DEFAULTS)
     interval = config.integer("no_rope_layer_interval", 4)
-    rotated = llama_like.listed(
+    rotated = layer_patterns.listed(
         config, "no_rope_layers", [int((i + 1) % interval != 0) for i in range(layers)], (0, 1)
     )
     window = config.optional_integer("sliding_window")
     if not config.flag("use_sliding_window", False):
         window = None
     default = ["full_attention" if window is None or on else "sliding_attention" for on in rotated]
-    windows = llama_like.windows(config, default, window)
+    windows = layer_patterns.windows(config, default, window)
     bias = config.flag("attention_bias", False)
     attention = replace(llama_like.attention(config, DEFAULTS), qkv_bias=bias, out_bias=bias)
     norm = llama_like.norm(config, DEFAULTS)
@@ -48,4 +48,4 @@ def describe(values: Mapping[str, Any]) -> Description:
     return llama_like.model(config, DEFAULTS, stack, norm)
 
 
-FAMILY = Family("smollm3", ("SmolLM3ForCausalLM",), describe, llama_like.names)
+FAMILY = Family("smollm3", ("SmolLM3ForCausalLM",), describe, tensor_names.LLAMA)

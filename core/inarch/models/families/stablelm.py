@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, Layer, LayerNorm
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -28,7 +28,9 @@ def describe(values: Mapping[str, Any]) -> Description:
     bias, parallel = config.flag("use_qkv_bias", False), config.flag("use_parallel_residual", False)
     attention = replace(llama_like.attention(config, DEFAULTS), qkv_bias=bias)
     layer = Layer(attention, mlp, norm, None if parallel else norm, parallel=parallel)
-    return llama_like.model(config, DEFAULTS, [layer] * llama_like.layer_count(config), norm)
+    return llama_like.model(
+        config, DEFAULTS, [layer] * llama_like.layer_count(config, DEFAULTS), norm
+    )
 
 
-FAMILY = Family("stablelm", ("StableLmForCausalLM",), describe, llama_like.names)
+FAMILY = Family("stablelm", ("StableLmForCausalLM",), describe, tensor_names.LLAMA)

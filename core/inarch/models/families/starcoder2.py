@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from inarch.models.config_json import Config
 from inarch.models.description import MLP, Description, Layer, LayerNorm
-from inarch.models.families import llama_like
-from inarch.models.families.activations import activation
-from inarch.models.families.config import Config
+from inarch.models.families.parts import llama_like, tensor_names
+from inarch.models.families.parts.activations import activation
 from inarch.models.family import Family
 
 DEFAULTS = llama_like.Defaults(
@@ -36,13 +36,13 @@ def describe(values: Mapping[str, Any]) -> Description:
     norm = LayerNorm(config.number("norm_epsilon", 1e-5))
     size = config.integer("intermediate_size", DEFAULTS.intermediate_size)
     mlp = MLP(size, activation(config, default="gelu_pytorch_tanh"), bias)
-    layers = [Layer(attention, mlp, norm, norm)] * llama_like.layer_count(config, DEFAULTS.layers)
+    layers = [Layer(attention, mlp, norm, norm)] * llama_like.layer_count(config, DEFAULTS)
     return llama_like.model(config, DEFAULTS, layers, norm)
 
 
-NAMES = llama_like.Naming(
+NAMES = tensor_names.Naming(
     {
-        **llama_like.LAYER_NAMES,
+        **tensor_names.LAYER_NAMES,
         "feed_forward.up": ("mlp.c_fc",),
         "feed_forward.down": ("mlp.c_proj",),
     }

@@ -31,7 +31,7 @@ from inarch_server.openai.responses.store import RESPONSES, ResponseStore
 from inarch_server.service import SERVICE, Service
 
 if TYPE_CHECKING:
-    from inarch.engine.tokenizer import Tokenizer
+    from inarch.engine.text.tokenizer import Tokenizer
 
 CALLED = {
     "messages": "input",

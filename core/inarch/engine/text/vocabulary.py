@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.errors import InvalidRequestError
 
 # Some tokenizers begin every text with a space. Behind one of these they do not.

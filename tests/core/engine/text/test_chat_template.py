@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models
 from transformers import PreTrainedTokenizerFast
 
-from inarch.engine.chat_template import ChatTemplate, given_template, read_templates
+from inarch.engine.text.chat_template import ChatTemplate, given_template, read_templates
 from inarch.errors import ConfigError, InvalidRequestError, ModelError
 
 CHATML = """\

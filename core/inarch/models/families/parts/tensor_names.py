@@ -76,4 +76,4 @@ def _spelled(sources: Sources | FirstOf, before: str, behind: str) -> Sources | 
     return spell(sources)
 
 
-names = Naming()
+LLAMA = Naming()

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
-from inarch.engine.chat_template import ChatTemplate
-from inarch.engine.detokenizer import Detokenizer
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.chat_template import ChatTemplate
+from inarch.engine.text.detokenizer import Detokenizer
+from inarch.engine.text.tokenizer import Tokenizer
 
 MARK = "▁"
 WORDS = ["the", "he", "cap", "é", "👍", "é👍", "日本", "\n", "a", "b", "c", ".", MARK]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inarch.engine.detokenizer import Detokenizer
-from inarch.engine.stop_patterns import MatchingBudget
+from inarch.engine.text.detokenizer import Detokenizer
+from inarch.engine.text.stop_patterns import MatchingBudget
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams
 

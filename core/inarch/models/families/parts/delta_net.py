@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+from inarch.models.config_json import Config
 from inarch.models.description import (
     Description,
     GatedDeltaNet,
@@ -13,8 +14,7 @@ from inarch.models.description import (
     Mixer,
     RMSNorm,
 )
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
+from inarch.models.families.parts import layer_patterns, llama_like, tensor_names
 from inarch.models.sources import FirstOf, Rows, Source, Sources
 
 KINDS = ("linear_attention", "full_attention")
@@ -38,7 +38,7 @@ def describe(config: Config, defaults: llama_like.Defaults) -> Description:
     return llama_like.model(config, defaults, layers, norm)
 
 
-def names(description: Description, qkvz: Sources, ba: Sources) -> llama_like.Table:
+def names(description: Description, qkvz: Sources, ba: Sources) -> tensor_names.Table:
     """The tensors of a layer. Each head of q_proj has its gate behind it."""
     mixers = (layer.mixer for layer in description.layers)
     gated = next((m for m in mixers if isinstance(m, GroupedQueryAttention)), None)
@@ -48,7 +48,7 @@ def names(description: Description, qkvz: Sources, ba: Sources) -> llama_like.Ta
         q = replace(q, views=(Rows(0, size, heads),))
         gate = replace(gate, views=(Rows(size, 2 * size, heads),))
     return {
-        **llama_like.LAYER_NAMES,
+        **tensor_names.LAYER_NAMES,
         "mixer.qkv": (q, "self_attn.k_proj", "self_attn.v_proj", gate),
         "mixer.out": FirstOf(("self_attn.o_proj",), ("linear_attn.out_proj",)),
         "mixer.qkvz": qkvz,
@@ -85,6 +85,6 @@ def _delta_net(config: Config, eps: float) -> GatedDeltaNet:
 def _kinds(config: Config, defaults: llama_like.Defaults) -> list[str]:
     """Every fourth layer is attention, or as the config has it."""
     interval = config.integer("full_attention_interval", 4)
-    layers = llama_like.layer_count(config, defaults.layers)
+    layers = llama_like.layer_count(config, defaults)
     default = [KINDS[(index + 1) % interval == 0] for index in range(layers)]
-    return list(llama_like.listed(config, "layer_types", default, KINDS))
+    return list(layer_patterns.listed(config, "layer_types", default, KINDS))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from inarch.models.families.config import Config
-from inarch.models.families.llama_like import Table
+from inarch.models.config_json import Config
+from inarch.models.families.parts.tensor_names import Table
 
 
 def names(canonical: str, source: str) -> Table:

@@ -1,19 +1,20 @@
-"""Steps as CUDA graphs: one launch instead of hundreds. Only the largest steps run as they come.
+"""Steps as graphs: recorded once for each shape, replayed by one launch instead of hundreds.
 
-A graph is captured when its bucket is first met, or while there is nothing to do, right after that
-step has run eagerly on the same buffers (which also compiles what it needs). All graphs share the
-memory that inputs are copied to.
+For backends whose hardware can record work; how it does is a `Recorder` of theirs. A graph is recorded
+when its bucket is first met, or while there is nothing to do, right after that step has run as it
+comes on the same buffers (which also compiles what it needs). All graphs share the memory that inputs
+are copied to.
 
-Running out of memory costs speed, no answer: when a graph cannot be captured, no more are tried; when
+Running out of memory costs speed, no answer: when a graph cannot be recorded, no more are tried; when
 a step that runs as it comes finds no memory, all graphs go and it has theirs.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,24 +23,57 @@ from torch import Tensor
 from inarch.hal.executor import Kept, Step, StepInputs, StepShape
 from inarch.hal.kv import KVState
 from inarch.hal.packing import Packing, pack
-from inarch_triton.gpu.buckets import bucket, shapes
-from inarch_triton.gpu.recorder import Recorded, Recorder, out_of_memory
-from inarch_triton.gpu.transfer import pinned
+from inarch.hal.pinned import staged
 
 # All that the largest captured step reads, some 100 KiB for each kind of attention, and what else
 # comes with it.
 INPUT_BYTES = 4 << 20
-# Of a graph, beside the pool. Measured on an H200 (2026-11-22): 0.87 MiB with 331 kernels.
-GRAPH_BYTES = 2 << 20
 
 log = logging.getLogger(__name__)
+
+
+class Recording(Protocol):
+    """A step that can be repeated."""
+
+    def replay(self, inputs: StepInputs) -> Tensor:
+        """Run it on what its buffers hold now: `inputs`. The logits are always in the same place."""
+        ...
+
+
+class Recorder(Protocol):
+    """Records work on a device."""
+
+    def record(self, work: Callable[[], Tensor]) -> Recording:
+        """Record the work that gives logits, which has run before, so that nothing is compiled.
+
+        If memory runs out, raises an error of which `out_of_memory` says so.
+        """
+        ...
+
+    def reclaim(self) -> None:
+        """Give back to the device what the graphs had, when all of them are gone."""
+        ...
+
+
+@dataclass(frozen=True)
+class GraphShapes:
+    """Which steps are worth a graph.
+
+    bucket: the captured shape that a step is padded to; a step that has none keeps its own shape.
+    up_to: the captured ones of steps up to the largest, the most useful first. graph_bytes: what a
+    graph takes beside the tensors that it shares with others.
+    """
+
+    bucket: Callable[[StepShape], StepShape]
+    up_to: Callable[[StepShape], Sequence[StepShape]]
+    graph_bytes: int
 
 
 @dataclass(frozen=True)
 class Graph:
     """A captured step, and everything that is baked into it."""
 
-    recorded: Recorded
+    recording: Recording
     addresses: tuple[Any, ...]  # of its inputs and of the buffers of its plans
 
 
@@ -54,9 +88,8 @@ class Inputs:
 class GraphExecutor:
     """Serves one decoder and one KV state, whose addresses are in the graphs."""
 
-    def __init__(self, device: torch.device, recorder: Recorder | None = None) -> None:
-        self._device = device
-        self._recorder = Recorder(device) if recorder is None else recorder
+    def __init__(self, device: torch.device, recorder: Recorder, shapes: GraphShapes) -> None:
+        self._device, self._recorder, self._shapes = device, recorder, shapes
         # One for all shapes: a step's copy begins when the step before has run.
         self._buffer = torch.zeros(INPUT_BYTES, dtype=torch.uint8, device=device)
         self._inputs: dict[StepShape, Inputs] = {}
@@ -70,17 +103,21 @@ class GraphExecutor:
         return len(self._graphs)
 
     def bucket(self, shape: StepShape) -> StepShape:
-        return bucket(shape)
+        return self._shapes.bucket(shape)
 
     def unprepared(self, most: StepShape) -> StepShape | None:
         if not self._capturing:
             return None
-        return next((shape for shape in shapes(most) if shape not in self._inputs), None)
+        shapes = self._shapes.up_to(most)
+        return next((shape for shape in shapes if shape not in self._inputs), None)
 
     def kept(self, most: StepShape) -> Kept | None:
-        captured = shapes(most)
-        tokens, seqs = (max(getattr(s, name) for s in captured) for name in ("tokens", "seqs"))
-        return Kept(StepShape(tokens, seqs, tokens), len(captured) * GRAPH_BYTES)
+        shapes = self._shapes.up_to(most)
+        tokens, seqs, query = (
+            max(getattr(shape, size) for shape in shapes)
+            for size in ("tokens", "seqs", "max_query")
+        )
+        return Kept(StepShape(tokens, seqs, query), len(shapes) * self._shapes.graph_bytes)
 
     # ---- inputs ----
 
@@ -92,15 +129,15 @@ class GraphExecutor:
     ) -> dict[str, Tensor]:
         packing = pack({**arrays, **passing})
         if not shape.captured:
-            there = pinned(packing).to(self._device, non_blocking=True)
+            there = staged(packing).to(self._device, non_blocking=True)
             return packing.views(there, packing.arrays)
         if packing.size > INPUT_BYTES:  # what passes is very much: it goes on its own
             apart = pack(passing)
-            there = pinned(apart).to(self._device, non_blocking=True)
+            there = staged(apart).to(self._device, non_blocking=True)
             found, packing = apart.views(there, passing), pack(arrays)
         else:
             found = packing.views(self._buffer, passing)
-        self._buffer[: packing.size].copy_(pinned(packing), non_blocking=True)
+        self._buffer[: packing.size].copy_(staged(packing), non_blocking=True)
         return found | self._fixed(shape, packing, arrays)
 
     def _fixed(
@@ -132,7 +169,7 @@ class GraphExecutor:
                 f"{graph.addresses} became {addresses}, the KV state is "
                 f"{'the same' if kv is self._kv else 'another'}"
             )
-        return graph.recorded.replay(), kv
+        return graph.recording.replay(inputs), kv
 
     def _first(
         self,
@@ -147,7 +184,7 @@ class GraphExecutor:
         if not self._capturing:
             return logits, kv
         try:
-            recorded = self._recorder.record(lambda: step(inputs, kv)[0])
+            recording = self._recorder.record(lambda: step(inputs, kv)[0])
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -156,7 +193,7 @@ class GraphExecutor:
                 f"no more than {len(self._graphs)} shapes are",
             )
         else:
-            self._graphs[shape] = Graph(recorded, addresses)
+            self._graphs[shape] = Graph(recording, addresses)
             self._kv = kv
         return logits, kv
 
@@ -195,3 +232,8 @@ def addresses_of(shape: StepShape, inputs: StepInputs) -> tuple[Any, ...] | None
         return None
     given = (inputs.token_ids, inputs.positions, inputs.last_token)
     return (*(tensor.data_ptr() for tensor in given), *plans)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether it says so: torch's allocator has a class for it, a driver's call words."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)

@@ -11,9 +11,9 @@ import codecs
 from collections.abc import Callable, Sequence, Set
 from typing import Protocol
 
-from inarch.engine.stop_patterns import MatchingBudget, StopPatterns
-from inarch.engine.stop_strings import START, StopStrings
-from inarch.engine.token_bytes import TokenBytes
+from inarch.engine.text.stop_patterns import MatchingBudget, StopPatterns
+from inarch.engine.text.stop_strings import START, StopStrings
+from inarch.engine.text.token_bytes import TokenBytes
 
 REPLACEMENT = "\ufffd"  # what decoding gives for bytes that are no character
 LONGEST_CHARACTER = 4  # bytes in UTF-8

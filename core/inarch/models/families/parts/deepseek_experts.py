@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, GatedMLP, MixtureOfExperts, Router
-from inarch.models.families import latent_like
-from inarch.models.families.activations import gate
-from inarch.models.families.config import Config
-from inarch.models.families.experts import (
-    ExpertNames,
+from inarch.models.families.parts import latent_like
+from inarch.models.families.parts.activations import gate
+from inarch.models.families.parts.experts import (
     chosen_experts,
     expert_count,
-    expert_names,
+    with_expert_names,
     with_experts,
 )
-from inarch.models.sources import Names
 
 
 @dataclass(frozen=True)
@@ -92,5 +90,4 @@ def after_first(config: Config, default: int) -> Callable[[int], bool]:
     return lambda index: index >= first
 
 
-def names(description: Description) -> Names:
-    return {**latent_like.names(description), **expert_names(description, ExpertNames())}
+NAMES = with_expert_names(latent_like.names)

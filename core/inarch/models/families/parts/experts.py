@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from inarch.models.config_json import Config
 from inarch.models.description import Description, MixtureOfExperts
-from inarch.models.families.config import Config
-from inarch.models.sources import FirstOf, Sources
+from inarch.models.sources import FirstOf, Names, Sources
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class ExpertNames:
     shared_gate: str = "mlp.shared_expert_gate"
 
 
+PLAIN = ExpertNames()
+
+
 def with_experts(
     description: Description, experts: MixtureOfExperts, chosen: Callable[[int], bool]
 ) -> Description:
@@ -39,8 +42,21 @@ def with_experts(
     return replace(description, layers=tuple(layers))
 
 
-def expert_names(description: Description, called: ExpertNames) -> dict[str, Sources | FirstOf]:
-    """The tensors of every mixture of experts: what goes beside those of the other parts."""
+def with_expert_names(
+    others: Callable[[Description], Names], called: ExpertNames = PLAIN
+) -> Callable[[Description], Names]:
+    """The same, and the tensors of every mixture of experts where `others` name none."""
+
+    def names(description: Description) -> Names:
+        found = dict(others(description))
+        for parameter, sources in _expert_names(description, called).items():
+            found[parameter] = found.get(parameter) or sources
+        return found
+
+    return names
+
+
+def _expert_names(description: Description, called: ExpertNames) -> dict[str, Sources | FirstOf]:
     found: dict[str, Sources | FirstOf] = {}
     for index, layer in enumerate(description.layers):
         if isinstance(layer.feed_forward, MixtureOfExperts):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from inarch.errors import ModelError
+from inarch.models.config_json import Config
 from inarch.models.description import (
     LinearScaling,
     Llama3Scaling,
@@ -18,7 +19,6 @@ from inarch.models.description import (
     RotaryScaling,
     YarnScaling,
 )
-from inarch.models.families.config import Config
 
 LAYER_TYPES = ("full_attention", "sliding_attention")
 LONGROPE = ("longrope", "su")  # the second is what Phi-3 first called it

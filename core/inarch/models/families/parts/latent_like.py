@@ -6,21 +6,21 @@ import math
 from dataclasses import dataclass, replace
 
 from inarch.errors import ModelError
+from inarch.models.config_json import Config
 from inarch.models.description import Description, LatentAttention, Layer, RMSNorm
-from inarch.models.families import llama_like
-from inarch.models.families.config import Config
-from inarch.models.families.rotary import rotary, rotary_section
+from inarch.models.families.parts import llama_like, tensor_names
+from inarch.models.families.parts.rotary import rotary, rotary_section
 from inarch.models.sources import Names
 
 LATENT_EPS = 1e-6  # of the latents' norms, whatever the config says of the others
-MIXER_NAMES: llama_like.Table = {
+MIXER_NAMES: tensor_names.Table = {
     "mixer.down": ("self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa"),
     "mixer.q_norm": ("self_attn.q_a_layernorm",),
     "mixer.q_up": ("self_attn.q_b_proj",),
     "mixer.kv_norm": ("self_attn.kv_a_layernorm",),
     "mixer.kv_up": ("self_attn.kv_b_proj",),
 }
-COMPRESSED = llama_like.Naming({**llama_like.LAYER_NAMES, **MIXER_NAMES})
+COMPRESSED = tensor_names.Naming({**tensor_names.LAYER_NAMES, **MIXER_NAMES})
 AT_ONCE = replace(  # queries that have no latent
     COMPRESSED,
     layer={
@@ -53,7 +53,7 @@ def describe(
     norm = llama_like.norm(config, defaults)
     mixer = attention(config, defaults, ranks, interleaved=interleaved)
     layer = Layer(mixer, llama_like.mlp(config, defaults, bias=mlp_bias), norm, norm)
-    stack = [layer] * llama_like.layer_count(config, defaults.layers)
+    stack = [layer] * llama_like.layer_count(config, defaults)
     return llama_like.model(config, defaults, stack, norm)
 
 

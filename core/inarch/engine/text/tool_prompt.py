@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from inarch.engine.chat_template import ChatTemplate
+from inarch.engine.text.chat_template import ChatTemplate
 from inarch.errors import InvalidRequestError
 from inarch.formats import DEFAULT_TOOLS, Formats
 from inarch.parsing import Tool

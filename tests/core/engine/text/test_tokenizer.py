@@ -16,7 +16,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.errors import ConfigError, InvalidRequestError, ModelError
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}<u>{{ m.content }}{{ eos_token }}{% endfor %}"
@@ -82,7 +82,7 @@ TEXTS = ["", "hello", " two  spaces ", "é 👍 日本", "<s>marked</s> text <u>
 
 def test_loading_brings_in_neither_torch_nor_transformers(folder: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from inarch.engine.tokenizer import Tokenizer;"
+        "import sys; from pathlib import Path; from inarch.engine.text.tokenizer import Tokenizer;"
         f"Tokenizer.load(Path({str(folder)!r})).apply_chat_template([{{'content': 'x'}}]);"
         "sys.exit(', '.join({'torch', 'transformers'} & set(sys.modules)))"
     )

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from inarch.config import EngineConfig
-from inarch.engine.tokenizer import Tokenizer
+from inarch.engine.text.tokenizer import Tokenizer
 from inarch.formats import Formats, choose_formats
 from inarch.parsing import Template
 from inarch.plugins import load_plugins

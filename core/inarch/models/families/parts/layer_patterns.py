@@ -5,13 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from inarch.models.families.config import Config
+from inarch.models.config_json import Config
 
 T = TypeVar("T")
-
-
-def layer_count(config: Config, default: int = 32) -> int:
-    return config.integer("num_hidden_layers", default)
 
 
 def layer_types(config: Config, default: Sequence[str]) -> Sequence[str]:
@@ -44,9 +40,8 @@ def every(interval: int, layers: int) -> list[str]:
     ]
 
 
-def qwen_windows(config: Config) -> list[int | None]:
+def qwen_windows(config: Config, layers: int) -> list[int | None]:
     """Qwen's way to say which layers slide: `layer_types`, or all from `max_window_layers` on."""
-    layers = layer_count(config)
     slides = config.flag("use_sliding_window", False)
     window = config.optional_integer("sliding_window", 4096) if slides else None
     if window is None:

@@ -1,4 +1,4 @@
-"""What Llama and its many heirs share: the shape of their config and the names of their tensors.
+"""What Llama and its many heirs share: the shape of their config.
 
 A family takes the parts that it shares from here (`attention`, `mlp`, `norm`, `model`), changes what
 it has differently with `dataclasses.replace`, and stacks its own layers of them.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from inarch.errors import ModelError
+from inarch.models.config_json import Config
 from inarch.models.description import (
     Description,
     GatedMLP,
@@ -19,47 +20,8 @@ from inarch.models.description import (
     Norm,
     RMSNorm,
 )
-from inarch.models.families.activations import gate
-from inarch.models.families.config import Config
-from inarch.models.families.layer_patterns import (
-    every,
-    layer_count,
-    layer_types,
-    listed,
-    qwen_windows,
-    windows,
-)
-from inarch.models.families.rotary import context_length, rotary, rotated
-from inarch.models.families.tensor_names import (
-    LAYER_NAMES,
-    MODEL_NAMES,
-    POST_NORM_NAMES,
-    Naming,
-    Table,
-    names,
-)
-
-__all__ = [
-    "LAYER_NAMES",
-    "MODEL_NAMES",
-    "POST_NORM_NAMES",
-    "Defaults",
-    "Naming",
-    "Table",
-    "attention",
-    "attentions",
-    "describe",
-    "every",
-    "layer_count",
-    "layer_types",
-    "listed",
-    "mlp",
-    "model",
-    "names",
-    "norm",
-    "qwen_windows",
-    "windows",
-]
+from inarch.models.families.parts.activations import gate
+from inarch.models.families.parts.rotary import context_length, rotary, rotated
 
 
 @dataclass(frozen=True)
@@ -101,6 +63,10 @@ def describe(
     fed = mlp(config, defaults, bias=mlp_bias)
     layers = (Layer(replace(mixer, window=window), fed, own_norm, own_norm) for window in windows)
     return model(config, defaults, layers, own_norm)
+
+
+def layer_count(config: Config, defaults: Defaults) -> int:
+    return config.integer("num_hidden_layers", defaults.layers)
 
 
 def norm(config: Config, defaults: Defaults) -> RMSNorm:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from inarch.models.config_json import Config
 from inarch.models.description.feed_forward import Activation, Gate
-from inarch.models.families.config import Config
 
 GATES: dict[str, Gate] = {
     "silu": "silu",

@@ -13,10 +13,10 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
-from inarch.engine.chat_template import ChatTemplate, given_template, read_templates
-from inarch.engine.detokenizer import ByteText, Detokenizer, TextSource, WindowText
-from inarch.engine.stop_patterns import MatchingBudget
-from inarch.engine.token_bytes import TokenBytes, spelling_of
+from inarch.engine.text.chat_template import ChatTemplate, given_template, read_templates
+from inarch.engine.text.detokenizer import ByteText, Detokenizer, TextSource, WindowText
+from inarch.engine.text.stop_patterns import MatchingBudget
+from inarch.engine.text.token_bytes import TokenBytes, spelling_of
 from inarch.errors import InvalidRequestError, ModelError
 
 

@@ -1,10 +1,12 @@
-"""Copies between host and GPU through pinned memory, in order with the work on the stream.
+"""Copies between host and device through pinned memory, in order with the work on the current stream.
 
-torch's caching allocator of pinned memory hands a block out again only when the last copy that
-used it has finished, so neither side waits for the other.
+For backends of hardware that torch knows. torch's caching allocator of pinned memory hands a block out
+again only when the last copy that used it has finished, so neither side waits for the other.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,21 +23,31 @@ def upload(host: np.ndarray, device: torch.device) -> Tensor:
     return pinned.to(device, non_blocking=True)
 
 
-def pinned(packing: Packing) -> Tensor:
+def staged(packing: Packing) -> Tensor:
     """The bytes of a packing, ready to be copied over."""
     host = torch.empty(packing.size, dtype=torch.uint8, pin_memory=True)
     packing.write(host.numpy())
     return host
 
 
-class PinnedTransfer:
-    """A copy to the host that was begun when this was made."""
+class Event(Protocol):
+    """A point in the work on the current stream: torch's module of every such hardware has a class."""
 
-    def __init__(self, tensor: Tensor) -> None:
+    def record(self) -> None: ...
+
+    def query(self) -> bool: ...
+
+    def synchronize(self) -> None: ...
+
+
+class PinnedTransfer:
+    """A copy to the host that was begun when this was made. done: new, to mark the copy's end with."""
+
+    def __init__(self, tensor: Tensor, done: Event) -> None:
         pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         pinned.copy_(tensor, non_blocking=True)
         self._pinned: Tensor | None = pinned
-        self._done = torch.cuda.Event()
+        self._done = done
         self._done.record()
         self._array = np.empty(0)
 
