@@ -1,387 +1,213 @@
-"""How fast small models run on a CPU: this project beside llama.cpp and transformers.
+"""How fast small models run on a CPU: this project beside llama.cpp, vLLM and transformers.
 
-    python ci/bench_cpu.py FOLDER [--model qwen|bundled] [--engines inarch,llama.cpp,transformers]
-        [--precisions int8,int4,16,32] [--threads 2] [--seconds 20] [--json FILE]
+    python ci/bench_cpu.py FOLDER [--model qwen|bundled] [--weights int8,int4,16,32]
+        [--peers llama.cpp,llama-cpp-python,vllm,transformers] [--rounds 5] [--threads 2]
 
 FOLDER keeps the models between runs: a random one of the shape of Qwen2.5 0.5B (24 layers, hidden 896,
 14 and 2 heads of 64, MLP 4864, vocabulary 151,936, tied), and its GGUF files, or those of the bundled
-model. Each engine runs in a process of its own with the same prompts of random tokens; each number is
-the best of as many rounds as fit into --seconds:
+model. Every engine has a process of its own, all get the same prompts of random tokens, and they take
+turns within a round, so that what else the machine does falls on all of them:
 
-    prefill   tokens of prompt a second, one prompt of --prompt tokens, one new token
-    1 stream  tokens a second of one greedy answer of --new tokens after 32 of prompt
-    16        tokens a second of 16 such answers at once
+    prefill     one prompt of 512 tokens and one new token
+    1 stream    a greedy answer of 32 tokens after 32 of prompt
+    16 streams  16 such answers at once
 
-int8 is q8_0 and int4 q4_0 in llama.cpp: a scale for each 32 weights on both sides, embedding and head
-included on theirs, the head on ours. 16: weights of bfloat16 (f16 in llama.cpp). Needs xllamacpp
-(llama.cpp's server as a wheel, built for AVX2) and gguf for llama.cpp: what is not installed is left out.
+Printed are medians over the rounds, in tokens a second: of the prompt, or else new ones. "times" is
+the median of what one round's two times give, with the least and the most of them. int8 is q8_0 and int4
+q4_0 in llama.cpp: a scale for each 32 weights on both sides, embedding and head included on theirs,
+the head on ours. 16: weights of bfloat16 (f16 in llama.cpp).
+
+Peers, each left out where its package is missing: llama.cpp's server (xllamacpp, a wheel built for
+AVX2), its library (llama-cpp-python, built where it is installed and so for all that the CPU has), both
+with the package gguf; transformers; vLLM's CPU build, which may live in an environment of its own:
+`--python vllm=/there/bin/python`. INARCH_INTEL_CPU_ISA=avx2 holds us to AVX2.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
+import datetime
 import json
 import os
+import platform
+import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from bench_cpu_engines import STREAMS, Task
+from bench_cpu_models import GGUF_TYPES, gguf_file, prepared, write_gguf
 
 HERE = Path(__file__).parent
-STREAMS, OPENING = 16, 32
-GGUF_TYPES = {"int8": "Q8_0", "int4": "Q4_0", "16": "F16", "32": "F32"}
-QWEN = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "model_type": "qwen2",
-    "vocab_size": 151_936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "head_dim": 64,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1_000_000.0,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": True,
-    "torch_dtype": "bfloat16",
-    "bos_token_id": 0,
-    "eos_token_id": 1,
+US, PROMPT, OPENING, NEW = "inarch", 512, 32, 32
+# What: streams, prompt and new tokens of each, counted tokens, our goal in times the peer's speed.
+WORKLOADS = {
+    "prefill": (1, PROMPT, 1, PROMPT, 1.5),
+    "1 stream": (1, OPENING, NEW, NEW, 1.0),
+    "16 streams": (STREAMS, OPENING, NEW, STREAMS * NEW, 1.5),
 }
+MODULES = {
+    "llama.cpp": "xllamacpp",
+    "llama-cpp-python": "llama_cpp",
+    "vllm": "vllm",
+    "transformers": "transformers",
+}
+Found = dict[str, dict[str, list[float]]]  # workload -> engine -> seconds of each round
+WIDE = ("16", "32")
+CAN = {US: GGUF_TYPES, "llama.cpp": GGUF_TYPES, "llama-cpp-python": GGUF_TYPES}  # others: WIDE
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What a process of its own measures. Sizes are tokens."""
+class Process:
+    """A started engine; raises RuntimeError with the end of its log if it does not start."""
 
-    engine: str
-    folder: str  # of the model, in safetensors
-    precision: str
-    threads: int
-    prompt: int
-    new: int
-    seconds: float
-    vocabulary: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """Tokens a second."""
-
-    prefill: float
-    one: float
-    many: float
-
-
-Measure = Callable[[int, int, int], float]  # (streams, prompt, new) -> seconds
-
-
-def measure(task: Task, run: Measure) -> Found:
-    """Rounds of all three, until the time is over; the best of each."""
-    best = [float("inf")] * 3
-    workloads = ((1, task.prompt, 1), (1, OPENING, task.new), (STREAMS, OPENING, task.new))
-    run(1, OPENING, 2)  # the first step also allocates
-    until = time.perf_counter() + task.seconds
-    while True:
-        for at, workload in enumerate(workloads):
-            best[at] = min(best[at], run(*workload))
-        if time.perf_counter() > until:
-            break
-    return Found(task.prompt / best[0], task.new / best[1], STREAMS * task.new / best[2])
-
-
-def prompts_of(task: Task, streams: int, length: int, seed: int) -> list[list[int]]:
-    """Never the same twice, so that no cached prefix helps."""
-    import random
-
-    generator = random.Random(seed)
-    return [
-        [generator.randrange(2, task.vocabulary) for _ in range(length)] for _ in range(streams)
-    ]
-
-
-def run_inarch(task: Task) -> Found:
-    from inarch.config import EngineConfig
-    from inarch.engine.engine import Engine
-    from inarch.sampling import SamplingParams
-
-    options: dict[str, Any] = {"quantization": "none", "dtype": "auto"}
-    if task.precision in ("int8", "int4"):
-        options["quantization"] = task.precision
-    if task.precision == "32":
-        options["dtype"] = "float32"
-    config = EngineConfig(
-        model=task.folder,
-        kv_tokens=8192,
-        max_running_requests=STREAMS,
-        max_step_tokens=1024,
-        **options,
-    )
-    seed = 0
-    with Engine(config) as engine:
-
-        def run(streams: int, prompt: int, new: int) -> float:
-            nonlocal seed
-            seed += 1
-            prompts = prompts_of(task, streams, prompt, seed)
-            params = SamplingParams(temperature=0, max_tokens=new, ignore_eos=True)
-            started = time.perf_counter()
-            answers = engine.generate(prompts, params)
-            seconds = time.perf_counter() - started
-            assert all(len(answer.token_ids) == new for answer in answers)
-            return seconds
-
-        return measure(task, run)
-
-
-def run_llama(task: Task) -> Found:
-    """llama.cpp's server with its slots, called in this process: no HTTP on either side."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(gguf_file(Path(task.folder), task.precision))
-    params.n_ctx, params.n_parallel, params.n_batch, params.n_ubatch = 16384, STREAMS, 1024, 1024
-    params.warmup, params.prompt_cache_all, params.cache_ram_mib = True, False, 0
-    for threads in (params.cpuparams, params.cpuparams_batch):
-        threads.n_threads = task.threads
-    server, seed = xllamacpp.Server(params), 0
-    pool = ThreadPoolExecutor(STREAMS)
-
-    def run(streams: int, prompt: int, new: int) -> float:
-        nonlocal seed
-        seed += 1
-
-        def ask(tokens: list[int]) -> None:
-            question = {"prompt": tokens, "max_tokens": new, "n_predict": new, "temperature": 0}
-            given = server.handle_completions(
-                question | {"ignore_eos": True, "cache_prompt": False}
+    def __init__(self, task: Task, python: str, log: Path) -> None:
+        command = [python, str(HERE / "bench_cpu_engines.py"), json.dumps(dataclasses.asdict(task))]
+        environment = os.environ | {"OMP_NUM_THREADS": str(task.threads), "HF_HUB_OFFLINE": "1"}
+        with log.open("w") as errors:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
             )
-            assert given.get("usage", {}).get("completion_tokens") == new, given
+        self._log, self._name = log, f"{task.engine}, weights {task.precision}"
+        self._answer()
 
-        prompts = prompts_of(task, streams, prompt, seed)
-        started = time.perf_counter()
-        list(pool.map(ask, prompts))
-        return time.perf_counter() - started
+    def seconds(self, streams: int, prompt: int, new: int) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{streams} {prompt} {new}\n")
+        self._process.stdin.flush()
+        return float(self._answer())
 
-    return measure(task, run)
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._name} ended:\n{self._log.read_text()[-2000:]}")
+        return line
 
-
-def run_transformers(task: Task) -> Found:
-    import torch
-    import transformers
-
-    torch.set_num_threads(task.threads)
-    dtype = torch.float32 if task.precision == "32" else torch.bfloat16
-    model = transformers.AutoModelForCausalLM.from_pretrained(task.folder, dtype=dtype).eval()
-    seed = 0
-
-    def run(streams: int, prompt: int, new: int) -> float:
-        nonlocal seed
-        seed += 1
-        ids = torch.tensor(prompts_of(task, streams, prompt, seed))
-        started = time.perf_counter()
-        with torch.inference_mode():
-            model.generate(ids, min_new_tokens=new, max_new_tokens=new, do_sample=False)
-        return time.perf_counter() - started
-
-    return measure(task, run)
+    def end(self) -> None:
+        self._process.communicate()
 
 
-RUN = {"inarch": run_inarch, "llama.cpp": run_llama, "transformers": run_transformers}
-NEEDS = {"inarch": "inarch", "llama.cpp": "xllamacpp", "transformers": "transformers"}
-CAN = {"inarch": GGUF_TYPES, "llama.cpp": GGUF_TYPES, "transformers": ("16", "32")}
+def installed(python: str, module: str) -> bool:
+    find = f"import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)"
+    return subprocess.run([python, "-c", find], check=False).returncode == 0
 
 
-def write_qwen(folder: Path) -> None:
-    """A random model: small normal numbers, norms of one."""
-    import torch
-    from safetensors.torch import save_file
-
-    sys.path.insert(0, str(HERE))
-    from dummy_model import write
-
-    write(folder, **QWEN)
-    hidden, size, heads = QWEN["hidden_size"], QWEN["intermediate_size"], (896, 128, 128)
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return (torch.randn(shape, generator=generator) * 0.02).to(torch.bfloat16)
-
-    tensors = {"model.embed_tokens.weight": normal(QWEN["vocab_size"], hidden)}
-    tensors["model.norm.weight"] = torch.ones(hidden, dtype=torch.bfloat16)
-    for layer in range(QWEN["num_hidden_layers"]):
-        base = f"model.layers.{layer}."
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            tensors[f"{base}{name}.weight"] = torch.ones(hidden, dtype=torch.bfloat16)
-        for name, outputs in zip("qkv", heads, strict=True):
-            tensors[f"{base}self_attn.{name}_proj.weight"] = normal(outputs, hidden)
-            tensors[f"{base}self_attn.{name}_proj.bias"] = normal(outputs)
-        tensors[f"{base}self_attn.o_proj.weight"] = normal(hidden, hidden)
-        for name in ("gate", "up"):
-            tensors[f"{base}mlp.{name}_proj.weight"] = normal(size, hidden)
-        tensors[f"{base}mlp.down_proj.weight"] = normal(hidden, size)
-    save_file(tensors, folder / "model.safetensors")
+def start(tasks: list[Task], pythons: dict[str, str], logs: Path) -> dict[str, Process]:
+    """Those engines that start, each after its first step, which also allocates."""
+    started = {}
+    for task in tasks:
+        python = pythons.get(task.engine, sys.executable)
+        try:
+            process = Process(task, python, logs / f"{task.engine}.log")
+            process.seconds(1, OPENING, 2)
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            continue
+        started[task.engine] = process
+    return started
 
 
-NAMES = {
-    "model.embed_tokens.weight": "token_embd.weight",
-    "model.norm.weight": "output_norm.weight",
-    "lm_head.weight": "output.weight",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
+def measured(engines: dict[str, Process], rounds: int) -> Found:
+    found: Found = {name: {engine: [] for engine in engines} for name in WORKLOADS}
+    for turn in range(rounds):
+        order = list(engines) if turn % 2 == 0 else list(engines)[::-1]
+        for name, (streams, prompt, new, _, _) in WORKLOADS.items():
+            for engine in order:
+                found[name][engine].append(engines[engine].seconds(streams, prompt, new))
+    return found
 
 
-def gguf_file(folder: Path, precision: str) -> Path:
-    return folder / f"{GGUF_TYPES[precision]}.gguf"
+def joined(file: Path, what: str, found: Found) -> Found:
+    """What earlier runs left in the file and what was found now; the file keeps both."""
+    runs = json.loads(file.read_text()) if file.is_file() else []
+    runs.append({"what": what, "seconds": found})
+    file.write_text(json.dumps(runs))
+    same = [run["seconds"] for run in runs if run["what"] == what]
+    return {
+        name: {
+            engine: [second for run in same for second in run[name][engine]] for engine in engines
+        }
+        for name, engines in found.items()
+    }
 
 
-def write_gguf(folder: Path, precision: str) -> None:
-    """The same weights in llama.cpp's format, quantized by the gguf package where it is asked for."""
-    import gguf
-    import numpy as np
-    import torch
-    from safetensors.torch import load_file
-
-    config = json.loads((folder / "config.json").read_text())
-    kind = {"qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama"}[config["model_type"]]
-    writer = gguf.GGUFWriter(str(gguf_file(folder, precision)), kind)
-    heads = config["num_attention_heads"]
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    size = config.get("head_dim") or config["hidden_size"] // heads
-    writer.add_key_length(size)
-    writer.add_value_length(size)
-    writer.add_rope_dimension_count(size)
-    writer.add_rope_freq_base(config.get("rope_theta") or config["rope_parameters"]["rope_theta"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_vocab_size(config["vocab_size"])
-    tokens = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
-    words = sorted(tokens, key=tokens.__getitem__)
-    words += [f"<unused{n}>" for n in range(len(words), config["vocab_size"])]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(words)
-    writer.add_token_types([1] * len(words))
-    writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-    wanted = gguf.GGMLQuantizationType[GGUF_TYPES[precision]]
-    for name, tensor in load_file(folder / "model.safetensors").items():
-        array = tensor.to(torch.float32).numpy()
-        used = wanted if array.ndim == 2 else gguf.GGMLQuantizationType.F32
-        if array.shape[-1] % 32 and used.name.startswith("Q"):
-            used = gguf.GGMLQuantizationType.F16
-        data = gguf.quants.quantize(np.ascontiguousarray(array), used)
-        writer.add_tensor(gguf_name(name), data, raw_dtype=used)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def gguf_name(name: str) -> str:
-    if name in NAMES:
-        return NAMES[name]
-    _, _, layer, rest = name.split(".", 3)
-    part, _, end = rest.rpartition(".")
-    return f"blk.{layer}.{NAMES[part]}.{end}"
-
-
-def prepared(arguments: argparse.Namespace) -> Path:
-    """The folder of the model, made at the first run."""
-    if arguments.model == "qwen":
-        folder = arguments.folder / "qwen"
-        if not (folder / "model.safetensors").is_file():
-            write_qwen(folder)
-        return folder
-    from inarch_bundled_model.plugin import inarch_bundled_models
-
-    source, folder = Path(inarch_bundled_models()[0].path), arguments.folder / "bundled"
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in source.iterdir():
-        if file.is_file() and not (folder / file.name).exists():
-            (folder / file.name).write_bytes(file.read_bytes())
-    return folder
-
-
-def run_apart(task: Task, quiet: str | None) -> Found | None:
-    """In a process of its own, so that no engine's threads or memory bear on another's."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(task.threads), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, __file__, "--task", json.dumps(dataclasses.asdict(task))]
-    done = subprocess.run(
-        [*([quiet] if quiet else []), *command], capture_output=True, text=True, env=environment
+def row(weights: str, name: str, peer: str, times: dict[str, list[float]]) -> str:
+    counted, goal = WORKLOADS[name][3:]
+    ours, theirs = (counted / statistics.median(times[engine]) for engine in (US, peer))
+    each = sorted(b / a for a, b in zip(times[US], times[peer], strict=True))
+    middle = statistics.median(each)
+    met = f"{goal:.1f} {'met' if middle >= goal else 'missed'}"
+    return (
+        f"| {weights} | {name} | {peer} | {theirs:.{theirs < 100:d}f} | {ours:.{ours < 100:d}f} | "
+        f"{middle:.2f} ({each[0]:.2f} to {each[-1]:.2f}) | {len(each)} | {met} |"
     )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        print(f"{task.engine} {task.precision} failed:\n{done.stderr[-2000:]}", file=sys.stderr)
-        return None
-    return Found(**json.loads(lines[-1]))
 
 
-def main() -> None:
+def machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "?")
+    instructions = os.environ.get("INARCH_INTEL_CPU_ISA", "all that it has")
+    return f"{name} ({platform.machine()}), our instructions: {instructions}"
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--model", choices=("qwen", "bundled"), default="qwen")
-    parser.add_argument("--engines", default=",".join(RUN))
-    parser.add_argument("--precisions", default="int8,int4,16,32")
+    parser.add_argument("--weights", default=",".join(GGUF_TYPES))
+    parser.add_argument("--peers", default=",".join(MODULES))
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--prompt", type=int, default=512)
-    parser.add_argument("--new", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--quiet", help="command under which each process is run")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--task", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.task:
-        task = Task(**json.loads(arguments.task))
-        print(json.dumps(dataclasses.asdict(RUN[task.engine](task))))
-        return
-    if arguments.folder is None:
-        parser.error("FOLDER is needed")
-    folder = prepared(arguments)
-    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
-    results = []
-    print(f"{'engine':14}{'weights':9}{'prefill':>9}{'1 stream':>10}{'16':>9}   tokens a second")
-    for precision in arguments.precisions.split(","):
-        for engine in arguments.engines.split(","):
-            if precision not in CAN[engine] or not importlib.util.find_spec(NEEDS[engine]):
-                continue
-            if engine == "llama.cpp" and not gguf_file(folder, precision).is_file():
-                write_gguf(folder, precision)
-            task = Task(
-                engine, str(folder), precision, arguments.threads, arguments.prompt,
-                arguments.new, arguments.seconds, vocabulary,
-            )  # fmt: skip
-            found = run_apart(task, arguments.quiet)
-            if found is None:
-                continue
-            print(f"{engine:14}{precision:9}{found.prefill:9.0f}{found.one:10.1f}{found.many:9.1f}")
-            results.append(dataclasses.asdict(task) | dataclasses.asdict(found))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=1))
+    parser.add_argument("--python", action="append", default=[], metavar="ENGINE=PYTHON")
+    parser.add_argument(
+        "--json", type=Path, help="add the rounds to those kept here, and tell of all"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = arguments()
+    pythons = dict(each.split("=", 1) for each in given.python)
+    peers = [
+        peer
+        for peer in given.peers.split(",")
+        if installed(pythons.get(peer, sys.executable), MODULES[peer])
+    ]
+    folder = prepared(given.folder, given.model)
+    print(f"{machine()}, {given.threads} threads, {datetime.date.today()}")
+    print(f"{given.model}, tokens a second\n")
+    print(
+        "| weights | workload | peer | peer's | inarch | times | rounds | goal |\n"
+        + "|---" * 8
+        + "|"
+    )
+    for weights in given.weights.split(","):
+        tasks = [
+            Task(engine, str(folder), weights, given.threads)
+            for engine in (US, *peers)
+            if weights in CAN.get(engine, WIDE)
+        ]
+        llama = any(task.engine.startswith("llama") for task in tasks)
+        if llama and not gguf_file(folder, weights).is_file():
+            write_gguf(folder, weights)
+        engines = start(tasks, pythons, given.folder)
+        found = measured(engines, given.rounds)
+        for engine in engines.values():
+            engine.end()
+        if given.json:
+            what = f"{given.model}, weights {weights}: {', '.join(engines)}. {machine()}"
+            found = joined(given.json, what, found)
+        for name, times in found.items():
+            for peer in list(engines)[1:] if US in engines else ():
+                print(row(weights, name, peer, times), flush=True)
 
 
 if __name__ == "__main__":

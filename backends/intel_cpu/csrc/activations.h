@@ -1,5 +1,6 @@
 // Activations as 8-bit numbers with a scale for each group of inputs.
 #pragma once
+#include <algorithm>
 #include <cmath>
 
 #include "scratch.h"
@@ -30,6 +31,12 @@ inline void quantize_group(const float* x, int64_t count, int8_t* values, float*
     *sum = total;
 }
 
+inline void widen_any(const void* x, Format type, int64_t at, float* to, int64_t count) {
+    if (type == FLOAT32) std::copy_n(static_cast<const float*>(x) + at, count, to);
+    else if (type == BFLOAT16) widen(static_cast<const bf16*>(x) + at, to, count);
+    else widen(static_cast<const f16*>(x) + at, to, count);
+}
+
 constexpr int64_t LARGEST_GROUP = 512;
 
 inline void quantize_row(const void* x, Format type, int64_t row, int64_t inputs, int64_t group,
@@ -39,8 +46,8 @@ inline void quantize_row(const void* x, Format type, int64_t row, int64_t inputs
         const int64_t first = g * group, count = std::min(group, inputs - first);
         const float* from = static_cast<const float*>(x) + row * inputs + first;
         if (type != FLOAT32 || count < group) {
-            for (int64_t k = 0; k < group; k++)
-                whole[k] = k < count ? get(x, row * inputs + first + k, type) : 0;
+            widen_any(x, type, row * inputs + first, whole, count);
+            std::fill(whole + count, whole + group, 0.0f);
             from = whole;
         }
         const int64_t at = row * to.groups + g;

@@ -21,13 +21,15 @@ namespace {
 
 #if defined INARCH_AMX
 constexpr int ROWS = 2 * amx::ROWS;
+constexpr int MANY_ROWS = 12, LARGE_GROUP = 128;  // measured: see README.md
 #elif defined INARCH_AVX512
 constexpr int ROWS = 6;  // 12 accumulators of integers and 12 of floats
 #else
 constexpr int ROWS = 4;  // 8 of integers; the floats wait in memory
 #endif
 
-template <int BITS, bool ZEROS> struct QuantizedProduct {
+// GROUP: the group where the compiler is to know it, else 0
+template <int BITS, bool ZEROS, int GROUP> struct QuantizedProduct {
     Activations x;
     int64_t group, scale_groups;  // scale_groups 1: one scale for all groups of an output
     const uint8_t* values;
@@ -40,8 +42,11 @@ template <int BITS, bool ZEROS> struct QuantizedProduct {
 
     template <int R> void tile(int64_t row, int64_t panel) const {
 #ifdef INARCH_AMX
-        if constexpr (R >= amx::FEWEST_ROWS) by_tiles(R, row, panel);
-        else by_vectors<R>(row, panel);
+        // With small groups what follows each product takes longer than it: tiles pay if rows are many.
+        if constexpr (R >= MANY_ROWS) by_tiles(R, row, panel);
+        else if (R >= amx::FEWEST_ROWS && group >= LARGE_GROUP) by_tiles(R, row, panel);
+        else if constexpr (R <= MANY_ROWS / 2) by_vectors<R>(row, panel);
+        else by_vectors<R / 2>(row, panel), by_vectors<R - R / 2>(row + R / 2, panel);
 #else
         by_vectors<R>(row, panel);
 #endif
@@ -51,15 +56,15 @@ template <int BITS, bool ZEROS> struct QuantizedProduct {
 
     template <int R> void by_vectors(int64_t row, int64_t panel) const {
         Vector sums[R][WIDE] = {};
-        const int64_t group_bytes = group * PANEL * BITS / 8, panel_bytes = x.groups * group_bytes;
-        const uint8_t* w = values + panel * panel_bytes;
+        const int64_t length = GROUP ? GROUP : group, group_bytes = length * PANEL * BITS / 8;
+        const uint8_t* w = values + panel * x.groups * group_bytes;
         for (int64_t g = 0; g < x.groups; g++, w += group_bytes) {
             Ints totals[R][WIDE];
 #pragma GCC unroll 8
             for (int r = 0; r < R; r++) {
                 for (int v = 0; v < WIDE; v++) totals[r][v] = splat_ints(start(row + r, g));
             }
-            add_group<BITS, R>(totals, x.values + row * x.stride + g * group, x.stride, w, group);
+            add_group<BITS, R>(totals, x.values + row * x.stride + g * length, x.stride, w, length);
             scale_group<R>(sums, totals, row, panel, g);
         }
         for (int r = 0; r < R; r++) write_row(out, row + r, panel, sums[r]);
@@ -143,12 +148,17 @@ template <int BITS, bool ZEROS> struct QuantizedProduct {
     }
 };
 
-template <int BITS, bool ZEROS>
+template <int BITS, bool ZEROS, int GROUP>
 void run(const Activations& x, const Groups& rows, const Weights& by, const Output& out) {
-    const QuantizedProduct<BITS, ZEROS> product{
+    const QuantizedProduct<BITS, ZEROS, GROUP> product{
         x, by.group, by.scale_groups, static_cast<const uint8_t*>(by.values), by.scales,
         static_cast<Format>(by.type), static_cast<const uint8_t*>(by.zero_points), out};
     for_tiles<ROWS>(rows, out.panels(), product);
+}
+
+template <int BITS> auto chosen(const Weights& by) {
+    if (by.zero_points) return run<BITS, true, 0>;
+    return by.group == 32 ? run<BITS, false, 32> : run<BITS, false, 0>;
 }
 
 // group: inputs of an activation's scale, and of a weight's unless scale_groups is 1
@@ -188,9 +198,8 @@ void pack_quantized(const uint8_t* values, uint8_t* packed, int64_t bits, int64_
 void multiply_quantized(const void* x, int64_t x_type, const Groups& rows, const Weights& by, void* out,
                         int64_t out_type) {
     const Activations ready = quantized(x, static_cast<Format>(x_type), rows.rows(), by.inputs, by.group);
-    const auto chosen = by.bits == 8 ? (by.zero_points ? run<8, true> : run<8, false>)
-                                     : (by.zero_points ? run<4, true> : run<4, false>);
-    chosen(ready, rows, by, {out, static_cast<Format>(out_type), by.outputs, by.bias});
+    const auto run = by.bits == 8 ? chosen<8>(by) : chosen<4>(by);
+    run(ready, rows, by, {out, static_cast<Format>(out_type), by.outputs, by.bias});
 }
 
 }  // namespace inarch

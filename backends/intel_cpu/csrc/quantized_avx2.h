@@ -16,6 +16,18 @@ inline Ints four_of(const void* x) {  // the same four bytes for every output
     return splat_ints(both);
 }
 
+// Holds a sum in its register at this point. g++ would otherwise make all products of a group first, put
+// them into memory, and add them up in an order of its own: two thirds of the speed.
+inline void in_turn(Ints& sum) { asm("" : "+x"(sum)); }
+
+inline void add_pairs(Ints (&sums)[WIDE], const Ints (&w)[WIDE], Ints four, bool add) {
+    for (int v = 0; v < WIDE; v++) {
+        const Ints pairs = _mm256_maddubs_epi16(w[v], four);
+        sums[v] = add ? _mm256_add_epi16(sums[v], pairs) : pairs;
+        in_turn(sums[v]);
+    }
+}
+
 // totals [R][WIDE] += x [R rows, `stride` apart] times a group of a panel
 template <int BITS, int R>
 inline void add_group(Ints (&totals)[R][WIDE], const int8_t* x, int64_t stride, const uint8_t* w,
@@ -35,14 +47,16 @@ inline void add_group(Ints (&totals)[R][WIDE], const int8_t* x, int64_t stride, 
                 for (int v = 0; v < WIDE; v++) {
                     const Ints pairs = _mm256_maddubs_epi16(sizes[v], _mm256_sign_epi8(four, signs[v]));
                     totals[r][v] = _mm256_add_epi32(totals[r][v], _mm256_madd_epi16(pairs, ones));
+                    in_turn(totals[r][v]);
                 }
             }
         }
     } else {
         const Ints fours = _mm256_set1_epi8(15);
         for (int64_t first = 0; first < group; first += 32) {
-            Ints pairs[R][WIDE] = {};  // at most 8 * 2 * 15 * 127, which 16 bits hold
-            for (int64_t k = first; k < first + 32; k += 8, w += 4 * PANEL) {
+            Ints pairs[R][WIDE];  // at most 8 * 2 * 15 * 127, which 16 bits hold
+#pragma GCC unroll 4
+            for (int k = 0; k < 32; k += 8, w += 4 * PANEL) {
                 Ints low[WIDE], high[WIDE];
                 for (int v = 0; v < WIDE; v++) {
                     fetch_ahead(w + v * 4 * WIDTH);
@@ -52,13 +66,9 @@ inline void add_group(Ints (&totals)[R][WIDE], const int8_t* x, int64_t stride, 
                 }
 #pragma GCC unroll 8
                 for (int r = 0; r < R; r++) {
-                    const int8_t* at = x + r * stride + k;
-                    const Ints first = four_of(at), second = four_of(at + 4);
-                    for (int v = 0; v < WIDE; v++) {
-                        const Ints both = _mm256_add_epi16(_mm256_maddubs_epi16(low[v], first),
-                                                           _mm256_maddubs_epi16(high[v], second));
-                        pairs[r][v] = _mm256_add_epi16(pairs[r][v], both);
-                    }
+                    const int8_t* at = x + r * stride + first + k;
+                    add_pairs(pairs[r], low, four_of(at), k > 0);
+                    add_pairs(pairs[r], high, four_of(at + 4), true);
                 }
             }
             for (int r = 0; r < R; r++)
