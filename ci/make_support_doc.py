@@ -3,7 +3,8 @@
     python ci/make_support_doc.py [--add REPORT.json ...] [--check]
 
 --add keeps a report in docs/support, without its single cases, in the place of an older one of that
-backend. --check writes nothing: it fails if the page is not what its reports say.
+backend: one of a device, one of what is simulated without. --check writes nothing: it fails if the page
+is not what its reports say.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 PAGE, REPORTS = ROOT / "docs" / "support.md", ROOT / "docs" / "support"
 DTYPES = ("float32", "bfloat16", "float16")
-NOT_OPS = ("pages", "steps", "engine")  # in the order of the table's end
-NAMES = {
+REFERENCE, DEVICE, SIMULATED = "reference", "device", "*simulated*"
+NOT_OPS = {  # in the order of the tables' end
     "pages": "KV pages",
     "steps": "steps, captured where the backend captures",
+    "collectives": "collectives between ranks",
     "engine": "whole models",
 }
 HEAD = """# What runs where
 
-Written by `ci/make_support_doc.py` from the reports of [`inarch conformance`](conformance.md); a
-backend without a report is not on this page. Ops are compared with float64, whole models with the
-reference's answers:
+Written by `ci/make_support_doc.py` from the reports of [`inarch conformance`](conformance.md), which
+compares ops with float64 and whole models with the reference's answers. A backend without a report is
+not on this page.
 
 - **device**: right in every case, on the device named in the report;
 - *simulated*: right in every case, on what the backend simulates; never yet seen on the hardware;
+- reference: the backend has no kernel; the plain one serves on its device, right in every case too;
 - refused: the backend says no, with the reason, and another kernel or the reference serves;
 - **WRONG**: it said yes and was wrong.
-
-An op without a kernel of the backend's own runs on the plain reference, on the same device.
 """
 
 Report = Mapping[str, Any]
@@ -68,21 +69,46 @@ def keep(report: dict[str, Any]) -> None:
 
 
 def written(reports: Sequence[Report]) -> str:
-    rows = [_summary(report) for report in reports]
-    parts = [
-        HEAD,
-        table(("backend", "on", "date", "versions", "passed", "refused", "wrong"), rows),
-    ]
-    for report in reports:
-        parts.append(f"## {report['backend']}, {_where(report)}\n")
-        parts.append(table(("op or facet", "kernel", *DTYPES, "refused because"), _ops(report)))
+    summary = ("backend", "on", "date", "versions", "passed", "refused", "wrong")
+    parts = [HEAD, table(summary, [_summary(report) for report in reports])]
+    found = {name: [r for r in reports if r["backend"] == name] for name in _names(reports)}
+    standings = {name: [s for report in own for s in placed(report)] for name, own in found.items()}
+    parts += ["## All backends\n", table(("op or facet", *standings), _overview(standings))]
+    for name, own in found.items():
+        parts.append(f"## {name}\n\n{'; '.join(_where(report) for report in own)}.\n")
+        parts.append(
+            table(("op or facet", "kernel", *DTYPES, "refused because"), _ops(standings[name]))
+        )
+        parts += [figures for report in own for figures in _figures(report)]
     return "\n".join(parts)
+
+
+def _figures(report: Report) -> Iterator[str]:
+    """How near to the device's limits the main ops came, if that was asked for."""
+    if found := report.get("roofline"):
+        yield "Of what the device copies or multiplies at most, by torch's own operations:\n"
+        yield table(("op", "reached"), found)
+
+
+def _names(reports: Sequence[Report]) -> list[str]:
+    return sorted({report["backend"] for report in reports})
+
+
+def placed(report: Report) -> Iterator[Standing]:
+    """What a report says, and where that was seen: a model may run on a simulated device too."""
+    for standing in report["ops"]:
+        if standing["op"] == "roofline":
+            continue  # a figure, see `_figures`
+        simulated = standing["level"] == 2 or not report["device"]
+        yield {**standing, "where": SIMULATED if simulated else DEVICE}
 
 
 def _where(report: Report) -> str:
     if report["device"]:
-        return f"on {report['device']['name']} ({report['device']['arch']})"
-    return f"simulated on {report['machine']['processor']}"
+        return f"On {report['device']['name']} ({report['device']['arch']})"
+    if report["simulation"]:
+        return f"Simulated: {report['simulation']['name']}, on {report['machine']['processor']}"
+    return f"Without a device, on {report['machine']['processor']}"
 
 
 def _summary(report: Report) -> tuple[str, ...]:
@@ -94,35 +120,62 @@ def _summary(report: Report) -> tuple[str, ...]:
     versions += [f"{name} {libraries[name]}" for name in sorted(libraries) if name != "numpy"]
     wrong = outcomes.get("failed", 0) + outcomes.get("error", 0)
     counts = (outcomes.get("passed", 0), outcomes.get("refused", 0), wrong)
-    where = _where(report).removeprefix("on ")
+    where = _where(report).removeprefix("On ")
     return (report["backend"], where, report["date"], ", ".join(versions), *map(str, counts))
 
 
-def _ops(report: Report) -> Iterator[tuple[str, ...]]:
+def _overview(standings: Mapping[str, Sequence[Standing]]) -> Iterator[tuple[str, ...]]:
+    """A row for each op: the best that each backend has for it."""
+    for op in _in_order({s["op"] for found in standings.values() for s in found}):
+        own = [[s for s in found if s["op"] == op] for found in standings.values()]
+        yield _name(op), *map(best, own)
+
+
+def best(standings: Sequence[Standing]) -> str:
+    """Of one op on one backend, in any dtype."""
+    if any(s["bad"] for s in standings):
+        return "**WRONG**"
+    passed = [s for s in standings if s["passed"]]
+    own = {s["where"] for s in passed if s["kernel"] != REFERENCE}
+    if own:
+        return DEVICE if DEVICE in own else SIMULATED
+    return REFERENCE if passed else "refused" if standings else ""
+
+
+def _in_order(ops: Iterable[str]) -> list[str]:
+    last = list(NOT_OPS)
+    return sorted(ops, key=lambda op: (last.index(op) if op in last else -1, op))
+
+
+def _name(op: str) -> str:
+    return NOT_OPS.get(op, f"`{op}`")
+
+
+def _ops(standings: Sequence[Standing]) -> Iterator[tuple[str, ...]]:
     """A row for each kernel of an op; those of the reference only where it was what ran."""
-    groups: dict[tuple[str, str], dict[str, list[Standing]]] = {}
-    for standing in report["ops"]:
-        by_dtype = groups.setdefault((standing["op"], standing["kernel"]), {})
-        by_dtype.setdefault(standing["dtype"], []).append(standing)
-    order = sorted(groups, key=lambda key: (key[0] in NOT_OPS, key))
-    for op, kernel in order:
-        found = groups[op, kernel]
-        cells = [cell(found.get(dtype, [])) for dtype in DTYPES]
-        reasons = sorted({r for part in found.values() for s in part for r in s["reasons"]})
-        yield NAMES.get(op, f"`{op}`"), kernel, *cells, "; ".join(reasons)
+    for op in _in_order({s["op"] for s in standings}):
+        for kernel in sorted({s["kernel"] for s in standings if s["op"] == op}):
+            found = [s for s in standings if (s["op"], s["kernel"]) == (op, kernel)]
+            cells = (cell([s for s in found if s["dtype"] == dtype]) for dtype in DTYPES)
+            yield _name(op), kernel, *cells, "; ".join(reasons(found))
 
 
 def cell(standings: Sequence[Standing]) -> str:
-    """What is to be said of a kernel in one dtype: the worst, else the highest level."""
+    """What is to be said of a kernel in one dtype: the worst, else the best place."""
     if any(s["bad"] for s in standings):
         return "**WRONG**"
     passed = [s for s in standings if s["passed"]]
     if not passed:
         return "refused" if standings else ""
-    level = max(s["level"] for s in passed)
-    word = "*simulated*" if level == 2 else "device"
-    refused = sum(s["refused"] for s in passed if s["level"] == level)
+    places = {s["where"] for s in passed}
+    word = DEVICE if DEVICE in places else SIMULATED
+    refused = any(s["refused"] for s in passed if s["where"] == word)
     return f"{word}, in part" if refused else word
+
+
+def reasons(standings: Sequence[Standing]) -> list[str]:
+    """Each once: a refusal may have several."""
+    return sorted({one for s in standings for said in s["reasons"] for one in said.split("; ")})
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -178,6 +179,15 @@ def stats(steps: int, generated: int = 0, prompt: int = 0, cached: int = 0) -> S
         page_tokens=1, retractions=0, steps=steps, prompt_tokens=prompt, cached_tokens=cached,
         generated_tokens=generated,
     )  # fmt: skip
+
+
+def test_slots_of_recurrent_states_are_shown_where_there_are_any() -> None:
+    told = {"state_slots_total": 8, "state_slots_used": 2, "state_checkpoints": 5}
+    now = msgspec.structs.replace(stats(1), **told)
+    found = numbers(Metrics().render(now).decode(), model_name="")
+    assert found["sglang:mamba_usage"] == 0.25
+    assert {name: found[f"inarch:{name}"] for name in told} == told
+    assert "inarch:state" not in Metrics().render(stats(1)).decode()
 
 
 def test_rates_are_those_of_the_last_seconds_however_often_one_asks() -> None:

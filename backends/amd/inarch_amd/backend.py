@@ -57,8 +57,11 @@ class AmdBackend(Backend):
         return AmdDevice(index)
 
     def simulation(self) -> Device | None:
-        """An MI300 in Triton's interpreter, if Triton is installed; for a process of its own."""
-        if find_spec("triton") is None:
+        """An MI300 in Triton's interpreter, if Triton is installed and no GPU is here.
+
+        For a process of its own: Triton then interprets every kernel.
+        """
+        if find_spec("triton") is None or self.probe().score:
             return None
         os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
         from inarch_amd.kernels import kernels

@@ -63,6 +63,26 @@ def test_a_layer_norm_may_have_no_bias_and_rows_any_shape(native):
     check([found], exactly("layer_norm", x[:, ::2], weight, None, 1e-5), torch.float32)
 
 
+@pytest.mark.parametrize("wide", ["weight", "bias"])
+def test_a_weight_and_a_bias_may_be_of_two_kinds(native, wide):
+    x, weight, bias = (normal(4, 40, dtype=torch.bfloat16, seed=n) for n in range(3))
+    weight, bias = weight[0], bias[0]
+    if wide == "weight":
+        weight = weight.float()
+    else:
+        bias = bias.float()
+    found = table(native)["layer_norm"](x, weight, bias, 1e-5)
+    check([found], exactly("layer_norm", x, weight, bias, 1e-5), torch.bfloat16)
+
+
+@pytest.mark.parametrize("op", ["rms_norm", "layer_norm"])
+def test_a_row_next_to_nothing_is_normed_with_epsilon(native, op):
+    x, weight = normal(2, 40, dtype=torch.float32, scale=1e-3), torch.ones(40)
+    more = (weight, 1e-5) if op == "rms_norm" else (weight, None, 1e-5)
+    x[1] = 0
+    check([table(native)[op](x, *more)], exactly(op, x, *more), torch.float32)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "op",
@@ -94,13 +114,13 @@ def test_a_clamped_swiglu_is_as_defined(native, dtype):
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize(("dim", "rotary"), [(64, 64), (80, 32), (18, 6)])
 def test_heads_are_normed_and_rotated_where_they_lie(native, dtype, interleaved, dim, rotary):
-    qkv = normal(9, 8, dim, dtype=dtype)
+    qkv = normal(9, 8, dim + 8, dtype=dtype)[..., :dim]  # heads may lie apart
     cos_sin, positions = normal(50, rotary, dtype=torch.float32), torch.arange(9) * 5
     q, k, _ = qkv.split([5, 2, 1], dim=1)
     weights = (normal(dim, dtype=dtype, seed=1), normal(dim, dtype=dtype, seed=2), 1e-6)
     for op, more in (("rope", ()), ("qk_norm_rope", weights)):
         wanted = exactly(op, q, k, *more, positions, cos_sin, interleaved=interleaved)
-        own = qkv.clone()
+        own = normal(9, 8, dim + 8, dtype=dtype)[..., :dim]
         own_q, own_k, own_v = own.split([5, 2, 1], dim=1)
         found = table(native)[op](own_q, own_k, *more, positions, cos_sin, interleaved=interleaved)
         check(found, wanted, dtype)

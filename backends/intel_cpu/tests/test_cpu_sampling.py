@@ -41,10 +41,19 @@ def exact(logits, temperature, uniform, top_k, top_p, min_p):
             before += float(probs[token])
         kept.sort()
         sums = probs[kept].cumsum(0)
-        for other in (-1e-6, 0.0, 1e-6):
-            above = (sums > (uniform + other) * sums[-1]).nonzero()
-            found.add(kept[int(above[0]) if len(above) else -1])
+        # Between the two there may be tokens that weigh next to nothing, and in float32 nothing.
+        ends = [(sums > (uniform + other) * sums[-1]).nonzero() for other in (-1e-6, 1e-6)]
+        first, last = (int(above[0]) if len(above) else len(kept) - 1 for above in ends)
+        found |= {token for token in kept[first : last + 1] if probs[token] > 0}
     return found
+
+
+def test_a_token_too_unlikely_for_float32_need_not_be_drawn(native):
+    row = torch.tensor([[-80.0, -20.0, 20.0]])
+    temperature, lowest = torch.tensor([0.5]), torch.zeros(1)
+    found = table(native)["sample"](row, temperature, lowest)
+    assert torch.equal(found, OPS["sample"](row, temperature, lowest))
+    assert int(found) in exact(row[0], 0.5, 0.0, 3, 1.0, 0.0)
 
 
 @settings(

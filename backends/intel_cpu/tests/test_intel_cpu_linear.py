@@ -41,6 +41,12 @@ def test_any_size_in_every_dtype(each_native, outputs, inputs, dtype):
         check(each_native, outputs, inputs, rows, dtype, bias=rows % 2 == 0)
 
 
+@pytest.mark.parametrize("dtype", list(UNIT), ids=str)
+def test_many_rows_are_each_multiplied_once(native, dtype):
+    """More than share one walk over a weight."""
+    check(native, 40, 24, 500, dtype)
+
+
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16], ids=str)
 def test_float32_weights_of_a_16_bit_checkpoint_take_16_bits_and_lose_none(each_native, stored):
     for rows in ROWS:

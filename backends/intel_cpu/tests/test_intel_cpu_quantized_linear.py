@@ -69,6 +69,16 @@ def test_any_size_is_exact_but_for_the_rounding_of_activations(
         assert (out - exact).norm() <= 0.02 * (exact.norm() + 1)
 
 
+def test_many_rows_are_each_multiplied_once(native):
+    """More than share one walk over a weight."""
+    scheme = QuantizationScheme(4, 32)
+    weight = draw(scheme, 40, 64)
+    x = torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
+    out, _ = apply(native, scheme, weight, x)
+    rows = [apply(native, scheme, weight, x[r : r + 1])[0] for r in range(0, 500, 7)]
+    torch.testing.assert_close(out[::7], torch.cat(rows))
+
+
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
 def test_the_largest_values_overflow_nowhere(each_native, scheme):
     for sign in (1, -1):

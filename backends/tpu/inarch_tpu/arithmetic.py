@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from inarch.errors import UnsupportedError
 from inarch_tpu.dtypes import jax_dtype
 from inarch_tpu.table import TABLE, Array, named
 
@@ -141,6 +142,36 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 @named()
 def einsum(equation: str, operands: Sequence[Array], **rest: Any) -> Array:
     return jnp.einsum(equation, *operands, precision=EXACT)
+
+
+@named("conv1d", "convolution")
+def conv1d(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    *rest: Any,
+) -> Array:
+    """As convolutions over tokens are: in steps of one, without padding. rest: groups last."""
+    *transposed, groups = rest or (1,)
+    unusual = jax.tree.leaves((stride, padding, dilation)) != [1, 0, 1]
+    if unusual or any(jax.tree.leaves(transposed)):
+        raise UnsupportedError("the tpu backend has convolutions over tokens alone")
+    out = jax.lax.conv_general_dilated(
+        x, weight, (1,), "VALID", feature_group_count=groups, precision=EXACT
+    )
+    return out if bias is None else out + bias[:, None]
+
+
+@named("linalg_solve_triangular")
+def solve_triangular(
+    system: Array, right: Array, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> Array:
+    return jax.lax.linalg.triangular_solve(
+        system, right, left_side=left, lower=not upper, unit_diagonal=unitriangular
+    )
 
 
 # ---- along an axis ----

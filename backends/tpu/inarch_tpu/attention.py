@@ -20,7 +20,7 @@ from inarch.hal.executor import StepShape
 from inarch.hal.kv import NULL_PAGE, KVState
 from inarch_tpu import ragged
 from inarch_tpu.blocks import cut, tree_of
-from inarch_tpu.kv import XlaKVStore, keys_and_values, written
+from inarch_tpu.kv import XlaKVStore, written
 from inarch_tpu.mesh import constrained
 from inarch_tpu.paged import Blocks, attend
 from inarch_tpu.tensor import JaxTensor, value
@@ -95,9 +95,7 @@ class XlaAttention:
         blocks = Blocks(*(None if x is None else value(x) for x in plan.blocks))
         sink = None if sinks is None else value(sinks)
         heads = self._store.spec.layers[layer]
-        out, sums = attend(
-            self._spec, queries, lambda ids: keys_and_values(pages, ids, heads), blocks, sink
-        )
+        out, sums = attend(self._spec, heads, queries, pages, blocks, sink)
         return AttentionResult(JaxTensor(out), state, JaxTensor(sums) if lse else None)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING
 
 from inarch.errors import BackendError
@@ -21,9 +22,14 @@ PCI_DEVICES = {
     "0x006f": "TPU v6e",
     "0x0076": "TPU v7",
 }
-LIBRARIES = ("libtpu", "jax", "torch")
+LIBRARIES = ("libtpu", "jax", "jaxlib", "torch")
 SCORE = 100
 PLATFORMS = "JAX_PLATFORMS"  # JAX's own variable: "cpu" keeps it from any accelerator
+FLAGS = "XLA_FLAGS"  # read when JAX opens its devices
+VIRTUAL_CHIPS = "--xla_force_host_platform_device_count"  # as which JAX shows a CPU
+TIMEOUT = "--xla_cpu_collective_call_terminate_timeout_seconds"
+TIMEOUT_SINCE = (0, 9)  # jaxlib's version
+PATIENCE_S = 3600
 MACHINE_TYPE = "TPU_ACCELERATOR_TYPE"  # set on TPU machines, "v5litepod-8"
 
 
@@ -69,6 +75,16 @@ class TpuBackend(Backend):
                 f"one device holds all chips of this host, number 0: there is no number {index}; "
                 "TPU_VISIBLE_CHIPS tells libtpu which chips to use"
             )
+        give_virtual_chips_time(os.environ, probe.libraries)
+        from inarch_tpu.device import open_device
+
+        return open_device()
+
+    def simulation(self) -> Device | None:
+        """XLA's CPU target, if JAX is installed and no TPU is here; for a process of its own."""
+        if self.probe().score or "jax" not in self._libraries():
+            return None
+        os.environ.setdefault(PLATFORMS, "cpu")  # read when JAX looks for devices
         from inarch_tpu.device import open_device
 
         return open_device()
@@ -96,3 +112,18 @@ class TpuBackend(Backend):
     def _libraries(self) -> dict[str, str]:
         found = {name: self._host.installed(name) for name in LIBRARIES}
         return {name: package.version for name, package in found.items() if package is not None}
+
+
+def give_virtual_chips_time(
+    environment: MutableMapping[str, str], libraries: Mapping[str, str]
+) -> None:
+    """XLA ends the process when one of several virtual chips keeps the others waiting for long.
+
+    Where there are fewer cores than chips, or the machine is busy, that is no sign of a fault.
+    """
+    flags, version = environment.get(FLAGS, ""), libraries.get("jaxlib", "0.0").split(".")
+    known = (
+        tuple(map(int, version[:2])) >= TIMEOUT_SINCE
+    )  # XLA dies of a flag that it does not know
+    if VIRTUAL_CHIPS in flags and TIMEOUT not in flags and known:
+        environment[FLAGS] = f"{flags} {TIMEOUT}={PATIENCE_S}"

@@ -34,12 +34,11 @@ def _power(count: int) -> int:
 def shapes(most: StepShape) -> Sequence[StepShape]:
     """The buckets of steps up to `most`: small ones first, decodes before prompts."""
     decodes = [StepShape(n, n, 1, captured=True) for n in _powers(1, most.seqs)]
-    prompts = [
+    prompts = {
         _prompts(tokens, seqs)
         for tokens in _powers(LEAST, most.tokens)
-        for seqs in SEQS
-        if seqs < min(most.seqs, tokens) * SEQS[0]
-    ]
+        for seqs in range(1, min(most.seqs + 1, tokens) + 1)  # one more is padding
+    }
     return sorted({*decodes, *prompts}, key=lambda s: (s.tokens * s.seqs, s.max_query))
 
 

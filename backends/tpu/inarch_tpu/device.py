@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,11 +68,11 @@ class XlaDevice(Device):
         self._peak = 0
         self._last: Any = None  # the logits of the last step
         self._executor = XlaExecutor(self._mesh, self._ran)
+        _cache_programs("tpu" if self._on_tpu else f"cpu-{_instructions()}")
         if self._on_tpu:
             self.step_tokens, self.running_requests = 2048, 128  # each bucket is compiled
-            _cache_programs()
-        else:
-            self.memory_share, self.step_tokens = 0.5, 512
+        else:  # where JAX writes every page when it makes them, and others need memory too
+            self.memory_share, self.step_tokens = 0.1, 512
 
     def _memory(self) -> tuple[int, int, int]:
         """Bytes of all chips: there, free, held by this process."""
@@ -138,10 +139,21 @@ class XlaDevice(Device):
         return self._executor.run_as_it_comes(step, inputs, kv)
 
 
-def _cache_programs() -> None:
-    """Programs outlive the process: a server that restarts compiles nothing."""
+def _cache_programs(folder: str) -> None:
+    """Programs outlive the process: a server that restarts traces them, but compiles nothing."""
     if not os.environ.get(CACHE):
-        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/inarch/xla"))
+        kept = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(kept / "inarch/xla" / folder))
+
+
+def _instructions() -> str:
+    """Of this CPU, as a digest: a home folder may be shared by machines that have others."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(flags.encode()).hexdigest()[:8]
 
 
 def open_device() -> XlaDevice:

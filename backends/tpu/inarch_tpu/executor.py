@@ -30,13 +30,8 @@ class XlaExecutor:
 
     def __init__(self, mesh: Mesh, ran: Callable[[int, JaxTensor], None]) -> None:
         self._mesh, self._ran = mesh, ran
-        self._programs: dict[Hashable, Program] = {}
+        self.programs: dict[Hashable, Program] = {}  # compiled so far
         self._prepared: set[StepShape] = set()
-
-    @property
-    def programs(self) -> int:
-        """Compiled so far."""
-        return len(self._programs)
 
     def bucket(self, shape: StepShape) -> StepShape:
         return bucket(shape)
@@ -69,9 +64,9 @@ class XlaExecutor:
             raise refuse("a recurrent state beside the KV pages")
         leaves, tree = jax.tree.flatten((inputs, kv))
         key = (step, signature(leaves, tree))
-        if key not in self._programs:
-            self._programs[key] = self._compile(step, leaves, tree, len(jax.tree.leaves(kv)))
-        program = self._programs[key]
+        if key not in self.programs:
+            self.programs[key] = self._compile(step, leaves, tree, len(jax.tree.leaves(kv)))
+        program = self.programs[key]
         out, state = program(leaves)
         self._ran(program.scratch_bytes, out)
         return out, state

@@ -5,8 +5,6 @@ Every query head attends over one KV head, whose values are the first features o
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -54,14 +52,6 @@ class XlaLatentAttention:
         q = value(torch.cat((up.absorb(q_nope), q_rope), -1))
         assert plan.blocks is not None
         blocks = Blocks(*(None if x is None else value(x) for x in plan.blocks))
-        out, _ = attend(self._spec, q, self._gather(pages[0]), blocks, None)
+        heads = self._store.spec.layers[layer]
+        out, _ = attend(self._spec, heads, q, pages, blocks, None)
         return up.values(JaxTensor(out)), kv.with_layer(layer, pages)
-
-    def _gather(self, pages: Any) -> Any:
-        spec = self._spec
-
-        def gather(ids: Any) -> tuple[Any, Any]:
-            rows = pages[ids][..., : spec.key_dim]
-            return rows, rows[..., : spec.value_dim]
-
-        return gather

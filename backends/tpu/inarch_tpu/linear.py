@@ -21,15 +21,15 @@ class Packed(NamedTuple):
 class XlaLinear:
     """Keeps [N, K]; a tied head and its embedding are one array.
 
-    Layers that widen are split by outputs, those that narrow (what follows attention or an activation)
-    by inputs: between the two of a pair, nothing need move between chips.
+    They are split by outputs, those that end a pair by inputs: between the two of a pair, nothing need
+    move between chips.
     """
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
 
     def prepack(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Packed:
-        axis = 0 if spec.outputs > spec.inputs else 1
+        axis = 1 if spec.ends_pair else 0
         return Packed(
             resident(weight, split(self._mesh, weight.shape, axis)),
             None if bias is None else resident(bias),

@@ -8,6 +8,7 @@ sequences, N blocks of B queries, L keys at a time, H query heads, G KV heads, R
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from inarch.hal.attention import AttentionSpec
+from inarch.hal.kv import KVHeads
 from inarch_tpu.arithmetic import EXACT
+from inarch_tpu.kv import Layer, keys_and_values
 
 TOGETHER = 64  # queries of the blocks that are attended at once
 KEYS = 256  # gathered at a time
@@ -50,10 +53,19 @@ class Softmax(NamedTuple):
 Gather = Callable[[Any], tuple[Any, Any]]
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def attend(
-    spec: AttentionSpec, q: Any, gather: Gather, blocks: Blocks, sinks: Any | None
+    spec: AttentionSpec, heads: KVHeads, q: Any, layer: Layer, blocks: Blocks, sinks: Any | None
 ) -> tuple[Any, Any]:
-    """out [T, H, value_dim] in q's dtype and lse [T, H]; q [T, H, D]."""
+    """out [T, H, value_dim] in q's dtype and lse [T, H]; q [T, H, D].
+
+    Where a layer keeps no values, they are the first features of the keys.
+    """
+
+    def gather(ids: Any) -> tuple[Any, Any]:
+        k, v = keys_and_values(layer, ids, heads)
+        return k, v if heads.value_dim else k[..., : spec.value_dim]
+
     count, size = blocks.tokens.shape
     together = min(max(1, TOGETHER // size), count)
     each = jax.tree.map(

@@ -60,11 +60,11 @@ class Program:
             return jax.core.eval_jaxpr(traced.jaxpr, read, *arrays)
 
         jitted = jax.jit(run, donate_argnums=tuple(1 + i for i in donated))
-        self._compiled = jitted.lower(self._arrays(), *arrays).compile()
-        self.scratch_bytes = _scratch(self._compiled)
+        self.compiled = jitted.lower(self._arrays(), *arrays).compile()
+        self.scratch_bytes = _scratch(self.compiled)
 
     def __call__(self, leaves: list[Any]) -> Any:
-        out = self._compiled(self._arrays(), *map(array_of, leaves))
+        out = self.compiled(self._arrays(), *map(array_of, leaves))
         given = [JaxTensor(x) if w else x for x, w in zip(out, self._wrapped, strict=True)]
         return jax.tree.unflatten(self._tree, given)
 

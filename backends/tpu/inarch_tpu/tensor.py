@@ -14,8 +14,9 @@ An array may be
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -39,7 +40,8 @@ class JaxTensor(torch.Tensor):
     """See the module. torch takes it for a tensor of the host: its memory is not torch's affair."""
 
     array: Any  # jax.Array, tracer or numpy array
-    is_view: bool  # to torch it shares memory with another; arrays share nothing
+    origin: View | None  # to torch it shares memory with another; arrays share nothing
+    writes: int  # to it, so far
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -50,14 +52,16 @@ class JaxTensor(torch.Tensor):
         *,
         rows: int | None = None,
         dtype: torch.dtype | None = None,
-        is_view: bool = False,
+        origin: View | None = None,
     ) -> JaxTensor:
         """rows: of the array's first axis, those that are no padding."""
         shape = tuple(array.shape) if rows is None else (rows, *array.shape[1:])
-        tensor: JaxTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, shape, dtype=dtype or torch_dtype(array), device=HOST
-        )
-        tensor.array, tensor.is_view = array, is_view
+        # One kind of tensor, wherever it is made: torch makes no view of one kind in the other's place.
+        with torch.inference_mode(False):
+            tensor: JaxTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+                cls, shape, dtype=dtype or torch_dtype(array), device=HOST
+            )
+        tensor.array, tensor.origin, tensor.writes = array, origin, 0
         return tensor
 
     @classmethod
@@ -115,6 +119,8 @@ def value(tensor: Tensor) -> Any:
 def padded_value(tensor: Tensor) -> Any:
     """As `value`, with the padding."""
     owner = tensor if isinstance(tensor, JaxTensor) else resident(tensor)
+    if owner.origin is not None:
+        owner.origin.refresh(owner)
     if isinstance(owner.array, np.ndarray):
         owner.array = _there(owner.array)
     if _tracing.captured is not None and not isinstance(owner.array, jax.core.Tracer):
@@ -124,6 +130,9 @@ def padded_value(tensor: Tensor) -> Any:
 
 def resident(tensor: Tensor, sharding: Any = None) -> JaxTensor:
     """A host tensor on the device, brought there when first asked for; sharding: as it is to lie."""
+    if isinstance(tensor, JaxTensor):
+        there = value(tensor)
+        return JaxTensor(there if sharding is None else jax.device_put(there, sharding))
     found: JaxTensor | None = _on_device.get(tensor)
     if found is None or sharding is not None:
         array = np.array(to_numpy(tensor))
@@ -177,8 +186,24 @@ def _run(op: Any, args: Any, kwargs: Any) -> Any:
         out = function(*arrays["args"], **arrays["kwargs"])
     if in_place:
         return replace(args[0], out)
-    shares = any(r.alias_info is not None for r in op._schema.returns)
-    return _wrap(out, is_view=shares, wide=not _names_int32(given))
+    shared = _shared(op, function, args, arrays)
+    return _wrap(out, shared, wide=not _names_int32(given))
+
+
+Shared = Callable[[int | None], "View | None"]
+
+
+def _shared(op: Any, function: Callable[..., Any], args: Any, arrays: Any) -> Shared:
+    """Of each of an operation's results: what torch takes it for a view of."""
+    base, rest = args[0] if args else None, (arrays["args"][1:], arrays["kwargs"])
+    if not isinstance(base, JaxTensor) or not any(r.alias_info for r in op._schema.returns):
+        return lambda number: None
+
+    def cut(array: Any, number: int | None) -> Any:
+        out = function(array, *rest[0], **rest[1])
+        return out if number is None else out[number]
+
+    return lambda number: View(base, functools.partial(cut, number=number))
 
 
 def _names_int32(given: Any) -> bool:
@@ -213,7 +238,8 @@ def _padded_run(name: str, args: Any) -> Any:
     if name == "slice" and len(args) == 4 and args[1] == 0 and args[2] in (None, 0):
         count = min(args[3], len(args[0]))
         if count > 0:
-            return JaxTensor(first, rows=count, dtype=args[0].dtype, is_view=True)
+            origin = View(args[0], lambda array: array[:count])
+            return JaxTensor(first, rows=count, dtype=args[0].dtype, origin=origin)
     if name == "clone":
         return JaxTensor(first, rows=len(args[0]), dtype=args[0].dtype)
     if name == "index" and len(args[1]) == 1 and args[1][0].dim() == 1:
@@ -243,12 +269,39 @@ def replace(tensor: JaxTensor, array: Any) -> JaxTensor:
     """In place, as torch sees it."""
     if not isinstance(tensor, JaxTensor):
         raise refuse("writing values of the device to a tensor of the host")
-    if tensor.is_view:
-        raise refuse("writing through a view")
     if is_tracing() and not isinstance(tensor.array, jax.core.Tracer):
         raise refuse("a step that writes to a tensor from outside of it")
+    if tensor.origin is not None:
+        tensor.origin.write(tensor, array)
     tensor.array = array.astype(tensor.array.dtype)
+    tensor.writes += 1
     return tensor
+
+
+class View:
+    """What makes a view of its base: cut gives its array, of the base's."""
+
+    def __init__(self, base: JaxTensor, cut: Callable[[Any], Any]) -> None:
+        self._base, self._cut, self._seen = base, cut, base.writes
+
+    def refresh(self, tensor: JaxTensor) -> None:
+        """Read the base anew if it was written to."""
+        if self._base.origin is not None:
+            self._base.origin.refresh(self._base)
+        if self._seen != self._base.writes:
+            tensor.array, self._seen = self._cut(value(self._base)), self._base.writes
+            tensor.writes += 1
+
+    def write(self, tensor: JaxTensor, array: Any) -> None:
+        """Write to the base what is written to the view, which must lie in one piece there."""
+        shape, count = self._base.shape, self._base.numel()
+        with jax.ensure_compile_time_eval():
+            places = np.asarray(self._cut(np.arange(count, dtype=np.int32).reshape(shape))).ravel()
+        if self._base.dtype != tensor.dtype or (np.diff(places) != 1).any():
+            raise refuse("writing through a view whose elements lie apart")
+        flat = jnp.asarray(value(self._base)).ravel().at[places].set(array.ravel())
+        replace(self._base, flat.reshape(shape))
+        self._seen = self._base.writes
 
 
 def _set_item(tensor: JaxTensor, index: Any, new: Any) -> None:
@@ -277,8 +330,8 @@ def _map(change: Any, given: Any) -> Any:
     return given
 
 
-def _wrap(out: Any, *, is_view: bool, wide: bool) -> Any:
+def _wrap(out: Any, shared: Shared, *, wide: bool, number: int | None = None) -> Any:
     if isinstance(out, list | tuple):
-        return type(out)(_wrap(x, is_view=is_view, wide=wide) for x in out)
+        return type(out)(_wrap(x, shared, wide=wide, number=i) for i, x in enumerate(out))
     dtype = torch.int64 if wide and out.dtype == np.int32 else None
-    return JaxTensor(out, is_view=is_view, dtype=dtype)
+    return JaxTensor(out, origin=shared(number), dtype=dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,12 @@ FAST = (
 )
 HAS_JAX = importlib.util.find_spec("jax") is not None
 if HAS_JAX:  # read when JAX is imported
-    os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FAST}
+    programs = tempfile.TemporaryDirectory(prefix="inarch-xla-")
+    os.environ |= {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": FAST,
+        "JAX_COMPILATION_CACHE_DIR": programs.name,
+    }
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -200,15 +201,29 @@ def as_if_on_a_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tpu_info, "get_num_device_cores", lambda: 1)
 
 
-@pytest.mark.parametrize("chips", [1, 4])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    ("dim", "dtype", "changes", "chips"),
+    [
+        (64, torch.bfloat16, {}, 1),
+        (64, torch.float32, {"window": 512, "softcap": 30.0}, 4),
+        (80, torch.bfloat16, {"window": 512}, 1),
+        (96, torch.float32, {}, 1),
+        (128, torch.bfloat16, {"window": 512, "softcap": 30.0}, 4),
+        (128, torch.float32, {"window": 512}, 1),
+        (256, torch.bfloat16, {"softcap": 30.0}, 1),
+        (256, torch.float32, {}, 4),
+    ],
+)
 @pytest.mark.usefixtures("as_if_on_a_tpu")
-def test_the_pallas_kernel_is_lowered_for_a_tpu(dtype: torch.dtype, chips: int) -> None:
-    """With the writing before it: 64 features a head, as small models have, in pages of 128."""
-    spec = AttentionSpec(32, 16, 64, 64, 0.125, dtype, window=512, softcap=30.0)
+def test_the_pallas_kernel_is_lowered_for_a_tpu(
+    dim: int, dtype: torch.dtype, changes: dict[str, float], chips: int
+) -> None:
+    """With the writing before it, into pages as wide as a chip's lanes."""
+    spec = AttentionSpec(32, 16, dim, dim, 0.125, dtype, **changes)
+    assert ragged.supports(spec, chips)
     device = XlaDevice(jax.devices()[:chips])
     store = XlaKVStore(
-        KVSpec((KVHeads(16, 64, 64),), dtype), 64, make_mesh(jax.devices()[:chips]), ragged.LANES
+        KVSpec((KVHeads(16, dim, dim),), dtype), 64, make_mesh(jax.devices()[:chips]), ragged.LANES
     )
     attention = XlaAttention(spec, store, device, pallas=True)
     arrays = attention.plan(batch_of([40, 20], [1, 15])).arrays
@@ -223,11 +238,13 @@ def test_the_pallas_kernel_is_lowered_for_a_tpu(dtype: torch.dtype, chips: int) 
         return result.out.array, result.kv
 
     q, k, v = (
-        jax.ShapeDtypeStruct((16, heads, 64), kv.layers[0][0].dtype) for heads in (32, 16, 16)
+        jax.ShapeDtypeStruct((16, heads, dim), kv.layers[0][0].dtype) for heads in (32, 16, 16)
     )
     lower = jax.export.export(jax.jit(step, donate_argnums=3), platforms=["tpu"])
     lowered = lower(q, k, v, jax.tree.map(jax.typeof, kv), arrays)
-    assert lowered.mlir_module().count("tpu_custom_call") == 1
+    module = lowered.mlir_module()
+    assert module.count("tpu_custom_call") == 1
+    assert re.search(r"tf.aliasing_output|jax.buffer_donor", module), "pages are written in place"
     assert len(arrays) == 5, "slots, and what the kernel asks for"
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from inarch.errors import BackendError
 from inarch.hal.probing import Host
-from inarch_tpu.backend import SCORE, TpuBackend
+from inarch_tpu.backend import SCORE, TIMEOUT, TpuBackend, give_virtual_chips_time
 
 
 class Machine:
@@ -113,3 +114,42 @@ def test_a_tpu_machine_whose_chips_are_out_of_sight_is_seen(machine):
     probe = machine.probe(TPU_ACCELERATOR_TYPE="v5litepod-8")
     assert probe.hardware_seen
     assert "v5litepod-8" in probe.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "jaxlib", "changed"),
+    [
+        ("--xla_force_host_platform_device_count=4", "0.10.2", True),
+        ("--xla_force_host_platform_device_count=4", "0.8.3", False),
+        (f"--xla_force_host_platform_device_count=4 {TIMEOUT}=5", "0.10.2", False),
+        ("--xla_dump_to=/tmp/here", "0.10.2", False),
+    ],
+)
+def test_virtual_chips_may_keep_each_other_waiting(flags, jaxlib, changed):
+    """XLA gives them 40 seconds, and ends the process: too little where others use the cores."""
+    environment = {"XLA_FLAGS": flags}
+    give_virtual_chips_time(environment, {"jaxlib": jaxlib})
+    assert environment["XLA_FLAGS"] == (f"{flags} {TIMEOUT}=3600" if changed else flags)
+
+
+def test_virtual_chips_are_given_time_before_jax_is_opened(monkeypatch):
+    pytest.importorskip("jax", reason="JAX is not installed: pip install -r ci/jax.txt")
+    from inarch_tpu import device
+
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    monkeypatch.setattr(device, "open_device", lambda: os.environ["XLA_FLAGS"])
+    assert f"{TIMEOUT}=3600" in TpuBackend(Host(environment={"JAX_PLATFORMS": "cpu"})).open(0)
+
+
+def test_without_a_chip_the_cpu_target_of_xla_is_simulated(machine):
+    pytest.importorskip("jax")
+    machine.package("jax", "0.10.2")
+    device = machine.backend().simulation()
+    assert device.info.arch == "xla_cpu"
+    assert device.torch_device.type == "cpu"
+
+
+def test_nothing_is_simulated_without_jax_or_beside_what_can_be_opened(machine):
+    assert machine.backend().simulation() is None
+    machine.package("jax", "0.10.2")
+    assert machine.backend(JAX_PLATFORMS="cpu").simulation() is None

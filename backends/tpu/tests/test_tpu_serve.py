@@ -1,4 +1,4 @@
-"""`inarch serve --backend tpu`, as a user runs it on a machine without a TPU."""
+"""`inarch serve --backend tpu`, as a user runs it on a machine without a TPU: on four virtual chips."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ import pytest
 pytest.importorskip("jax", reason="JAX is not installed: pip install -r ci/jax.txt")
 
 INARCH = str(Path(sys.executable).with_name("inarch"))
-ONE_CHIP = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+FOUR_CHIPS = (
+    "--xla_force_host_platform_device_count=4 "
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 PROJECT = Path(__file__).parents[1]
 
 
@@ -30,7 +33,7 @@ def address(installed: Path) -> Iterator[str]:
         "--port", "0", "--max-running-requests", "2", "--max-step-tokens", "32", "--kv-tokens", "512",
     ]
     # fmt: on
-    environment = os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ONE_CHIP}
+    environment = os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FOUR_CHIPS}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as server:
@@ -48,7 +51,7 @@ def address(installed: Path) -> Iterator[str]:
             server.communicate(timeout=60)
 
 
-def test_a_chat_streams(address: str) -> None:
+def test_a_chat_streams_from_four_virtual_chips(address: str) -> None:
     question = {"role": "user", "content": "What is the capital of France?"}
     body = {"model": "inarch-tiny", "messages": [question], "stream": True, "temperature": 0}
     request = urllib.request.Request(

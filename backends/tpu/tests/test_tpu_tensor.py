@@ -80,7 +80,7 @@ def test_writing_in_place_is_seen_by_whoever_holds_the_tensor() -> None:
 @pytest.mark.parametrize(
     ("what", "why"),
     [
-        (lambda x: x[1].mul_(2), "writing through a view"),
+        (lambda x: x[:, 1].mul_(2), "writing through a view whose elements lie apart"),
         (lambda x: torch.zeros(4, 8).add_(x), "values of the device to a tensor of the host"),
         (lambda x: torch.linalg.eigvals(x[:, :4]), "linalg_eig"),
         (lambda x: x.data_ptr(), "a tensor's address"),
@@ -187,3 +187,40 @@ def test_rows_that_sample_are_taken_and_noted_without_a_program_for_each_count()
     assert torch.equal(back(last), expected)
     assert value(logits).shape == (ROWS, VOCABULARY)
     assert len(taken.array) == len(tokens.array) == 4
+
+
+def both(run: Callable[[Tensor], Any]) -> None:
+    """The same on the CPU and on JAX arrays."""
+    host = torch.arange(24.0).reshape(4, 6)
+    expected, found = run(host.clone()), run(uploaded(host.numpy()))
+    for ours, right in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(value(ours)), right.numpy())
+
+
+def test_what_is_written_to_a_view_is_written_to_all_that_share_its_memory() -> None:
+    def run(x: Tensor) -> tuple[Tensor, ...]:
+        middle, flat, row = x[1:3], x.view(24), x[1]
+        part = middle.view(3, 4)[1:]
+        part.mul_(10)
+        row.add_(1)
+        return x, middle, flat, row, part
+
+    both(run)
+
+
+def test_a_view_shows_what_was_written_to_its_base_since() -> None:
+    def run(x: Tensor) -> tuple[Tensor, ...]:
+        columns, turned, halves = x[:, 1:3], x.t(), x.chunk(2, -1)
+        before = columns + 0
+        x.neg_()
+        x.index_copy_(0, torch.tensor([2]), torch.ones(1, 6))
+        return before, columns, turned, *halves
+
+    both(run)
+
+
+def test_views_are_made_in_and_out_of_inference_mode() -> None:
+    with torch.inference_mode(False):
+        x = uploaded(np.arange(6.0, dtype=np.float32))
+    half = x.chunk(2)[1]
+    np.testing.assert_array_equal(np.asarray(value(half[1:] + x[:2])), [4.0, 5.0])

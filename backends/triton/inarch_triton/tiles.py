@@ -26,15 +26,16 @@ LEAST_DEPTH = 16  # of a product
 ASYNCHRONOUS = ("sm_90", "sm_100", "sm_103")  # matrix products of 64 rows run from shared memory
 
 # Decodes, by how many programs there are for each processor if none is cut, up to so many: keys,
-# stages. A program alone does not saturate the memory; which number of them at once does best depends
-# on how evenly they fall on the processors. Measured on an H200 (2026-11-23) with 1 to 512 sequences,
-# all of 1,040 tokens and of 1,024 to 1,279: what is best or within 1 % of it in both.
+# stages, waves. A program alone does not saturate the memory; which number of them at once does best
+# depends on how evenly they fall on the processors. Measured on an H200 (2026-11-23) with 1 to 512
+# sequences, all of 1,040 tokens and of 1,024 to 1,279, and with 1 to 64 of 2,048 to 32,768.
 DECODES = {
-    "sm_90": ((1.75, 64, 3), (2, 32, 4), (3, 64, 3), (4, 64, 2), (6, 64, 3), (math.inf, 64, 2)),
-}
+    "sm_90": ((0.5, 64, 2, 2), (1.3, 64, 2, 4), (1.6, 64, 3, 2), (1.8, 64, 2, 2), (2, 32, 4, 2),
+              (3, 64, 3, 2), (4, 64, 2, 2), (6, 64, 3, 2), (math.inf, 64, 2, 2)),
+}  # fmt: skip
 # The same over 8-bit pages, whose tiles are half as large: 24 to 512 such sequences.
-NARROW_DECODES = {"sm_90": ((4, 64, 3), (math.inf, 64, 4))}
-WIDE = 128  # heads, beyond which two warps have no registers for their part of a tile
+NARROW_DECODES = {"sm_90": ((4, 64, 3, 2), (math.inf, 64, 4, 2))}
+WIDE = 128  # heads, beyond which two warps are slow for lack of registers
 
 
 # Of sequences with many query tokens, where the kernel written for the device applies (`_is_plain`).
@@ -80,7 +81,11 @@ def choose_tile(
     if arch.startswith("gfx"):
         tile = amd_tile(arch, rows, width * spec.dtype.itemsize, long=long)
     else:
-        tile = _long_tile(arch, rows, width) if long else _short_tile(arch, rows, width, crowd, decodes)
+        tile = (
+            _long_tile(arch, rows, width)
+            if long
+            else _short_tile(arch, rows, width, crowd, decodes)
+        )
     if stored != spec.dtype and long and arch.startswith("gfx"):
         tile = replace(tile, keys=max(16, tile.keys // 2))  # conversion takes registers
     if (spec.key_dim, spec.value_dim) != (padded(spec.key_dim), padded(spec.value_dim)):
@@ -138,13 +143,13 @@ def _short_tile(
     rows: int,
     width: int,
     crowd: float,
-    decodes: Mapping[str, tuple[tuple[float, int, int], ...]],
+    decodes: Mapping[str, tuple[tuple[float, int, int, int], ...]],
 ) -> Tile:
     if rows <= 16 and arch in decodes:
-        keys, stages = next(row[1:] for row in decodes[arch] if crowd <= row[0])
-        # Measured there, too: two warps are up to 30 % faster than four, never 1 % slower.
+        keys, stages, waves = next(row[1:] for row in decodes[arch] if crowd <= row[0])
+        # Measured there, too: two warps take 0.73 to 1.03 of the time that four do.
         warps = 2 if width <= WIDE else 4
-        return Tile(rows, keys, warps, stages, waves=2, chunk=128)
+        return Tile(rows, keys, warps, stages, waves, chunk=128)
     waves = 8 if rows <= 16 else 4  # what is put aside for chunks grows with the rows
     # Measured on an H200 (2026-11-22): up to 18 % faster than three stages, never 3 % slower.
     return Tile(rows, keys=64, warps=4, stages=2, waves=waves, chunk=128)

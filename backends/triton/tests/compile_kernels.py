@@ -317,6 +317,7 @@ def compile_source(source: Source, arch: str) -> dict[str, int]:
     usage = nvidia_usage(compiled.asm["cubin"]) if nvidia else amd_usage(compiled.asm["amdgcn"])
     bytewise = compiled.asm.get("ptx", "").count("ld.shared.b8")
     usage |= {"shared": compiled.metadata.shared, "bytewise": bytewise}
+    usage["warps"] = compiled.metadata.num_warps
     return usage | waiting(compiled.asm) | {"early": int(bool(constants.get("PDL")))}
 
 

@@ -49,5 +49,5 @@ def test_no_kernel_spills_or_needs_more_shared_memory_than_there_is(arch: str, c
         assert usage["hasty"] == 0, f"{name} writes before the kernel ahead has ended"
         if name.startswith("attention") and name.endswith("short"):
             # Several programs share a processor, so that one loads while another computes.
-            assert usage["registers"] <= 128, (name, usage)
+            assert usage["registers"] * usage["warps"] <= 4 * 128, (name, usage)
             assert 2 * usage["shared"] <= SHARED_MEMORY[arch] * 1024, (name, usage)

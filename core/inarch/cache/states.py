@@ -35,6 +35,11 @@ class StateSlots:
         return len(self._checkpoints)
 
     @property
+    def used(self) -> int:
+        """Slots that requests hold."""
+        return self.total - self.room
+
+    @property
     def room(self) -> int:
         """Slots that are free or could be made so."""
         return self._free.free + len(self._checkpoints)

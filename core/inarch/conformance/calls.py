@@ -61,6 +61,7 @@ def op_cases(subject: Subject, examples: Iterator[Example]) -> Iterator[Case]:
                 )
 
 
+@torch.inference_mode()
 def _check(
     subject: Subject,
     example: Example,
@@ -72,7 +73,7 @@ def _check(
     rng = generator(example.op.name, example.name, dtype_name(example.dtype), repeat)
     host = example.make(rng)
     arguments = Arguments(subject, host, example.strided)
-    with torch.inference_mode(), poisoned(subject):
+    with poisoned(subject):
         found = call(example.op, kernel, arguments.values)
     _check_kinds(_tuple(found), _tuple(example.op(**{k: _copy(v) for k, v in host.items()})))
     got = example.seen(tuple(subject.download(x) for x in _tuple(found)))

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from inarch.errors import InarchError
+from inarch.errors import InarchError, UnsupportedError
+from inarch.hal.dispatch import REFERENCE
 
 
 class Refused(Exception):
@@ -76,6 +77,10 @@ def _judge(case: Case) -> Result:
         return Result(case, Outcome.REFUSED, str(refusal))
     except Failed as failure:
         return Result(case, Outcome.FAILED, str(failure))
+    except UnsupportedError as refusal:
+        # No kernel said yes: the device cannot run the plain reference, or the engine the model.
+        refused = case.kernel in ("", REFERENCE)
+        return Result(case, Outcome.REFUSED if refused else Outcome.ERROR, str(refusal))
     except KeyboardInterrupt:
         raise
     except BaseException as error:

@@ -37,12 +37,17 @@ def doubled(value: Any) -> Any:
 
 
 def check_close(
-    what: str, got: Tensor, expected: Tensor, tolerance: float, rows: Tensor | None = None
+    what: str,
+    got: Tensor,
+    expected: Tensor,
+    tolerance: float,
+    rows: Tensor | None = None,
+    slack: Tensor | None = None,
 ) -> float:
     """The largest error of host tensors, relative to the value and the size of the whole.
 
     An element is off by |got - expected| / (|expected| + rms of expected). rows: which rows count.
-    Raises Failed.
+    slack: how far each element may be off besides. Raises Failed.
     """
     if got.shape != expected.shape:
         raise Failed(f"{what} has shape {list(got.shape)}, not {list(expected.shape)}")
@@ -53,7 +58,10 @@ def check_close(
     finite = expected.isfinite()
     _check_special(what, got, expected, finite)
     size = expected[finite].square().mean().sqrt() if finite.any() else torch.zeros(())
-    error = (got - expected).abs() / (expected.abs() + size).clamp(min=1e-30)
+    away = (got - expected).abs()
+    if slack is not None:
+        away = (away - slack).clamp(min=0)
+    error = away / (expected.abs() + size).clamp(min=1e-30)
     error = torch.where(finite, error, 0.0)
     worst = float(error.max())
     if worst > tolerance:

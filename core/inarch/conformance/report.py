@@ -17,6 +17,7 @@ from inarch.version import __version__
 
 FORMAT = 1
 LIBRARIES = ("torch", "numpy", "transformers")
+ROOFLINE = 5  # a level of figures, which say nothing of right and wrong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ def standings(results: Sequence[Result]) -> list[Standing]:
     groups: dict[tuple[str, str, str, int], list[Result]] = {}
     for result in results:
         case = result.case
-        if case.dtype:
+        if case.dtype and case.level != ROOFLINE:
             groups.setdefault((case.facet, case.kernel, case.dtype, case.level), []).append(result)
     return [_standing(key, found) for key, found in sorted(groups.items())]
 
@@ -77,6 +78,7 @@ def as_json(suite: Suite, results: Sequence[Result], seconds: float) -> dict[str
         "outcomes": Counter(result.outcome.value for result in results),
         "levels": _levels(results),
         "ops": [dataclasses.asdict(standing) for standing in standings(results)],
+        "roofline": [(r.case.name, r.note) for r in results if r.case.level == ROOFLINE],
         "cases": [_case(result) for result in results],
     }
 
@@ -90,7 +92,10 @@ def _levels(results: Sequence[Result]) -> dict[str, Counter[str]]:
 
 def _device(suite: Suite, results: Sequence[Result], *, simulated: bool) -> dict[str, Any] | None:
     """The device that cases ran on; None if none did."""
-    if not any(result.case.level > 0 for result in results):
+    levels = {result.case.level for result in results}
+    if not levels - {0} or (
+        simulated and 2 not in levels and not isinstance(suite.real, Exception)
+    ):
         return None
     subject = suite.simulated if simulated else suite.real
     if isinstance(subject, Exception):

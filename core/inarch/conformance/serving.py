@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from inarch.config import EngineConfig
 from inarch.conformance.case import Case, Failed, require
 from inarch.conformance.models import MODELS, SMALL, save
 from inarch.conformance.subject import Subject, dtype_name
+from inarch.conformance.verification import Loaded, StepByStep, verify
 from inarch.discovery import PluginRecord
 from inarch.hal.backend import Backend, Probe
 from inarch.hal.device import Device
@@ -33,6 +35,7 @@ TIES = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.3}  # natural logs of pr
 LENGTHS = (1, 16, 17, 75, 150)  # of prompts
 NEW = 16  # tokens of an answer
 WITHOUT_EXPERTS = ("dense", "windows")  # in 16 bits an expert's choice turns on a rounding
+RECURRENT = ("recurrent",)  # a state cannot go back to before a draft
 Prompts = Sequence[list[int]]
 
 
@@ -41,7 +44,9 @@ def cases(subject: Subject, plugins: Plugins) -> Iterator[Case]:
         for dtype, _ in subject.device.dtypes(torch.float32):
             column = dtype_name(dtype)
             for name, check in CHECKS.items():
-                if column == "float32" or (check is _batch and model in WITHOUT_EXPERTS):
+                if check is _verification and model in RECURRENT:
+                    continue
+                if column == "float32" or (check in NARROW and model in WITHOUT_EXPERTS):
                     serving = Serving(subject, plugins, model, column)
                     run = functools.partial(check, serving)
                     yield Case(4, "engine", f"{model}-{name}-{column}", run, dtype=column)
@@ -87,13 +92,18 @@ class Serving:
         self.page = subject.page_tokens()[0]
 
     def start(self, **options: Any) -> Engine:
-        from inarch.config import EngineConfig
         from inarch.engine.engine import Engine
 
+        return Engine(self._config(**options), plugins=self._plugins)
+
+    def load(self) -> Loaded:
+        """The model without an engine round it."""
+        return loaded(self._config(), self._plugins)
+
+    def _config(self, **options: Any) -> EngineConfig:
         given: dict[str, Any] = {"kv_tokens": 64 * self.page, "max_running_requests": 8, **options}
         given |= {"backend": self.subject.backend.name, "dtype": self.dtype}
-        config = EngineConfig(model=str(folder(self.model)), **given)
-        return Engine(config, plugins=self._plugins)
+        return EngineConfig(model=str(folder(self.model)), **given)
 
     def compare(self, prompts: Prompts, answers: Sequence[Answer], new: int = NEW) -> str:
         ties = 0
@@ -133,18 +143,29 @@ _kept: list[tempfile.TemporaryDirectory[str]] = []
 
 @functools.cache
 def reference(model: str, dtype: str) -> Engine:
-    from inarch.config import EngineConfig
     from inarch.engine.engine import Engine
 
-    plain: dict[str, Any] = {
-        "backend": "reference",
-        "dtype": dtype,
-        "kv_tokens": 1024,
-        "prefix_cache": False,
-        "max_running_requests": 1,
-    }
-    config = EngineConfig(model=str(folder(model)), **plain)
-    return Engine(config, plugins=load_plugins(entries=[]))
+    return Engine(plain(model, dtype), plugins=load_plugins(entries=[]))
+
+
+@functools.cache
+def step_by_step(model: str, dtype: str) -> StepByStep:
+    return StepByStep(loaded(plain(model, dtype), load_plugins(entries=[])))
+
+
+def plain(model: str, dtype: str) -> EngineConfig:
+    """The reference, with no prefix cache and no batch."""
+    options: dict[str, Any] = {"backend": "reference", "dtype": dtype, "kv_tokens": 1024}
+    options |= {"prefix_cache": False, "max_running_requests": 1}
+    return EngineConfig(model=str(folder(model)), **options)
+
+
+def loaded(config: EngineConfig, plugins: Plugins) -> Loaded:
+    from inarch.engine.preparation import prepare
+    from inarch.engine.resolve import resolve
+
+    config, backend = resolve(config, plugins)
+    return Loaded(prepare(config, backend, plugins))
 
 
 @functools.cache
@@ -217,8 +238,16 @@ def _sampling(serving: Serving) -> str:
     return f"{len(prompts)} answers"
 
 
+def _verification(serving: Serving) -> str:
+    """Chains and trees of drafts in one step have the logits of the reference, token by token."""
+    with torch.inference_mode():
+        return verify(serving.load(), step_by_step(serving.model, serving.dtype), serving.dtype)
+
+
+NARROW = (_batch, _verification)  # in 16 bits too
 CHECKS: dict[str, Callable[[Serving], str]] = {
     "batch": _batch,
+    "verification": _verification,
     "retraction": _retraction,
     "sampling": _sampling,
 }

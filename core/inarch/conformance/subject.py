@@ -25,13 +25,17 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """kernels: the device's own and those that other packages add. depth: how many of each case."""
+    """kernels: the device's own and those that other packages add. depth: how many of each case.
+
+    place: where a process of its own finds the backend, as `Package.place`.
+    """
 
     backend: Backend
     device: Device
     kernels: Sequence[Kernel]
     simulated: bool = False
     depth: int = 1
+    place: str = ""
 
     @property
     def level(self) -> int:

@@ -109,7 +109,7 @@ class Suite:
             raise Failed(f"{device!r} came out, which is no Device")
         backend = self.package.backend
         kernels = [*device.kernels(), *self.plugins.kernels(backend.name)]
-        return Subject(backend, device, kernels, simulated, self.depth)
+        return Subject(backend, device, kernels, simulated, self.depth, self.package.place)
 
 
 def _raising(level: int, name: str, error: Exception) -> Case:

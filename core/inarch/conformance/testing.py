@@ -77,7 +77,7 @@ class AttentionConformance(NumbersConformance):
 
 
 class LinearConformance(NumbersConformance):
-    facets = ("linear", "grouped_linear", "experts")
+    facets = ("linear", "quantized_linear", "grouped_linear", "experts")
 
 
 class SamplingConformance(NumbersConformance):

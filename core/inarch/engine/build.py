@@ -127,17 +127,19 @@ def build(config: EngineConfig, backend: Backend, plugins: Plugins) -> Built:
         config, checkpoint, blueprint, device, scheduler, memory, chosen, dispatcher, grammars
     )
     reasons = {**chosen.reasons, "KV pages": f"limited by {memory.limited_by}"}
-    prefixes = Prefixes(scheduler.pool, runner, _origin(config, checkpoint, store))
+    prefixes = Prefixes(scheduler.pool, runner, _origin(config, checkpoint, chosen.dtype, store))
     return Built(core, prefixes, info, device, dispatcher, memory, reasons)
 
 
-def _origin(config: EngineConfig, checkpoint: Checkpoint, store: KVStore) -> Callable[[], Origin]:
+def _origin(
+    config: EngineConfig, checkpoint: Checkpoint, dtype: torch.dtype, store: KVStore
+) -> Callable[[], Origin]:
     """What is loaded, and how; a few bytes of every weight are read for it, once."""
     weights, scheme = config.load_format != "dummy", quantization_scheme(config)
     kept = "" if scheme is None else f", weights in {scheme}"
 
     def origin() -> Origin:
-        return Origin(fingerprint(checkpoint, weights=weights) + kept, store.spec)
+        return Origin(fingerprint(checkpoint, weights=weights) + kept, dtype, store.spec)
 
     return functools.cache(origin)
 

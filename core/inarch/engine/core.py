@@ -165,7 +165,8 @@ class EngineCore:
         self._held.close()
 
     def stats(self, ticket: int = 0) -> Stats:
-        now = self.scheduler.stats()
+        now, states = self.scheduler.stats(), self.scheduler.pool.states
+        slots = None if states is None else states.slots
         return Stats(
             ticket=ticket,
             running=now.running,
@@ -180,6 +181,9 @@ class EngineCore:
             cached_tokens=self._cached_tokens,
             generated_tokens=self._generated_tokens,
             paused=self._paused,
+            state_slots_total=slots.total if slots else 0,
+            state_slots_used=slots.used if slots else 0,
+            state_checkpoints=slots.checkpoints if slots else 0,
         )
 
     def cache_tree(self, ticket: int, most: int) -> CacheTree:

@@ -28,6 +28,7 @@ class Origin:
     """What both ends must have in common, or the KV of one is nothing to the other."""
 
     model: str  # inarch.models.fingerprint, and how weights were quantized
+    dtype: torch.dtype  # computed in
     spec: KVSpec
 
 
@@ -44,6 +45,7 @@ class Header(msgspec.Struct, frozen=True):
     """What is written beside the tensors, as JSON."""
 
     model: str
+    computed_in: str
     dtype: str
     layers: list[tuple[int, int, int]]  # kv_heads, key_dim, value_dim
     is_long: bool
@@ -75,7 +77,8 @@ def unpack(data: bytes, origin: Origin) -> Prefix:
 
 def _header(origin: Origin, *, is_long: bool) -> Header:
     layers = [(h.kv_heads, h.key_dim, h.value_dim) for h in origin.spec.layers]
-    return Header(origin.model, str(origin.spec.dtype).removeprefix("torch."), layers, is_long)
+    computed, kept = (str(x).removeprefix("torch.") for x in (origin.dtype, origin.spec.dtype))
+    return Header(origin.model, computed, kept, layers, is_long)
 
 
 def _check_origin(theirs: Header, ours: Header) -> None:
@@ -85,10 +88,15 @@ def _check_origin(theirs: Header, ours: Header) -> None:
             f"{ours.model}): both engines must have loaded the same config and weights, "
             "and quantized alike"
         )
+    if theirs.computed_in != ours.computed_in:
+        raise InvalidRequestError(
+            f"the prefix was computed in {theirs.computed_in}, and this engine computes in "
+            f"{ours.computed_in}: give both engines the same --dtype"
+        )
     if theirs.dtype != ours.dtype:
         raise InvalidRequestError(
             f"the prefix is kept in {theirs.dtype}, the KV cache here in {ours.dtype}, and KV is "
-            "never converted: give both engines the same --dtype and --kv-dtype"
+            "never converted: give both engines the same --kv-dtype"
         )
     if theirs.layers != ours.layers:
         raise InvalidRequestError(

@@ -224,6 +224,9 @@ class Stats(Message, frozen=True):
     cached_tokens: int
     generated_tokens: int
     paused: bool = False
+    state_slots_total: int = 0  # of recurrent states; 0: the model has none
+    state_slots_used: int = 0  # of samples that run
+    state_checkpoints: int = 0  # the slots that the prefix cache keeps
 
 
 class Cleared(Message, frozen=True):

@@ -7,16 +7,18 @@ in order with its other work.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 from inarch.cache.radix import Match
 from inarch.engine.kv_bytes import Origin, Prefix, pack, unpack
 from inarch.engine.pool import Pool
 from inarch.engine.request import LONG
 from inarch.engine.runner import Runner
-from inarch.errors import InvalidRequestError
+from inarch.errors import InvalidRequestError, OutOfMemoryError
 from inarch.hal.kv import CanonicalPages
 
 
@@ -30,7 +32,8 @@ class Prefixes:
     def export_prefix(self, tokens: np.ndarray, namespace: str = "") -> bytes:
         """As much of `tokens` (int32) as the cache holds: whole pages from the first token on.
 
-        Raises InvalidRequestError if that is nothing, or the model's KV cannot be handed over.
+        Raises InvalidRequestError if that is nothing, or the model's KV cannot be handed over, and
+        OutOfMemoryError, as `import_prefix` does.
         """
         self._check_kind()
         long_from = self._pool.long_from
@@ -42,17 +45,22 @@ class Prefixes:
                 f"of these {len(tokens)} tokens no page (of {size}) is in the cache: generate with "
                 "them first, and mind that a page is cached when it is full"
             )
-        data = self._runner.export_pages(match.pages)
-        return pack(Prefix(tokens[: match.tokens(size)], data, is_long), self._origin())
+        with _memory(f"a prefix of {match.tokens(size)} tokens cannot be read"):
+            data = self._runner.export_pages(match.pages)
+            return pack(Prefix(tokens[: match.tokens(size)], data, is_long), self._origin())
 
     def import_prefix(self, data: bytes, namespace: str = "") -> int:
         """Put a prefix into the cache; returns how many of its tokens the cache holds now.
 
         These are whole pages, and no more than there is room for without touching running requests.
-        Raises InvalidRequestError, with the reason, if the bytes do not fit what runs here.
+        Raises InvalidRequestError, with the reason, if the bytes do not fit what runs here, and
+        OutOfMemoryError if there is no memory to copy them; nothing is changed then.
         """
         self._check_kind()
-        prefix = unpack(data, self._origin())
+        with _memory(f"a prefix of {len(data) >> 20} MiB cannot be taken"):
+            return self._import(unpack(data, self._origin()), namespace)
+
+    def _import(self, prefix: Prefix, namespace: str) -> int:
         space = _space(namespace, is_long=prefix.is_long)
         size = self._pool.page_tokens
         whole = prefix.tokens[: len(prefix.tokens) // size * size]
@@ -92,6 +100,19 @@ class Prefixes:
                 "this model keeps a recurrent state beside its pages, and a prefix is of no use "
                 "without it: states are not handed to other engines yet"
             )
+
+
+@contextmanager
+def _memory(failure: str) -> Iterator[None]:
+    """The memory that is short is beside the KV cache, which was given its own before."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise OutOfMemoryError(
+            f"{failure}, for which memory beside the KV cache is short: {reason}. Hand over a shorter "
+            "prefix, or start the engine with a lower --memory-share"
+        ) from error
 
 
 def _space(namespace: str, *, is_long: bool) -> str:

@@ -23,6 +23,10 @@ class LinearSpec:
     inputs: int
     dtype: torch.dtype
     bias: bool = False
+    # Whether the layer ends a pair, as what follows attention or an activation does. Where features
+    # are divided among chips, the first of a pair is by outputs and its last by inputs: nothing need
+    # move between the two.
+    ends_pair: bool = False
 
 
 class Linear(Protocol):

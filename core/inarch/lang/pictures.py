@@ -14,6 +14,7 @@ from typing import Any
 from inarch.errors import InvalidRequestError
 
 REMOTE = ("http://", "https://")
+MOST_BYTES = 20 << 20  # of a file: what most servers take, and a request's body holds
 # What files of the formats that models are given begin with.
 BEGINNINGS = {
     b"\x89PNG\r\n\x1a\n": "image/png",
@@ -67,7 +68,8 @@ def read_picture(source: Any) -> Picture:
 
 def _of_file(path: Path) -> Picture:
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: no file has such a name
         why = getattr(error, "strerror", None) or str(error)
         raise InvalidRequestError(
@@ -90,5 +92,11 @@ def _of_bytes(data: bytes, name: str) -> Picture:
     if kind is None or (kind == "image/webp" and data[8:12] != b"WEBP"):
         raise InvalidRequestError(
             f"{name}: no picture that models read, which are PNG, JPEG, GIF and WebP", param="image"
+        )
+    if len(data) > MOST_BYTES:
+        raise InvalidRequestError(
+            f"{name}: the picture is larger than the limit of {MOST_BYTES >> 20} MiB; make it smaller,"
+            " or give the URL that it has on the web",
+            param="image",
         )
     return Picture(f"data:{kind};base64,{base64.b64encode(data).decode()}")

@@ -106,13 +106,14 @@ class Builder:
     def bind(self, op: Op[..., Any], **facts: Any) -> Callable[..., Any]:
         return self._dispatcher.bind(op, dtype=self.dtype, **facts)
 
-    def linear(self, name: str) -> Projection:
+    def linear(self, name: str, *, ends_pair: bool = False) -> Projection:
         weight, bias = f"{name}.weight", f"{name}.bias"
         quantizable = self.weights.parameters[weight].quantizable
         return self.pack(
             self.weights.take(weight),
             self.weights.take(bias) if bias in self.weights else None,
             quantizable=quantizable,
+            ends_pair=ends_pair,
         )
 
     def on_device(self, host: Tensor) -> Tensor:
@@ -121,13 +122,18 @@ class Builder:
         return host.to(self.device.torch_device, wanted)
 
     def pack(
-        self, weight: Tensor, bias: Tensor | None = None, *, quantizable: bool = True
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        quantizable: bool = True,
+        ends_pair: bool = False,
     ) -> Projection:
         """Weight [N, K] and bias [N] on the device, in the form that the chosen kernel wants."""
         if quantizable and self.quantization is not None:
             return self._pack_quantized(weight, bias, self.quantization)
         outputs, inputs = weight.shape
-        spec = LinearSpec(outputs, inputs, weight.dtype, bias is not None)
+        spec = LinearSpec(outputs, inputs, weight.dtype, bias is not None, ends_pair)
         kernel: Linear = self._dispatcher.select("linear", ReferenceLinear, **vars(spec))()
         return Projection(kernel, kernel.prepack(spec, weight, bias))
 

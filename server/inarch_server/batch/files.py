@@ -66,8 +66,12 @@ class Answers:
         self._path = path
         self.done: set[str] = set()
         self._file: BufferedWriter = path.open("ab")
-        self._lock()
-        self._file.truncate(self._read())
+        try:
+            self._lock()
+            self._file.truncate(self._read())
+        except BaseException:
+            self._file.close()
+            raise
 
     def _lock(self) -> None:
         """Two at once would each answer everything."""

@@ -41,7 +41,9 @@ function show(now) {
   const hits = engine.prompt_tokens ? percent(engine.cached_tokens / engine.prompt_tokens) : "none";
   el("memory-note").textContent = `Room for ${tokens.toLocaleString("en")} tokens in pages of ${engine.page_tokens}. `
     + `Since the start ${short(engine.prompt_tokens)} tokens read, ${hits} of them from the cache; `
-    + `${short(engine.generated_tokens)} written.`;
+    + `${short(engine.generated_tokens)} written.`
+    + (engine.state_slots_total ? ` Recurrent states: ${engine.state_slots_used} of ${engine.state_slots_total} slots in use, `
+      + `${engine.state_checkpoints} kept for prompts that begin alike.` : "");
 }
 
 function table(head, rows, none) {

@@ -139,6 +139,8 @@ class Exposition(Collector):
         if self._stats is not None:
             yield from self._engine_gauges(self._stats)
             yield from self._engine_counters(self._stats)
+            if self._stats.state_slots_total:
+                yield from self._state_gauges(self._stats)
         if self._info is not None:
             yield from self._facts(self._info)
         for name, text in COUNTERS.items():
@@ -181,6 +183,17 @@ class Exposition(Collector):
             ("inarch:kv_pages_total", "KV pages that there are", now.kv_pages_total),
             ("inarch:kv_pages_used", "KV pages of samples that run", now.kv_pages_used),
             ("inarch:kv_pages_cached", "KV pages of the prefix cache", now.kv_pages_cached),
+        )  # fmt: skip
+        for row in rows:
+            yield self._gauge(*row)
+
+    def _state_gauges(self, now: Stats) -> Iterator[Metric]:
+        rows = (
+            ("sglang:mamba_usage", "Share of the slots of recurrent states that samples hold",
+             now.state_slots_used / now.state_slots_total),
+            ("inarch:state_slots_total", "Slots of recurrent states", now.state_slots_total),
+            ("inarch:state_slots_used", "Slots of samples that run", now.state_slots_used),
+            ("inarch:state_checkpoints", "Slots of the prefix cache", now.state_checkpoints),
         )  # fmt: skip
         for row in rows:
             yield self._gauge(*row)

@@ -67,6 +67,38 @@ def test_locked_pages_are_never_evicted_and_leaves_go_first() -> None:
     assert cache.pages == cache.evictable == 0
 
 
+def test_what_was_given_back_and_is_used_again_is_not_evicted() -> None:
+    cache = RadixCache(1)
+    node, _ = insert(cache, ids(1, 2), 10)
+    cache.unlock(node)
+    again = cache.lock(cache.match(ids(1, 2)))
+    assert cache.evict(10).tolist() == []
+    assert cache.match(ids(1, 2)).pages.tolist() == [10, 11]
+    cache.unlock(again)
+    assert cache.evict(10).tolist() == [10, 11]
+
+
+def test_a_whole_tree_can_be_evicted_from_its_leaves_inward() -> None:
+    cache = RadixCache(1)
+    for tokens, page in ((ids(1, 2), 10), (ids(1, 2, 3, 4), 20), (ids(1, 2, 5), 30)):
+        node, _ = insert(cache, tokens, page)
+        cache.unlock(node)
+    assert sorted(cache.evict(10).tolist()) == [10, 11, 20, 21, 30]
+    assert cache.pages == cache.evictable == 0
+
+
+def test_an_edge_that_lost_its_end_can_grow_again() -> None:
+    cache = RadixCache(1)
+    node, _ = insert(cache, ids(1, 2, 3, 4), 10)
+    cache.unlock(node)
+    assert cache.evict(2).tolist() == [12, 13]
+    node, held = insert(cache, ids(1, 2, 3, 4), 20)
+    assert held.tolist() == [10, 11, 20, 21]
+    assert cache.match(ids(1, 2, 3, 9)).pages.tolist() == [10, 11, 20]
+    assert cache.pages == 4
+    cache.unlock(node)
+
+
 def test_the_least_recently_used_goes_first_and_only_as_much_as_is_needed() -> None:
     cache = RadixCache(1)
     for start, page in ((1, 10), (2, 20), (3, 30)):

@@ -214,7 +214,7 @@ def test_a_server_that_is_not_there_is_told(run: Run) -> None:
     ended = run("chat", "--url", "127.0.0.1:9")
 
     assert ended.code == 1
-    assert "error: http://127.0.0.1:9/v1/models: Cannot connect" in ended.err
+    assert "error: cannot reach http://127.0.0.1:9/v1/models (Connection refused)" in ended.err
 
 
 def test_control_characters_of_an_answer_do_not_reach_the_terminal(

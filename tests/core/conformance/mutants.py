@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,18 +15,14 @@ from inarch.errors import BackendError
 from inarch.hal.attention import AttentionBatch, AttentionResult, AttentionSpec, HostPlan
 from inarch.hal.backend import Backend, Probe
 from inarch.hal.device import Device, ReadyTransfer
-from inarch.hal.grouped_linear import RowGroups
 from inarch.hal.kv import CanonicalPages, KVSpec, KVState, KVStore
 from inarch.hal.latent import LatentSpec
-from inarch.hal.linear import LinearSpec
 from inarch.hal.op import Facts, Kernel, always
 from inarch.hal.ops import OPS
 from inarch.hal.reference.attention import ReferenceAttention
 from inarch.hal.reference.device import ReferenceDevice
-from inarch.hal.reference.grouped_linear import ReferenceGroupedLinear
 from inarch.hal.reference.kv import ReferenceKVStore
 from inarch.hal.reference.latent import ReferenceLatentAttention
-from inarch.hal.reference.linear import ReferenceLinear
 from inarch.hal.support import Support, no
 
 
@@ -35,6 +31,7 @@ class MutantDevice(ReferenceDevice):
 
     def __init__(self, mutant: Mutant) -> None:
         super().__init__()
+        self.info = dataclasses.replace(self.info, features=frozenset(mutant.features))
         self._mutant = mutant
 
     def dtypes(self, checkpoint: torch.dtype) -> Sequence[tuple[torch.dtype, str]]:
@@ -67,6 +64,7 @@ class Mutant(Backend):
     store: Callable[..., KVStore] = ReferenceKVStore
     upload: Callable[[np.ndarray], Tensor] = ReferenceDevice().upload
     download: Callable[[Tensor], Any] = ReferenceDevice().download
+    features: Collection[str] = ()
     name: str = "mutant"
 
     def probe(self) -> Probe:
@@ -254,7 +252,7 @@ class WritesTheNextSlot(ReferenceKVStore):
         return super().write(kv, layer, torch.where(slots < size, slots, slots ^ 1), k, v)
 
 
-# ---- ops and linear layers ----
+# ---- ops ----
 
 
 def sampling_of_its_own(
@@ -303,31 +301,6 @@ def reads_the_null_slot(
 ) -> Any:
     one = torch.where(read == 0, 1, read)  # some other's, instead of zeros
     return OPS["causal_conv"](x, weight, bias, tails, one, write)
-
-
-class NoBias(ReferenceLinear):
-    def prepack(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Any:
-        return weight, None
-
-
-class PadsWithWhatever(ReferenceLinear):
-    """Packs to whole tiles of 16 inputs, and does not zero the rest."""
-
-    def prepack(self, spec: LinearSpec, weight: Tensor, bias: Tensor | None) -> Any:
-        wide = torch.empty(len(weight), -(-spec.inputs // 16) * 16)
-        wide[:, : spec.inputs] = weight
-        return wide, bias
-
-    def apply(self, x: Tensor, packed: Any) -> Tensor:
-        weight, bias = packed
-        more = weight.shape[1] - x.shape[1]
-        return torch.nn.functional.linear(torch.nn.functional.pad(x, (0, more)), weight, bias)
-
-
-class ForgetsEmptyExperts(ReferenceGroupedLinear):
-    def apply(self, x: Tensor, packed: Any, groups: RowGroups) -> Tensor:
-        ends = torch.unique(groups.ends[groups.ends > 0])
-        return super().apply(x, packed, RowGroups(ends))
 
 
 # ---- answers ----
@@ -418,13 +391,6 @@ MUTANTS: dict[str, Mutant] = {
     "residual-not-updated": op("add_rms_norm", residual_not_updated, "output 1 is off by"),
     "pairs-are-halves": op("rope", pairs_are_halves, "output 0 is off by"),
     "reads-the-null-slot": op("causal_conv", reads_the_null_slot, "output 0 is off by"),
-    "no-bias": Mutant(3, "linear", "the output is off by", [Kernel("linear", "wrong", NoBias)]),
-    "padding-not-zeroed": Mutant(
-        3, "linear", "the output is NaN", [Kernel("linear", "wrong", PadsWithWhatever)]
-    ),
-    "forgets-empty-experts": Mutant(
-        3, "grouped_linear", "", [Kernel("grouped_linear", "wrong", ForgetsEmptyExperts)]
-    ),
     "upload-without-a-copy": Mutant(3, "transfers", "upload() still read", upload=late_upload),
     "download-without-a-copy": Mutant(3, "transfers", "gave", download=late_download),
     "another-token": Mutant(

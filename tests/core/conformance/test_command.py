@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,22 +126,59 @@ def test_an_unknown_backend_is_told_with_those_that_are_there(
     assert "there is no backend 'no_such'; there are: " in capsys.readouterr().err
 
 
-def test_a_cell_of_the_page_tells_the_worst() -> None:
+def page() -> Any:
+    """ci/make_support_doc.py, which is no module of a package."""
     spec = importlib.util.spec_from_file_location("page", ROOT / "ci" / "make_support_doc.py")
     assert spec is not None
     assert spec.loader is not None
-    page = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(page)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    def standing(level: int, passed: int = 0, refused: int = 0, bad: int = 0) -> dict[str, int]:
-        return {"level": level, "passed": passed, "refused": refused, "bad": bad}
 
-    assert page.cell([]) == ""
-    assert page.cell([standing(3, refused=2)]) == "refused"
-    assert page.cell([standing(2, passed=9)]) == "*simulated*"
-    assert page.cell([standing(2, passed=9), standing(3, passed=1)]) == "device"
-    assert page.cell([standing(3, passed=5, refused=1)]) == "device, in part"
-    assert page.cell([standing(2, passed=9), standing(3, passed=8, bad=1)]) == "**WRONG**"
+def report(device: str = "", **standings: dict[str, Any]) -> dict[str, Any]:
+    """Of one op, as `inarch conformance --report` writes it; standings by kernel."""
+    known = {"op": "rope", "dtype": "float32", "level": 3 if device else 2, "reasons": []}
+    none = {"passed": 0, "refused": 0, "bad": 0}
+    where = {"name": device, "arch": "a1", "libraries": {}}
+    return {
+        "backend": "acme",
+        "ops": [{"kernel": k, **known, **none, **said} for k, said in standings.items()],
+        "device": where if device else None,
+        "simulation": None if device else {**where, "name": "Acme 1, played"},
+        "machine": {"processor": "a CPU", "libraries": {}},
+        "outcomes": {"passed": 1},
+        **{"inarch": "1", "distribution": "inarch-acme", "version": "2", "date": "today"},
+    }
+
+
+def test_a_device_counts_for_more_than_what_is_simulated_and_a_fault_for_most() -> None:
+    ours = page()
+
+    def told(*reports: dict[str, Any]) -> tuple[str, str]:
+        standings = [standing for each in reports for standing in ours.placed(each)]
+        return ours.cell(standings), ours.best(standings)
+
+    played, seen = report(fast={"passed": 9}), report("Acme 1", fast={"passed": 1})
+    assert told() == ("", "")
+    assert told(played) == ("*simulated*", "*simulated*")
+    assert told(played, seen) == ("device", "device")
+    assert told(report("Acme 1", fast={"refused": 2})) == ("refused", "refused")
+    assert told(report("Acme 1", fast={"passed": 1, "refused": 2})) == ("device, in part", "device")
+    assert told(report("Acme 1", reference={"passed": 1})) == ("device", "reference")
+    assert told(played, report("Acme 1", fast={"passed": 1, "bad": 1}))[0] == "**WRONG**"
+    model = report(**{"": {"passed": 1, "op": "engine", "level": 4}})
+    assert told(model) == ("*simulated*", "*simulated*")
+
+
+def test_the_page_has_one_part_for_a_backend_whatever_its_reports_are_of() -> None:
+    why = "no windows; only float16"
+    reports = [report("Acme 1", fast={"passed": 1, "reasons": [why]}), report(slow={"passed": 1})]
+    text = page().written(reports)
+    assert text.count("\n## acme\n\nOn Acme 1 (a1); Simulated: Acme 1, played, on a CPU.\n") == 1
+    assert "| `rope` | fast | device |  |  | no windows; only float16 |" in text
+    assert "| `rope` | slow | *simulated* |  |  |  |" in text
+    assert "| op or facet | acme |" in text
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,14 @@ from inarch.conformance.suite import Suite
 from inarch.plugins import load_plugins
 
 from .mutants import MUTANTS
+from .wrong_linear import LINEAR
+
+ALL = MUTANTS | LINEAR
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_mutant_is_caught(name: str) -> None:
-    mutant = MUTANTS[name]
+    mutant = ALL[name]
     suite = Suite(Package(mutant), load_plugins(entries=[]))
     few = ("*dense-batch-float32",) if mutant.level == 4 else ()  # a model takes seconds
     bad = [r for r in run(suite, Wanted((mutant.level,), (mutant.facet,), few)) if r.bad]

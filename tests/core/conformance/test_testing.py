@@ -28,11 +28,11 @@ class TestFakeAttention(AttentionConformance):
 
 
 WRONG = """
-    from tests.core.conformance.mutants import MUTANTS
+    from tests.core.conformance.wrong_linear import LINEAR
     from inarch.conformance.testing import NumbersConformance
 
     class TestMutant(NumbersConformance):
-        backend = MUTANTS["no-bias"]
+        backend = LINEAR["no-bias"]
         facets = ("linear", "sparse_mixer")
         only = ("*-bias-float32", "no such case")
 """

@@ -27,9 +27,9 @@ FAKE = Path(__file__).parents[2] / "fake_accelerator"
 
 def slots_of(engine: Engine) -> tuple[int, int, int]:
     """Slots that there are, that could be had, and checkpoints."""
-    found = engine._core.scheduler.pool.states
-    assert found is not None
-    return found.slots.total, found.slots.room, found.slots.checkpoints
+    found = engine.stats()
+    total = found.state_slots_total
+    return total, total - found.state_slots_used, found.state_checkpoints
 
 
 @pytest.mark.parametrize(("model", "page_size"), MODELS)

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from inarch.config import EngineConfig
 from inarch.engine.engine import Engine
 from inarch.engine.kv_bytes import Origin, Prefix, pack, unpack
-from inarch.errors import InvalidRequestError
+from inarch.errors import InvalidRequestError, OutOfMemoryError
 from inarch.hal.kv import KVHeads, KVSpec
 from inarch.sampling import SamplingParams
 
@@ -243,6 +243,39 @@ def test_kv_of_another_dtype_is_refused_with_the_options_that_choose_it(
         assert engine.import_prefix(own) == 32
 
 
+def test_what_was_computed_in_another_dtype_is_refused_though_it_is_kept_in_the_same(
+    start: Start,
+) -> None:
+    with start(dtype="bfloat16", kv_dtype="fp8") as engine:
+        engine.generate(random_prompt(40), ONE_TOKEN)
+        data = engine.export_prefix(random_prompt(40))
+    with start(kv_dtype="fp8") as engine:
+        message = refusal(engine, data)
+        assert "computed in bfloat16, and this engine computes in float32" in message
+        assert "--dtype" in message
+
+
+def test_an_engine_that_has_no_memory_for_a_prefix_refuses_it_and_goes_on(
+    start: Start, served: Served, prefix: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with start(backend="fake") as engine:
+        from inarch_fake.memory import Usage
+
+        with monkeypatch.context() as full:
+            full.setattr(Usage, "limit", Usage.used)
+            with pytest.raises(OutOfMemoryError, match=r"cannot be taken.* --memory-share"):
+                engine.import_prefix(prefix)
+        stats = engine.stats()
+        assert (stats.kv_pages_used, stats.kv_pages_cached) == (0, 0)
+        assert engine.import_prefix(prefix) == 128
+        (answer,) = engine.generate(random_prompt(150), GREEDY)
+        with monkeypatch.context() as full:
+            full.setattr(Usage, "limit", Usage.used)
+            with pytest.raises(OutOfMemoryError, match=r"of 128 tokens cannot be read"):
+                engine.export_prefix(random_prompt(150))
+    assert list(answer.token_ids) == oracle(served("llama"), random_prompt(150))
+
+
 def test_a_recurrent_model_is_refused_both_ways(start: Start, prefix: bytes) -> None:
     with start("qwen3-next-dense") as engine:
         engine.generate(random_prompt(150), ONE_TOKEN)
@@ -273,7 +306,9 @@ def test_a_prompt_of_which_no_page_is_full_says_so(start: Start) -> None:
 
 # ---- the bytes ----
 
-ORIGIN = Origin("a model", KVSpec((KVHeads(2, 4, 3), KVHeads(1, 8, 0)), torch.bfloat16))
+ORIGIN = Origin(
+    "a model", torch.bfloat16, KVSpec((KVHeads(2, 4, 3), KVHeads(1, 8, 0)), torch.bfloat16)
+)
 TOKENS = np.arange(5, dtype=np.int32)
 DATA = [
     (
@@ -305,7 +340,7 @@ def test_what_is_packed_comes_out_again() -> None:
 
 
 def test_other_heads_or_layers_are_refused_with_both_shapes() -> None:
-    fewer = Origin("a model", replace(ORIGIN.spec, layers=ORIGIN.spec.layers[:1]))
+    fewer = replace(ORIGIN, spec=replace(ORIGIN.spec, layers=ORIGIN.spec.layers[:1]))
     message = unpack_error(BYTES, fewer)
     assert "2 layers of 1 x (8 + 0) and 2 x (4 + 3)" in message
     assert "1 layers of 2 x (4 + 3)" in message

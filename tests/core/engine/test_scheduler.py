@@ -7,7 +7,7 @@ import pytest
 
 from inarch.engine.plan import StepPlan
 from inarch.engine.request import Request
-from inarch.engine.scheduler import Scheduler
+from inarch.engine.scheduler import RETRY_STEPS, Scheduler
 from inarch.engine.waiting import MAX_PASSED_OVER
 from inarch.sampling import SamplingParams
 
@@ -19,11 +19,13 @@ def make_scheduler(**options: int) -> Scheduler:
     return Scheduler(page_tokens=PAGE, **defaults | options)  # type: ignore[arg-type]
 
 
-def make_request(name: int, prompt: int | list[int], max_tokens: int = 100) -> Request:
+def make_request(
+    name: int, prompt: int | list[int], max_tokens: int = 100, namespace: str = ""
+) -> Request:
     """A request whose prompt is given, or has so many tokens like nobody else's."""
     ids = [1000 * name + i for i in range(prompt)] if isinstance(prompt, int) else prompt
     array = np.array(ids, dtype=np.int32)
-    return Request(name, array, SamplingParams(), max_tokens=max_tokens)
+    return Request(name, array, SamplingParams(), max_tokens=max_tokens, namespace=namespace)
 
 
 def chunks(plan: StepPlan | None) -> list[tuple[int, int, int]]:
@@ -102,6 +104,18 @@ def test_a_step_in_flight_for_an_ended_request_is_dropped() -> None:
     assert request.output == [5]
 
 
+def test_a_stop_token_ends_an_answer_once_it_has_the_tokens_it_must_have() -> None:
+    scheduler = make_scheduler()
+    request = Request(
+        1, np.array([1], np.int32), SamplingParams(min_tokens=3), max_tokens=9,
+        stop_ids=frozenset([7]),
+    )  # fmt: skip
+    scheduler.add(request)
+    while scheduler.has_work:
+        step(scheduler)
+    assert request.output == [7, 7, 7]
+
+
 def test_the_longest_cached_prefix_is_admitted_first() -> None:
     scheduler = make_scheduler(max_running=1)
     cached = make_request(1, 40, max_tokens=1)
@@ -137,6 +151,22 @@ def test_a_prompt_waits_for_the_one_that_computes_its_prefix() -> None:
     assert step(scheduler) == [(1, 0, 16)]
     assert step(scheduler) == [(1, 16, 9), (3, 0, 5)]
     assert (2, 24, 1) in step(scheduler)
+
+
+def test_a_prompt_does_not_wait_for_an_equal_one_of_another_namespace() -> None:
+    scheduler = make_scheduler(max_step_tokens=16)
+    for name, namespace in ((1, "pears"), (2, "figs")):
+        scheduler.add(make_request(name, list(range(8)), namespace=namespace))
+    assert step(scheduler) == [(1, 0, 8), (2, 0, 8)]
+
+
+def test_a_request_that_fills_the_pool_to_the_last_token_is_served() -> None:
+    scheduler = make_scheduler(pages=1 + 2)
+    whole = make_request(1, 6, max_tokens=3)  # of the last token no KV is needed
+    scheduler.add(whole)
+    while scheduler.has_work:
+        assert step(scheduler)
+    assert whole.output == [7, 7, 7]
 
 
 def test_the_newest_request_gives_up_its_memory_first_and_is_the_next_to_return() -> None:
@@ -175,6 +205,91 @@ def test_a_retracted_request_waits_for_its_token_in_flight() -> None:
     while scheduler.has_work:
         step(scheduler)
     assert retracted.output == [7] * 10
+
+
+def test_what_was_set_back_is_not_told_its_own_pages_as_cached() -> None:
+    scheduler = make_scheduler(max_step_tokens=64)
+    request = make_request(1, 2 * PAGE, max_tokens=9)
+    scheduler.add(request)
+    step(scheduler)
+    scheduler.retract_all()
+    plan = launch(scheduler)
+    assert plan is not None
+    assert chunks(plan) == [(1, 2 * PAGE, 1)], "they are found nevertheless"
+    assert request.cached_tokens == 0
+
+
+def short_of_memory(*, last: Request | None = None) -> tuple[Scheduler, list[Request], StepPlan]:
+    """Two requests, and the plan for which the newer one gave up its memory.
+
+    last: one that came just before that.
+    """
+    scheduler = make_scheduler(pages=1 + 8)
+    both = [make_request(name, 8, max_tokens=16) for name in (1, 2)]
+    for request in both:
+        scheduler.add(request)
+    for _ in range(10):
+        if last is not None and len(both[0].output) == 8:
+            scheduler.add(last)
+        plan = launch(scheduler)
+        assert plan is not None
+        if scheduler.stats().retractions:
+            return scheduler, both, plan
+        scheduler.commit(plan, [7] * len(plan.requests))
+    raise AssertionError("there was memory enough")
+
+
+def test_a_step_for_which_memory_was_taken_back_admits_nobody() -> None:
+    urgent = make_request(3, 1, max_tokens=1)
+    urgent.priority = 1
+    scheduler, both, plan = short_of_memory(last=urgent)
+    assert plan.requests == both[:1]
+    scheduler.commit(plan, [7])
+    assert (3, 0, 1) in step(scheduler)
+
+
+def test_after_memory_ran_short_fewer_are_admitted_at_once() -> None:
+    def admitted(scheduler: Scheduler) -> int:
+        for name in range(10, 14):
+            scheduler.add(make_request(name, 1, max_tokens=16))
+        step(scheduler)
+        return scheduler.stats().running
+
+    scheduler, both, _ = short_of_memory()
+    for request in both:
+        scheduler.abort(request)
+    scheduler.pool.clear_cache()
+    assert admitted(scheduler) < admitted(make_scheduler(pages=1 + 8))
+
+
+def test_however_much_room_is_kept_a_request_alone_is_served() -> None:
+    scheduler = make_scheduler(pages=1 + 8, max_step_tokens=32)
+    for wave in (10, 20):  # all at once they need a page more each
+        four = [make_request(wave + name, 8, max_tokens=4) for name in range(4)]
+        for request in four:
+            scheduler.add(request)
+        before = scheduler.stats().retractions
+        while (plan := launch(scheduler)) and scheduler.stats().retractions == before:
+            scheduler.commit(plan, [7] * 4)
+        for request in four:
+            scheduler.abort(request)
+    assert scheduler.stats().retractions == 4
+    whole = make_request(1, 1, max_tokens=32)
+    scheduler.add(whole)
+    while scheduler.has_work:
+        assert step(scheduler)
+    assert len(whole.output) == 32
+
+
+def test_who_did_not_fit_is_tried_again_although_nobody_has_left() -> None:
+    """It is expected ever less of what runs that it will produce all that it may."""
+    scheduler = make_scheduler(pages=1 + 1000, context_length=5000, max_step_tokens=4000)
+    scheduler.add(make_request(1, 4, max_tokens=3900))
+    step(scheduler)
+    scheduler.add(make_request(2, 2472, max_tokens=1))
+    assert step(scheduler) == [(1, 4, 1)]
+    begun = [step(scheduler) for _ in range(2 * RETRY_STEPS)]
+    assert [(2, 0, 2472)] in [chunks[1:] for chunks in begun]
 
 
 @pytest.mark.parametrize("when", ["waiting", "prefilling", "decoding"])

@@ -150,6 +150,16 @@ def test_samples_of_another_front_end_are_not_taken_for_ones_own(tmp_path: Path)
     assert mine.deaths == 0
 
 
+def test_who_ran_beside_one_of_another_front_end_was_not_alone(tmp_path: Path) -> None:
+    engine = Engine(tmp_path / "journal", {})
+    mine = sample(1)
+    engine.begin(mine.message, CLIENT)
+    engine.begin(sample(2).message, b"another!")
+    for _ in range(2):
+        assert convict([mine], CLIENT, engine.journal) == []
+    assert mine.again().suspect
+
+
 def test_suspects_come_in_one_at_a_time_until_each_is_cleared_ended_or_gone(tmp_path: Path) -> None:
     begun: list[Holder] = []
     journal = Journal(tmp_path / "journal", ROWS)

@@ -56,7 +56,19 @@ def test_who_is_set_back_stands_in_front_of_equals_but_not_of_higher_ones() -> N
     low, equal, high = joined(line, 0, 5, 9)
     back = make(5)
     line.return_first(back)
-    assert [admit(line) for _ in range(4)] == [high, back, equal, low]
+    prefixes = {equal: 9}  # which does not count before one that was set back
+    assert [admit(line, prefixes) for _ in range(4)] == [high, back, equal, low]
+
+
+def test_who_was_set_back_waits_for_its_token_in_flight_and_then_goes_first() -> None:
+    line = WaitingLine()
+    (equal,) = joined(line, 0)
+    back = make()
+    line.return_first(back)
+    back.in_flight = 1
+    assert line.candidates(lambda r: 0) == [equal]
+    back.in_flight = 0
+    assert admit(line) is back
 
 
 @given(st.lists(st.lists(st.integers(0, 4), max_size=3), max_size=300), st.data())
@@ -95,6 +107,17 @@ def test_a_low_priority_has_its_turn_although_higher_ones_never_end() -> None:
         if admit(line) in (low, lower):
             turns.append(turn)
     assert turns == [MAX_OUTRANKED, MAX_OUTRANKED + 1]
+
+
+def test_low_priorities_take_turns_however_many_of_one_wait() -> None:
+    line = WaitingLine()
+    *many, lower = joined(line, *[0] * 5, -7)
+    for _ in range(MAX_OUTRANKED + 2):
+        line.join(make(priority=1))
+        admit(line)
+    assert many[0] not in line
+    assert many[1] in line
+    assert lower not in line
 
 
 def test_more_than_a_window_of_high_ones_cannot_hide_whose_turn_it_is() -> None:

@@ -18,11 +18,18 @@ class StandIn:
 
     def __init__(self, answer: Callable[[Body], str | Answer]) -> None:
         self.bodies: list[Body] = []
+        self.connections = 0
         self.paths: list[str] = []
         self.headers: list[Mapping[str, str]] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"  # connections are kept
+
+            def setup(self) -> None:
+                super().setup()
+                outer.connections += 1
+
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.bodies.append(body)
@@ -30,10 +37,12 @@ class StandIn:
                 outer.headers.append(dict(self.headers))
                 found = answer(body)
                 text, reason = found if isinstance(found, tuple) else (found, "stop")
+                events = _events(self.path, text, reason)
+                data = b"".join(f"data: {json.dumps(event)}\n\n".encode() for event in events)
                 self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                for event in _events(self.path, text, reason):
-                    self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+                self.wfile.write(data)
 
             def log_message(self, *_: Any) -> None: ...
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +57,31 @@ def test_one_call_writes_all_gens_of_a_message() -> None:
     assert state.get_meta_info("name")["completion_tokens"] == 3
     assert state.get_meta_info("age")["completion_tokens"] == 0
     assert state.get_meta_info("age")["finish_reason"] == {"type": "stop", "matched": "\n"}
+
+
+def test_calls_one_after_the_other_share_a_connection() -> None:
+    with StandIn(chats(CARD)) as server:
+        for model in ("any", "other"):
+            card.run(backend=sgl.OpenAI(model, base_url=server.url))
+        assert (len(server.bodies), server.connections) == (4, 1)
+
+
+SCRIPT = """
+import inarch.lang as sgl
+
+@sgl.function
+def plain(s):
+    s += "Name:" + sgl.gen("name")
+
+print(plain.run(backend=sgl.OpenAI("any", False, base_url={url!r}))["name"])
+"""
+
+
+def test_a_process_ends_quietly_with_connections_open() -> None:
+    with StandIn(lambda body: " Ann") as server:
+        script = [sys.executable, "-X", "dev", "-c", SCRIPT.format(url=server.url)]
+        ended = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, " Ann\n", "")
 
 
 def test_plain_text_is_written_ahead_too() -> None:

@@ -13,7 +13,7 @@ import pytest
 import inarch.lang as sgl
 from inarch.errors import InvalidRequestError
 from inarch.lang import Runtime, State
-from inarch.lang.pictures import read_picture
+from inarch.lang.pictures import MOST_BYTES, read_picture
 
 from .stand_in import StandIn
 
@@ -143,6 +143,21 @@ def test_pictures_stand_in_messages() -> None:
 
     with pytest.raises(sgl.ProgramError, match=r"belongs in a message.*in plain"):
         plain.run(backend=sgl.OpenAI("instruct"))
+
+
+def test_a_picture_that_no_request_could_hold_is_refused_without_reading_all_of_it(
+    path: Path,
+) -> None:
+    with path.open("r+b") as file:
+        file.truncate(MOST_BYTES)
+        assert len(read_picture(path).url) > MOST_BYTES
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(InvalidRequestError, match=r"dot.png: .* larger than the limit of 20 MiB"):
+        read_picture(path)
+    with pytest.raises(InvalidRequestError, match=r"bytes: .* larger than the limit"):
+        read_picture(png() + bytes(MOST_BYTES))
+    with pytest.raises(InvalidRequestError, match="no picture that models read"):
+        read_picture("/dev/zero")
 
 
 def test_an_engine_refuses_pictures_and_names_the_line(runtime: Runtime) -> None:

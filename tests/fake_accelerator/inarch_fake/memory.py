@@ -54,7 +54,7 @@ class Usage:
     def take(cls, tensor: DeviceTensor) -> None:
         size = tensor.raw.untyped_storage().nbytes()
         if cls.used + size > cls.limit:
-            raise FakeDeviceError(f"out of memory: {cls.used} + {size} of {cls.limit} bytes")
+            raise torch.OutOfMemoryError(f"out of memory: {cls.used} + {size} of {cls.limit} bytes")
         cls.used += size
         cls.peak = max(cls.peak, cls.used)
         weakref.finalize(tensor, cls.give_back, size).atexit = False

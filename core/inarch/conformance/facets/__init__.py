@@ -16,12 +16,14 @@ from inarch.conformance.case import Case
 from inarch.conformance.facets import (
     activations,
     attention,
+    collectives,
     experts,
     grouped_linear,
     latent_attention,
     linear,
     norms,
     pages,
+    quantized_linear,
     recurrent,
     rotary,
     routing,
@@ -35,12 +37,14 @@ OPS: tuple[ModuleType, ...] = (norms, activations, rotary, routing, sampling, re
 FACETS: tuple[ModuleType, ...] = (
     transfers,
     linear,
+    quantized_linear,
     grouped_linear,
     experts,
     pages,
     attention,
     latent_attention,
     steps,
+    collectives,
 )
 
 

@@ -74,6 +74,7 @@ def _composed(subject: Subject, spec: ExpertsSpec) -> Experts:
     return ComposedExperts(gate_up, down, activate)
 
 
+@torch.inference_mode()
 def _check(
     subject: Subject, candidate: Candidate, spec: ExpertsSpec, tokens: int, name: str
 ) -> str:
@@ -85,7 +86,7 @@ def _check(
     weights = ExpertWeights(
         values["gate_up"], values["down"], values.get("gate_up_bias"), values.get("down_bias")
     )
-    with torch.inference_mode(), poisoned(subject):
+    with poisoned(subject):
         packed = kernel.prepack(spec, weights)
         out = kernel.apply(values["x"], values["experts"], values["weights"], packed)
     check_dtype("the output", out, spec.dtype)

@@ -50,6 +50,7 @@ def facts(subject: Subject) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield "grouped_linear", vars(GroupedLinearSpec(len(rows), outputs, inputs, dtype, bias))
 
 
+@torch.inference_mode()
 def _check(
     subject: Subject, candidate: Candidate, spec: GroupedLinearSpec, rows: Sequence[int], name: str
 ) -> str:
@@ -66,7 +67,7 @@ def _check(
         host["bias"] = normal(rng, (spec.experts, spec.outputs), spec.dtype)
     arguments = Arguments(subject, host)
     values = arguments.values
-    with torch.inference_mode(), poisoned(subject):
+    with poisoned(subject):
         packed = kernel.prepack(spec, values["weight"], values.get("bias"))
         out = kernel.apply(values["x"], packed, RowGroups(values["ends"]))
     check_dtype("the output", out, spec.dtype)

@@ -57,7 +57,7 @@ def build_attention(spec: GroupedQueryAttention, builder: Builder, name: str) ->
         kv_heads=spec.kv_heads,
         head_dim=spec.head_dim,
         qkv=builder.linear(f"{name}.qkv"),
-        out=builder.linear(f"{name}.out"),
+        out=builder.linear(f"{name}.out", ends_pair=True),
         steps=steps,
         rotation=rotation,
         attention=attention,

@@ -113,5 +113,5 @@ def build_delta_rule(
         norm_eps=norm_eps,
         sigmoid=sigmoid,
         norm=builder.bind(gated_rms_norm, hidden=dim, group=dim),
-        out=builder.linear(f"{name}.out"),
+        out=builder.linear(f"{name}.out", ends_pair=True),
     )

@@ -60,7 +60,7 @@ def build_latent(spec: LatentAttention, builder: Builder, name: str) -> LatentMi
         kv_norm=build_norm(spec.norm, builder, f"{name}.kv_norm", spec.kv_rank),
         rotate=_rotate(spec, builder),
         up=_up(spec, builder.weights.take(f"{name}.kv_up.weight")),
-        out=builder.linear(f"{name}.out"),
+        out=builder.linear(f"{name}.out", ends_pair=True),
         attention=attention,
         plan=plan,
     )

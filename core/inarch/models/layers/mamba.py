@@ -78,7 +78,7 @@ def build_mamba(spec: Mamba2, builder: Builder, name: str) -> MambaMixer:
         skip=builder.weights.take(f"{name}.skip").float(),
         scan=builder.bind(state_space_scan, **facts, state_size=spec.state_size),
         close=_close(spec.norm, spec.inner, builder, f"{name}.norm"),
-        out=builder.linear(f"{name}.out"),
+        out=builder.linear(f"{name}.out", ends_pair=True),
     )
 
 

@@ -48,7 +48,9 @@ class RunMLP:
 
 def build_gated_mlp(spec: GatedMLP, builder: Builder, name: str) -> RunMLP:
     activate = builder.bind(GATED[spec.activation], intermediate=spec.intermediate)
-    run = RunMLP(builder.linear(f"{name}.gate_up"), activate, builder.linear(f"{name}.down"))
+    run = RunMLP(
+        builder.linear(f"{name}.gate_up"), activate, builder.linear(f"{name}.down", ends_pair=True)
+    )
     return run if spec.gate_scale == spec.out_scale == 1.0 else _scaled(run, spec, builder)
 
 
@@ -62,7 +64,7 @@ def _scaled(run: RunMLP, spec: GatedMLP, builder: Builder) -> RunMLP:
 
 
 def build_mlp(spec: MLP, builder: Builder, name: str) -> RunMLP:
-    up, down = builder.linear(f"{name}.up"), builder.linear(f"{name}.down")
+    up, down = builder.linear(f"{name}.up"), builder.linear(f"{name}.down", ends_pair=True)
     if spec.activation == "xielu":
         own = {number: builder.weights.take(f"{name}.activation.{number}") for number in XIELU}
         activate = builder.bind(xielu, intermediate=spec.intermediate)

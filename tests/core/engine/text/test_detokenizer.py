@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from inarch.engine.text.chat_template import ChatTemplate
-from inarch.engine.text.detokenizer import Detokenizer
+from inarch.engine.text.detokenizer import CONTEXT_TOKENS, Detokenizer, WindowText
 from inarch.engine.text.tokenizer import Tokenizer
 
 MARK = "▁"
@@ -185,6 +185,17 @@ def test_other_decoders_join_pieces_as_they_do_in_one_go() -> None:
         assert WORD_PIECE.decode(ids[:cut]) + run(detokenizer, pieces) == "the captains é the cap"
 
 
+def test_a_long_answer_is_not_decoded_again_for_each_token() -> None:
+    asked: list[int] = []
+
+    def decode(ids: Sequence[int]) -> str:
+        asked.append(len(ids))
+        return "".join(map(chr, ids))
+
+    assert WindowText(decode, [97] * 50).feed([98] * 300) == "b" * 300
+    assert max(asked) <= 2 * CONTEXT_TOKENS
+
+
 @given(
     data=st.data(),
     answer=st.text(alphabet="abc é👍", max_size=30),
@@ -234,6 +245,23 @@ def test_the_longest_of_two_stop_strings_that_end_together_is_the_one() -> None:
 
     assert run(detokenizer, [BYTE_LEVEL.encode("cab")]) == "c"
     assert detokenizer.matched == "ab"
+
+
+def test_a_stop_string_in_the_midst_of_another_that_does_not_come_is_found() -> None:
+    for stops, text in ((("abcd", "bc"), "xabcy"), (("aab", "b"), "xaaab"), (("abc", "b"), "xab")):
+        expected, matched = cut_at_stop(text, stops)
+        detokenizer = BYTE_LEVEL.detokenizer(stop=stops)
+
+        assert run(detokenizer, [BYTE_LEVEL.encode(text)]) == expected
+        assert detokenizer.matched == matched
+
+
+def test_an_ignored_stop_string_may_hold_the_beginning_of_the_next() -> None:
+    detokenizer = BYTE_LEVEL.detokenizer(stop=("ab", "bc"))
+
+    assert detokenizer.push(BYTE_LEVEL.encode("xab"), check_stops=False) == "xa"
+    assert detokenizer.push(BYTE_LEVEL.encode("c")) == ""
+    assert detokenizer.matched == "bc"
 
 
 def test_before_min_tokens_a_stop_string_is_ordinary_text() -> None:

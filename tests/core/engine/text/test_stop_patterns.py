@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inarch.engine.text.detokenizer import Detokenizer
-from inarch.engine.text.stop_patterns import MatchingBudget
+from inarch.engine.text.stop_patterns import MatchingBudget, StopPatterns
 from inarch.errors import InvalidRequestError
 from inarch.sampling import SamplingParams
 
@@ -82,6 +82,21 @@ def test_stop_strings_and_patterns_work_beside_each_other(
     assert "".join(sent) == by_brute_force(text, [pattern], [stop])
 
 
+@pytest.mark.parametrize(("stop", "pattern", "longer"), [("ab", "b", "ab"), ("b", "a?b", "a?b")])
+def test_of_a_string_and_a_match_that_end_together_the_longer_ends_the_answer(
+    stop: str, pattern: str, longer: str
+) -> None:
+    sent, matched = read(["xa", "b"], patterns=[pattern], stop=[stop])
+    assert ("".join(sent), matched) == ("x", longer)
+
+
+def test_what_may_become_a_stop_string_is_held_back_whatever_a_pattern_may_become() -> None:
+    sent, matched = read(["xb", "a"], patterns=["z"], stop=["ba"])
+    assert (sent, matched) == (["x", ""], "ba")
+    sent, matched = read(["xcb", "z"], patterns=["cbz"], stop=["ba"])
+    assert (sent, matched) == (["x", ""], "cbz")
+
+
 def test_what_cannot_become_a_match_any_more_is_sent_at_once() -> None:
     sent, matched = read(["a1", "2", "x", "b9", "c", "d"], patterns=[r"\d+y", "cd"])
     assert (sent, matched) == (["a", "", "12x", "b", "9", ""], "cd")
@@ -112,6 +127,14 @@ def test_the_answers_of_one_request_take_no_longer_than_one_of_them() -> None:
         with pytest.raises(InvalidRequestError, match="takes too long"):
             read(["abab abab "] * 20, patterns=[r"(\w|\w\w|\s)+[!?]$"], budget=budget)
     assert time.process_time() - began < 5
+
+
+def test_a_longer_answer_may_take_longer() -> None:
+    budget = MatchingBudget()
+    patterns = StopPatterns(["x"], budget)
+    before = budget.left_s
+    patterns.add("a" * 10_000)
+    assert budget.left_s >= before + 0.5
 
 
 def ask_for(pattern: str) -> None:
