@@ -99,7 +99,7 @@ def installed(python: str, module: str) -> bool:
 
 
 def start(tasks: list[Task], pythons: dict[str, str], logs: Path) -> dict[str, Process]:
-    """Those engines that start, each after its first step, which also allocates."""
+    """Ours and those peers that start, each after its first step, which also allocates."""
     started = {}
     for task in tasks:
         python = pythons.get(task.engine, sys.executable)
@@ -107,6 +107,8 @@ def start(tasks: list[Task], pythons: dict[str, str], logs: Path) -> dict[str, P
             process = Process(task, python, logs / f"{task.engine}.log")
             process.seconds(1, OPENING, 2)
         except RuntimeError as error:
+            if task.engine == US:
+                raise
             print(error, file=sys.stderr)
             continue
         started[task.engine] = process
@@ -206,7 +208,7 @@ def main() -> None:
             what = f"{given.model}, weights {weights}: {', '.join(engines)}. {machine()}"
             found = joined(given.json, what, found)
         for name, times in found.items():
-            for peer in list(engines)[1:] if US in engines else ():
+            for peer in list(engines)[1:]:
                 print(row(weights, name, peer, times), flush=True)
 
 

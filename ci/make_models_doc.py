@@ -35,7 +35,7 @@ from tests.core.models.zoo.foreign import FOREIGN  # noqa: E402
 from inarch.config import EngineConfig  # noqa: E402
 from inarch.engine.engine import Engine  # noqa: E402
 from inarch.models.checkpoint import Checkpoint  # noqa: E402
-from inarch.models.described import describe_folder  # noqa: E402
+from inarch.models.decoder_blueprint import decoder_blueprint  # noqa: E402
 from inarch.models.description import Description, Rotary  # noqa: E402
 from inarch.models.fallback.trace import Trace  # noqa: E402
 from inarch.models.family import built_in_families, find_family  # noqa: E402
@@ -111,7 +111,7 @@ def encoders_table(measured: bool) -> str:
             oracle.randomize(model)
             model.save_pretrained(folder)
             checkpoint = Checkpoint(folder)
-            description = describe_folder(checkpoint, find_family(checkpoint.config)).description
+            description = decoder_blueprint(checkpoint, find_family(checkpoint.config)).description
             error = _worst_vector(name, model, Path(folder)) if measured else None
         features = [] if description.causal else ["attention to both sides"]
         told = ", ".join([*features, *filter(None, [_features([description])])])

@@ -20,8 +20,8 @@ from inarch.hal.ops import OPS
 from inarch.hal.reference.attention import ReferenceAttention
 from inarch.hal.reference.device import ReferenceDevice
 from inarch.hal.reference.kv import ReferenceKVStore
-from inarch_intel_cpu.attending import attending_kernels
 from inarch_intel_cpu.attention import CpuAttention
+from inarch_intel_cpu.kernels import kernels
 from inarch_intel_cpu.kv import CpuKVStore
 from inarch_intel_cpu.native import native
 
@@ -62,11 +62,11 @@ def attention(dtype: torch.dtype, sizes: tuple[int, ...], seconds: float) -> tup
     spec = AttentionSpec(heads, kv_heads, dim, dim, dim**-0.5, dtype)
     kept = KVSpec((KVHeads(kv_heads, dim, dim),), dtype)
     batch, pages = batch_of(queries, keys, seqs)
-    device, kernels = ReferenceDevice(), native()
+    device, own = ReferenceDevice(), native()
     q, k, v = (torch.randn(queries * seqs, n, dim).to(dtype) for n in (heads, kv_heads, kv_heads))
     found = []
     for make, store in (
-        (lambda *a: CpuAttention(*a, native=kernels, turns=()), CpuKVStore(kept, PAGE, kernels)),
+        (lambda *a: CpuAttention(*a, native=own, turns=()), CpuKVStore(kept, PAGE, own)),
         (ReferenceAttention, ReferenceKVStore(kept, PAGE, device.torch_device)),
     ):
         kv = store.allocate(pages)
@@ -92,6 +92,33 @@ def op_cases() -> dict[str, tuple[object, ...]]:
         "sample": (logits, one, one / 2),
         "sample, top_k and top_p": (logits, one, one / 2, one.int() * 40, one * 0.9),
         "logprobs": (logits, torch.arange(16), 5),
+        **recurrent_cases(8, 1, "8 decodes"),
+        **recurrent_cases(1, 256, "prompt of 256"),
+    }
+
+
+def recurrent_cases(runs: int, length: int, name: str) -> dict[str, tuple[object, ...]]:
+    """Mixers of 8 key and 16 value heads of 128 features, and of 32 heads of 64 with 128 states."""
+
+    def given(*shape: int) -> torch.Tensor:
+        return torch.randn(runs, length, *shape)
+
+    slots = torch.arange(1, runs + 1), torch.arange(1, runs + 1)
+    keys, rates, steps = given(8, 128), given(16).sigmoid(), given(32).abs() / 9
+    delta = (keys, keys, given(16, 128), -rates.unsqueeze(-1), rates, torch.randn(9, 16, 128, 128))
+    space = (given(32, 64), steps, -torch.rand(32), given(1, 128), given(1, 128), torch.rand(32))
+    ones = [torch.ones(1)] * 3
+    return {
+        f"causal_conv, {name}": (
+            given(4096),
+            torch.randn(4096, 4),
+            None,
+            torch.randn(9, 3, 4096),
+            *slots,
+        ),
+        f"gated_delta_rule, {name}": (*delta, *slots),
+        f"state_space_scan, {name}": (*space, torch.randn(9, 32, 64, 128), *slots),
+        f"xielu, {name}": (given(9728), *ones, -1e-6 * torch.ones(1)),
     }
 
 
@@ -120,12 +147,12 @@ def main() -> None:
                 f"{name:28}{str(dtype)[6:]:10}{ours * 1e6:9.0f} us{rate:7.1f} GB/s{flops:7.0f} GFLOP/s"
                 f"  reference {other * 1e6:9.0f} us, {other / ours:.1f} times"
             )
-    table = {kernel.op: kernel.load() for kernel in attending_kernels(native())}
+    table = {kernel.op: kernel.load() for kernel in kernels(native())}
     for name, arguments in op_cases().items():
         op = name.partition(",")[0]
         ours, other = (best(lambda: f(*arguments), asked.seconds) for f in (table[op], OPS[op]))  # noqa: B023
         print(
-            f"{name:28}float32   {ours * 1e6:9.1f} us  reference {other * 1e6:9.1f} us, "
+            f"{name:32}float32   {ours * 1e6:9.1f} us  reference {other * 1e6:9.1f} us, "
             f"{other / ours:.1f} times"
         )
 

@@ -29,7 +29,7 @@ OPS = {
     "deepseek": ("latent_attention",),
     "qwen3-next": ("causal_conv", "gated_delta_rule", "gated_rms_norm"),
 }
-PROMPT, ANSWER, STREAMS = 512, 24, 8
+PROMPT, ANSWER, STREAMS = 256, 24, 8
 COMMON = {
     "vocab_size": 32_000,
     "hidden_size": 1024,
@@ -116,7 +116,7 @@ def main() -> None:
             prefix_cache=False, max_running_requests=STREAMS, **options,
         )  # fmt: skip
         with Engine(config) as engine:
-            seconds(engine, 1, 2)
+            seconds(engine, STREAMS, 2)
             rates: dict[str, float] = {}
             for _ in range(asked.repeats):
                 first = seconds(engine, 1, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import random
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -97,20 +98,30 @@ def whole_lines(output: Path) -> str:
     return text[: text.rfind("\n") + 1]
 
 
+def heed_ctrl_c() -> None:
+    """As in a terminal: what runs in the background of a script ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_batch_that_is_killed_again_and_again_goes_on_where_it_was(tmp_path: Path) -> None:
     dice, asked = random.Random(SEED), 120
     lines = [request(f"{i}", max_tokens=20, ignore_eos=True) for i in range(asked)]
     path = written(tmp_path, *lines)
     output = path.with_name("questions.answers.jsonl")
     output.touch()
-    for _ in range(2):
+    for sent in (signal.SIGKILL, signal.SIGINT):
         before = whole_lines(output)
         most = before.count("\n") + dice.randrange(1, asked // 4)
         slowly = [INARCH, "batch", str(path), "--max-running-requests", "4"]
-        process = subprocess.Popen(slowly, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            slowly, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+        )
         eventually(lambda: output.read_bytes().count(b"\n") >= most)  # noqa: B023
-        process.kill()
-        process.wait()
+        process.send_signal(sent)
+        told = process.communicate()[1]
+        if sent == signal.SIGINT:
+            there = output.read_bytes().count(b"\n")
+            assert f"{there} of {asked} answers are in {output}; the same command" in told
         assert output.read_text().startswith(before), f"seed {SEED}"
         if dice.random() < 0.5:  # cut off in the midst of a line
             with output.open("ab") as file:

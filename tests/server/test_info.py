@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import openai
 import pytest
 
+from inarch.errors import EngineDeadError
 from inarch_server.watching import health
+from inarch_server.watching.metrics import Metrics
 
 from .harness import Server, messages
 from .standin import StandIn
@@ -86,6 +90,17 @@ def test_health_is_503_when_no_token_comes(server: Server, monkeypatch: pytest.M
     assert "made no token in 0.1 s" in answer.error["message"]
     server.engine.delay_s = 0.0
     assert server.get("/health").status == 200
+
+
+def test_a_first_token_may_take_as_long_as_compiling_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a server waits for before it lets clients in."""
+    monkeypatch.setattr(health, "PROBE_TIMEOUT_S", 0.01)
+    engine = StandIn()
+    engine.delay_s = 0.2
+    starting = health.Health(engine, Metrics())  # type: ignore[arg-type]
+    asyncio.run(starting.first())
+    with pytest.raises(EngineDeadError, match=r"no token in 0\.01 s"):
+        asyncio.run(starting.check(fresh_s=0.0))
 
 
 def test_health_is_503_when_a_token_fails(server: Server) -> None:

@@ -21,6 +21,7 @@ namespace {
 
 #if defined INARCH_AMX
 constexpr int ROWS = 2 * amx::ROWS;
+constexpr int MANY_ROWS = 12, LARGE_GROUP = 128;  // measured: see README.md
 #elif defined INARCH_AVX512
 constexpr int ROWS = 6;  // 12 accumulators of integers and 12 of floats
 #else
@@ -41,8 +42,11 @@ template <int BITS, bool ZEROS, int GROUP> struct QuantizedProduct {
 
     template <int R> void tile(int64_t row, int64_t panel) const {
 #ifdef INARCH_AMX
-        if constexpr (R >= amx::FEWEST_ROWS) by_tiles(R, row, panel);
-        else by_vectors<R>(row, panel);
+        // With small groups what follows each product takes longer than it: tiles pay if rows are many.
+        if constexpr (R >= MANY_ROWS) by_tiles(R, row, panel);
+        else if (R >= amx::FEWEST_ROWS && group >= LARGE_GROUP) by_tiles(R, row, panel);
+        else if constexpr (R <= MANY_ROWS / 2) by_vectors<R>(row, panel);
+        else by_vectors<R / 2>(row, panel), by_vectors<R - R / 2>(row + R / 2, panel);
 #else
         by_vectors<R>(row, panel);
 #endif

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SCORE = {"GenuineIntel": 20}  # of others 10: a backend made for those may go first
 OTHERS = 10
-# What `inarch doctor` tells of the processor; kernels use AVX2 and AVX-512, with VNNI and BF16.
+# What `inarch doctor` tells of the processor.
 INSTRUCTIONS = (
     "amx_fp16",
     "amx_bf16",

@@ -13,6 +13,7 @@ VARIANTS = {
     "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"),
     "avx2": ("avx2", "fma", "f16c", "bmi2"),
 }
+INTEL = "GenuineIntel"  # whose cores take longer for pairs of bfloat16 than for float32
 FORCE = "INARCH_INTEL_CPU_ISA"  # takes a lower one: for tests and comparisons
 
 # Linux lets a process use tiles once it has asked, and grants it only if the system saves them with the
@@ -31,14 +32,17 @@ def processors(root: Path = Path("/")) -> list[dict[str, str]]:
     return [{key.strip(): value.strip() for key, _, value in block} for block in pairs]
 
 
-def variants(flags: frozenset[str]) -> tuple[str, ...]:
+def variants(flags: frozenset[str], vendor: str = "") -> tuple[str, ...]:
     """The variants that a processor with these flags can run, fastest first."""
     found, needed = [], frozenset[str]()
     for name in reversed(VARIANTS):  # each builds on those before it
         needed |= frozenset(VARIANTS[name])
         if needed <= flags:
-            found.append(name)
-    return tuple(reversed(found))
+            found.insert(0, name)
+    if vendor == INTEL and "avx512_bf16" in found:  # see README.md
+        found.remove("avx512_bf16")
+        found.insert(found.index("avx512") + 1, "avx512_bf16")
+    return tuple(found)
 
 
 @functools.cache

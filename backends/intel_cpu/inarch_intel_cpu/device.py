@@ -12,6 +12,7 @@ from inarch.hal.kv import KVSpec, KVStore
 from inarch.hal.op import Kernel
 from inarch.hal.reference.device import ReferenceDevice
 from inarch_intel_cpu.communicator import SharedMemoryCommunicator
+from inarch_intel_cpu.dtypes import preferred
 from inarch_intel_cpu.kernels import kernels
 from inarch_intel_cpu.kv import CpuKVStore
 from inarch_intel_cpu.native import native
@@ -35,6 +36,9 @@ class IntelCpuDevice(ReferenceDevice):
         self.native = native()
         self.native.set_threads(torch.get_num_threads())
         self.info = replace(self.info, arch=f"x86_64+{self.native.variant}")
+
+    def _preferred(self, checkpoint: torch.dtype) -> tuple[torch.dtype, str]:
+        return preferred(checkpoint, self.native.variant)
 
     def page_tokens(self) -> Sequence[tuple[int, str]]:
         first = (PAGE_TOKENS, "two registers of a page's row; larger ones gain a few percent")

@@ -39,7 +39,8 @@ def trouble() -> str | None:
 
 def runnable() -> tuple[str, ...]:
     """The variants that this processor runs and that are compiled, fastest first."""
-    possible = variants(flags_of((processors() or [{}])[0]))
+    processor = (processors() or [{}])[0]
+    possible = variants(flags_of(processor), processor.get("vendor_id", ""))
     compiled = [name for name in possible if (objects() / f"kernels_{name}.so").is_file()]
     return tuple(name for name in compiled if permitted(name))
 

@@ -37,3 +37,11 @@ def test_objects_that_another_user_has_put_there_are_not_loaded(compiling, monke
     (tmp_path / f"inarch_intel_cpu-{other}-{compiling.source_hash()}").mkdir()
     with pytest.raises(RuntimeError, match="belongs to another user"):
         compiling.compiled_for_tests()
+
+
+def test_what_the_compiler_does_not_know_is_left_out_and_told_of(compiling, tmp_path, capsys):
+    made = compiling.compile_kernels(tmp_path, {"later": compiling.Variant(("-mof-tomorrow",))})
+    assert [path.name for path in made] == ["call.abi3.so"]
+    said = capsys.readouterr().err
+    assert "cannot compile for later, which is left out" in said
+    assert "-mof-tomorrow" in said

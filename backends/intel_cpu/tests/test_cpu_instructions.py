@@ -15,7 +15,7 @@ def program(fastest: str, compiling, tmp_path_factory: pytest.TempPathFactory) -
     """For the widest instruction set that runs here."""
     made = tmp_path_factory.mktemp("instructions") / "instructions"
     flags = compiling.VARIANTS[fastest].flags
-    command = [compiling.CXX, "-std=c++20", "-O1", "-Wall", "-ffp-contract=off", *flags]
+    command = [compiling.CXX, "-std=c++20", "-O1", "-ffp-contract=off", *flags]
     subprocess.run([*command, f"-I{compiling.SOURCES}", str(SOURCE), "-o", str(made)], check=True)
     return made
 

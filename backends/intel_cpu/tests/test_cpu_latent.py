@@ -94,8 +94,9 @@ def test_rows_may_be_kept_in_fewer_bits(native, kept):
 
 
 def test_a_tree_of_drafts_sees_its_ancestors_alone(native):
-    parents = np.array([-1, 0, 0, 1, -1, -1], np.int32)
-    batch = batch_of([(4, 50), (2, 9)], tree_parent=parents)
+    """Beside a prompt that is expanded, which comes first."""
+    parents = np.array([*range(-1, 29), -1, 0, 0, 1, -1, -1], np.int32)
+    batch = batch_of([(30, 30), (4, 50), (2, 9)], tree_parent=parents)
     check(native, SPEC, torch.float32, batch, TOLERANCE[torch.float32])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 
 import pytest
 
@@ -64,9 +65,11 @@ def test_quantized_experts_are_multiplied_by_our_kernels(installed, folder, name
     assert ops["quantized_experts"] == ops["quantized_linear"] == ops["linear"]
     assert set(ops.values()).isdisjoint({"reference", "parts"}), ops
     wanted, _ = ask(folder(name), ONE, quantization=quantization, backend="reference")
-    for answer, reference in zip(answers, wanted, strict=True):
-        # Our kernels round activations to 8 bits, the reference does not.
-        assert answer.logprobs[0].logprob == pytest.approx(reference.logprobs[0].logprob, abs=0.5)
+    # Our kernels round activations to 8 bits, the reference does not; a router may then choose otherwise.
+    pairs = [
+        (a.logprobs[0].logprob, b.logprobs[0].logprob) for a, b in zip(answers, wanted, strict=True)
+    ]
+    assert statistics.median(abs(a - b) for a, b in pairs) < 0.2, pairs
 
 
 def test_latents_in_few_bits_and_in_bfloat16_still_answer(installed, folder):

@@ -175,3 +175,19 @@ def test_penalties_masks_biases_and_counts_are_as_defined(native):
         torch.testing.assert_close(found, OPS[op](logits.clone(), *more), atol=1e-6, rtol=1e-6)
     found = table(native)["count_tokens"](counts.clone(), places, tokens)
     assert torch.equal(found, OPS["count_tokens"](counts.clone(), places, tokens))
+
+
+def test_nan_among_the_logits_is_as_if_it_were_impossible(native):
+    logits = logits_of(4, 5003)
+    nan = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1)) < 0.4
+    spoilt, without = logits.masked_fill(nan, torch.nan), logits.masked_fill(nan, -torch.inf)
+    one = torch.ones(4)
+    for top_k in (1, 40, 4000):
+        asked = (one, one * 0.7, one.int() * top_k, one * 0.999)
+        sample = table(native)["sample"]
+        assert sample(spoilt, *asked).equal(sample(without, *asked))
+    tokens, logprobs = without.argmax(-1), table(native)["logprobs"]
+    for found, wanted in zip(
+        logprobs(spoilt, tokens, 4000), logprobs(without, tokens, 4000), strict=True
+    ):
+        assert found.equal(wanted)

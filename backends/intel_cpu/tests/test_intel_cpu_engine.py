@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from inarch.config import EngineConfig
 from inarch.engine.engine import Engine
 from inarch.sampling import SamplingParams
-from inarch_intel_cpu.cpuinfo import FORCE, flags_of, processors, variants
+from inarch_intel_cpu.cpuinfo import FORCE
+from inarch_intel_cpu.dtypes import preferred
 
 TURN = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 QUESTIONS = ["What is the capital of France?", "345+678", "List the days of the week."]
 GREEDY = SamplingParams(temperature=0, max_tokens=24)
-HERE = variants(flags_of((processors() or [{}])[0]))
 
 
 def ask(**options: str) -> tuple[list[str], dict[str, str]]:
@@ -22,13 +23,13 @@ def ask(**options: str) -> tuple[list[str], dict[str, str]]:
         return texts, {op.op: op.kernel for op in engine.info.ops}
 
 
-@pytest.mark.parametrize("variant", HERE)
 @pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
-def test_answers_are_those_of_the_reference(installed, monkeypatch, variant, quantization):
-    monkeypatch.setenv(FORCE, variant)
+def test_answers_are_those_of_the_reference(installed, monkeypatch, native, quantization):
+    monkeypatch.setenv(FORCE, native.variant)
     texts, ops = ask(quantization=quantization)
-    assert ops["linear" if quantization == "none" else "quantized_linear"] == variant
-    assert texts == ask(backend="reference", quantization=quantization)[0]
+    assert ops["linear" if quantization == "none" else "quantized_linear"] == native.variant
+    dtype = str(preferred(torch.bfloat16, native.variant)[0]).removeprefix("torch.")
+    assert texts == ask(backend="reference", dtype=dtype, quantization=quantization)[0]
     assert texts[0] == "The capital of France is Paris."
 
 

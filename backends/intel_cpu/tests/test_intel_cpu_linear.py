@@ -11,7 +11,7 @@ from inarch_intel_cpu.linear import NativeLinear
 UNIT = {torch.float32: 2e-6, torch.bfloat16: 4e-3, torch.float16: 6e-4}
 # outputs, inputs: less than a panel, exactly panels, one more; odd inputs
 SHAPES = [(1, 1), (7, 33), (32, 64), (33, 65), (130, 257)]
-ROWS = [1, 2, 3, 5, 8, 13, 40]
+ROWS = [1, 2, 3, 4, 5, 8, 13, 17, 40]  # a few by vectors; with tiles of 16 rows also more than one
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -36,9 +36,9 @@ def check(native, outputs, inputs, rows, dtype, stored=None, bias=True):
 
 @pytest.mark.parametrize("dtype", list(UNIT), ids=str)
 @pytest.mark.parametrize(("outputs", "inputs"), SHAPES)
-def test_any_size_in_every_dtype(native, outputs, inputs, dtype):
+def test_any_size_in_every_dtype(each_native, outputs, inputs, dtype):
     for rows in ROWS:
-        check(native, outputs, inputs, rows, dtype, bias=rows % 2 == 0)
+        check(each_native, outputs, inputs, rows, dtype, bias=rows % 2 == 0)
 
 
 @pytest.mark.parametrize("dtype", list(UNIT), ids=str)
@@ -48,17 +48,31 @@ def test_many_rows_are_each_multiplied_once(native, dtype):
 
 
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16], ids=str)
-def test_float32_weights_of_a_16_bit_checkpoint_take_16_bits_and_lose_none(native, stored):
+def test_float32_weights_of_a_16_bit_checkpoint_take_16_bits_and_lose_none(each_native, stored):
     for rows in ROWS:
-        packed = check(native, 70, 45, rows, torch.float32, stored)
+        packed = check(each_native, 70, 45, rows, torch.float32, stored)
     assert packed.weight.dtype == stored
 
 
-def test_float32_weights_that_need_32_bits_keep_them(native):
+def test_float32_weights_that_need_32_bits_keep_them(each_native):
     weight = torch.ones(8, 8)
     weight[5, 5] += 2**-20
-    packed = NativeLinear(native).prepack(LinearSpec(8, 8, torch.float32), weight, None)
+    packed = NativeLinear(each_native).prepack(LinearSpec(8, 8, torch.float32), weight, None)
     assert packed.weight.dtype == torch.float32
+
+
+def test_bfloat16_is_not_rounded_before_it_is_multiplied(each_native):
+    """A sum of 512 that float32 holds, and bfloat16 would not if it were kept in it on the way."""
+    weight, x = torch.ones(40, 512).bfloat16(), torch.ones(33, 512).bfloat16()
+    weight[:, 1::2] = -1
+    weight[7, 300] = 1 + 2**-7
+    x[:, 300] = 1 + 2**-7
+    out = NativeLinear(each_native)
+    packed = out.prepack(LinearSpec(40, 512, torch.bfloat16), weight, None)
+    for rows in (1, 6, 33):
+        found = out.apply(x[:rows], packed)
+        assert found[:, 6].eq(2**-7).all()
+        assert found[:, 7].eq(torch.tensor(2**-6 + 2**-14).bfloat16()).all()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])

@@ -84,7 +84,10 @@ class TpuBackend(Backend):
         """XLA's CPU target, if JAX is installed and no TPU is here; for a process of its own."""
         if self.probe().score or "jax" not in self._libraries():
             return None
-        os.environ.setdefault(PLATFORMS, "cpu")  # read when JAX looks for devices
+        import jax
+
+        # Not by JAX_PLATFORMS, which says to the probe that the user wants it so.
+        jax.config.update("jax_platforms", "cpu")
         from inarch_tpu.device import open_device
 
         return open_device()

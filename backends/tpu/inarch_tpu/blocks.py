@@ -32,10 +32,11 @@ def cut(batch: AttentionBatch, table: np.ndarray, *, causal: bool) -> dict[str, 
         "keys": keys,
     }
     more = room - len(sequence)
-    padded = {
-        name: np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)).astype(np.int32)
-        for name, x in arrays.items()
-    }
+    if more:
+        arrays = {
+            name: np.pad(x, [(0, more)] + [(0, 0)] * (x.ndim - 1)) for name, x in arrays.items()
+        }
+    padded = {name: x.astype(np.int32) for name, x in arrays.items()}
     return padded | {"table": table, "places": places.astype(np.int32)}
 
 

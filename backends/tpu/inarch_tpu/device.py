@@ -72,7 +72,7 @@ class XlaDevice(Device):
         if self._on_tpu:
             self.step_tokens, self.running_requests = 2048, 128  # each bucket is compiled
         else:  # where JAX writes every page when it makes them, and others need memory too
-            self.memory_share, self.step_tokens = 0.1, 512
+            self.memory_share, self.step_tokens = 0.3, 512
 
     def _memory(self) -> tuple[int, int, int]:
         """Bytes of all chips: there, free, held by this process."""

@@ -144,7 +144,9 @@ def test_virtual_chips_are_given_time_before_jax_is_opened(monkeypatch):
 def test_without_a_chip_the_cpu_target_of_xla_is_simulated(machine):
     pytest.importorskip("jax")
     machine.package("jax", "0.10.2")
-    device = machine.backend().simulation()
+    backend = machine.backend()
+    device = backend.simulation()
+    assert backend.simulation() is not None, "an engine opens one of its own"
     assert device.info.arch == "xla_cpu"
     assert device.torch_device.type == "cpu"
 

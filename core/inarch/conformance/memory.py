@@ -41,9 +41,12 @@ class Guarded:
     """A host tensor on the device with a guard band before and behind it: `tensor`.
 
     gap: elements of guard band behind each row too, as rows have that are part of wider ones.
+    weight: whether it lies where models find their weights.
     """
 
-    def __init__(self, subject: Subject, host: Tensor, gap: int = 0) -> None:
+    def __init__(
+        self, subject: Subject, host: Tensor, gap: int = 0, *, weight: bool = False
+    ) -> None:
         self._subject = subject
         rows = host.reshape(len(host), -1) if gap else host.reshape(1, -1)
         framed = torch.full((len(rows) + 2, max(rows.shape[1] + gap, GUARD)), 0, dtype=host.dtype)
@@ -51,7 +54,7 @@ class Guarded:
         framed[1:-1, : rows.shape[1]] = rows
         self._inside = torch.zeros(framed.shape, dtype=torch.bool)
         self._inside[1:-1, : rows.shape[1]] = True
-        self._whole = subject.upload(framed)
+        self._whole = subject.load(framed) if weight else subject.upload(framed)
         self._before = subject.download(self._whole)
         self.tensor = self._whole[1:-1, : rows.shape[1]].view(host.shape)
 
@@ -113,13 +116,18 @@ class Arguments:
     """The arguments of a call, tensors among them on the device and guarded.
 
     strided: those whose rows are to be part of wider ones, as what a fused projection gives is.
+    weights: those that lie where models find their weights.
     """
 
     def __init__(
-        self, subject: Subject, host: Mapping[str, Any], strided: Collection[str] = ()
+        self,
+        subject: Subject,
+        host: Mapping[str, Any],
+        strided: Collection[str] = (),
+        weights: Collection[str] = (),
     ) -> None:
         self._guarded = {
-            name: Guarded(subject, value, GUARD if name in strided else 0)
+            name: Guarded(subject, value, GUARD if name in strided else 0, weight=name in weights)
             for name, value in host.items()
             if isinstance(value, Tensor)
         }

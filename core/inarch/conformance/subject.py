@@ -73,6 +73,10 @@ class Subject:
             return self.device.upload(host.view(torch.uint8).numpy()).view(host.dtype)
         return self.device.upload(host.numpy())
 
+    def load(self, host: Tensor) -> Tensor:
+        """A host tensor where models find their weights."""
+        return host.to(self.device.torch_device)
+
     def download(self, tensor: Tensor) -> Tensor:
         """On the host: floats as float64, anything else as it is."""
         if not isinstance(tensor, Tensor):

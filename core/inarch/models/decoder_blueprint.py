@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,8 +17,11 @@ from inarch.models.checkpoint import Checkpoint
 from inarch.models.decoder import Decoder, build_decoder, kv_spec, state_spec
 from inarch.models.description import Description
 from inarch.models.description.pooling import PooledHead
+from inarch.models.endings import both_sides, with_head
+from inarch.models.family import Family
 from inarch.models.loading import load_decoder
 from inarch.models.parameters import Parameter
+from inarch.models.sentence_modules import dense_tensors, read_limit, read_modules
 from inarch.models.sources import Names, choose_sources
 from inarch.models.survey import Survey, layer_in_words, positions_in_words
 from inarch.models.weights import Weights, check_tensors
@@ -116,6 +120,31 @@ class DecoderBlueprint:
             # The embedding is read as it is; the head multiplies by a quantized copy.
             total += scheme.weight_bytes(self.vocab_size, self.hidden)
         return total
+
+
+def decoder_blueprint(
+    checkpoint: Checkpoint,
+    family: Family,
+    *,
+    dummy: bool = False,
+    quantization: QuantizationScheme | None = None,
+) -> DecoderBlueprint:
+    """Of what config.json says, and the modules of sentence-transformers beside it. Raises ModelError."""
+    description, names = _described(checkpoint, family)
+    weights = None if dummy else checkpoint
+    return DecoderBlueprint(family.name, description, names, weights, quantization)
+
+
+def _described(checkpoint: Checkpoint, family: Family) -> tuple[Description, Names]:
+    config = {k: v for k, v in checkpoint.config.items() if k != "use_bidirectional_attention"}
+    description = both_sides(checkpoint.config, family.describe(config))
+    names = family.names(description)
+    modules = read_modules(checkpoint.folder)
+    if modules is None or (description.pooled and description.pooled.labels):
+        return description, names
+    description = with_head(description, modules.head)
+    longest = min(description.context_length, read_limit(checkpoint.folder) or sys.maxsize)
+    return replace(description, context_length=longest), {**names, **dense_tensors(modules)}
 
 
 def _bytes(

@@ -9,8 +9,7 @@ from typing import Literal
 from inarch.errors import ModelError, UnsupportedError
 from inarch.hal.quantized_linear import QuantizationScheme
 from inarch.models.checkpoint import Checkpoint
-from inarch.models.decoder_blueprint import DecoderBlueprint
-from inarch.models.described import describe_folder
+from inarch.models.decoder_blueprint import decoder_blueprint
 from inarch.models.family import Family, family_of, find_family, no_family, refuse_quantized
 from inarch.models.model import Blueprint
 
@@ -36,11 +35,7 @@ def find_blueprint(
     family = family_of(checkpoint.config, families)
     if model_impl == "inarch" or (model_impl == "auto" and family is not None):
         family = find_family(checkpoint.config, families)
-        described = describe_folder(checkpoint, family)
-        weights = None if dummy else checkpoint
-        return DecoderBlueprint(
-            family.name, described.description, described.names, weights, quantization
-        )
+        return decoder_blueprint(checkpoint, family, dummy=dummy, quantization=quantization)
     if quantization is not None:
         raise UnsupportedError(
             "--quantization: the model would run by transformers' own code, whose weights stay as "

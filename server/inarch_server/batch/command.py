@@ -50,6 +50,10 @@ def batch(config: EngineConfig, file: Path, output: Path | None) -> None:
             refusals = 0
             if before < total:
                 refusals = asyncio.run(run_batch(config, left, answers, advance))
+    except KeyboardInterrupt:
+        there = f"{len(answers.done)} of {total} answers are in {path}"
+        click.echo(f"{there}; the same command goes on from there", err=True)
+        raise
     finally:
         answers.close()
     told = f", {refusals} of them refusals" if refusals else ""

@@ -57,7 +57,9 @@ def _of_http(error: web.HTTPException) -> Refusal:
         message = f"{error.method} is not allowed here; allowed: {allowed}"
         return _refusal(405, message, headers={"Allow": allowed})
     if error.status == 404:
-        return _refusal(404, "no such route; GET / shows what there is", code="not_found")
+        return _refusal(
+            404, "no such route; GET /openapi.json lists what there is", code="not_found"
+        )
     return _refusal(error.status, error.text or error.reason)
 
 

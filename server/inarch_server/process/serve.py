@@ -46,7 +46,7 @@ async def serve(
     """
     app = make_app(engine, config)
     service = app[SERVICE]
-    await service.health.check(fresh_s=0.0)
+    await service.health.first()
     runner = web.AppRunner(
         app,
         handler_cancellation=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,9 @@ def test_the_package_of_the_fake_accelerator_is_clean(monkeypatch: pytest.Monkey
 def test_models_on_the_fake_accelerator_answer_as_on_the_reference() -> None:
     wanted = Wanted((4,), cases=("4/engine/dense-batch-float32",))
     assert_good(results(FakeBackend(), wanted))
+
+
+def test_a_roofline_tells_what_part_of_the_devices_most_is_reached() -> None:
+    (found,) = results(ReferenceBackend(), Wanted((5,), cases=("5/roofline/silu_mul-float32",)))
+    assert found.outcome is Outcome.PASSED
+    assert re.fullmatch(r"[\d.]+ GB/s, \d+ % of [\d.]+", found.note), found.note

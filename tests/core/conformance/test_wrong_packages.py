@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from inarch.conformance import package
 from inarch.conformance.case import Outcome
 from inarch.conformance.package import Package
 from inarch.conformance.run import Wanted, run
@@ -112,6 +113,15 @@ def test_it_is_caught(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     outcome, note = results(Package(Acme(), record), case)[case]
     assert outcome is Outcome.FAILED
     assert told in note
+
+
+def test_a_slow_probe_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(package, "PROBE_SECONDS", 0.2)
+    slow = RIGHT.replace("os.environ.get(", "__import__('time').sleep(0.3); os.environ.get(")
+    record = written(tmp_path, slow, monkeypatch, "acme_slow_probe")
+    outcome, note = results(Package(Acme(), record), "probe")["probe"]
+    assert outcome is Outcome.FAILED
+    assert "the limit is 0.2" in note
 
 
 def test_a_plugin_that_did_not_load_is_no_pass() -> None:

@@ -134,6 +134,7 @@ def _kinds() -> dict[str, Kind]:
         "tree": Kind(trees, every_dtype=True),
         "tree-window": Kind(trees, {"window": 3}),
         "tree-lse": Kind(trees, lse=True),
+        "tree-rotated": Kind(trees, rotary="halves"),
         "shared-prefixes": Kind(shared, hint=True, every_dtype=True),
         "shared-window": Kind(shared, {"window": 30}, hint=True),
         "shared-unsaid": Kind(shared),

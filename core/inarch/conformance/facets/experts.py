@@ -23,6 +23,7 @@ from inarch.hal.reference.grouped_linear import ReferenceGroupedLinear
 
 TOLERANCE = {"float32": 2e-5, "float16": 4e-3, "bfloat16": 3e-2}  # of two products in a row
 TOKENS = (1, 5, 40)
+WEIGHTS = ("gate_up", "down", "gate_up_bias", "down_bias")
 BASE = ExpertsSpec(6, 2, 64, 48, torch.float32)
 KINDS = {
     "silu": BASE,
@@ -81,7 +82,7 @@ def _check(
     kernel: Experts = candidate.loaded()()
     require(isinstance(kernel.capturable, bool), f"capturable is {kernel.capturable!r}")
     host = _inputs(spec, tokens, name)
-    arguments = Arguments(subject, host)
+    arguments = Arguments(subject, host, weights=WEIGHTS)
     values = arguments.values
     weights = ExpertWeights(
         values["gate_up"], values["down"], values.get("gate_up_bias"), values.get("down_bias")

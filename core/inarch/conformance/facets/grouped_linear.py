@@ -65,7 +65,7 @@ def _check(
     }
     if spec.bias:
         host["bias"] = normal(rng, (spec.experts, spec.outputs), spec.dtype)
-    arguments = Arguments(subject, host)
+    arguments = Arguments(subject, host, weights=("weight", "bias"))
     values = arguments.values
     with poisoned(subject):
         packed = kernel.prepack(spec, values["weight"], values.get("bias"))

@@ -68,7 +68,8 @@ def _multiply(subject: Subject, spec: LinearSpec, tokens: int, kernel: Linear, n
     rng = generator("linear", name)
     host = weights(spec, rng)
     host["x"] = normal(rng, (tokens, spec.inputs), spec.dtype)
-    arguments = Arguments(subject, host, strided=("x",) if tokens > 1 else ())
+    strided = ("x",) if tokens > 1 else ()
+    arguments = Arguments(subject, host, strided, weights=("weight", "bias"))
     values = arguments.values
     with poisoned(subject):
         packed = kernel.prepack(spec, values["weight"], values.get("bias"))
@@ -95,7 +96,7 @@ def weights(spec: LinearSpec, rng: Any) -> dict[str, Tensor]:
 def _rows_alone(subject: Subject, spec: LinearSpec, kernel: Linear, name: str) -> str:
     """A row comes out the same alone and in any batch, to the last bit."""
     rng = generator("linear", name)
-    host = {name: subject.upload(x) for name, x in weights(spec, rng).items()}
+    host = {name: subject.load(x) for name, x in weights(spec, rng).items()}
     packed = kernel.prepack(spec, host["weight"], host.get("bias"))
     x = normal(rng, (67, spec.inputs), spec.dtype)
     whole = subject.download(kernel.apply(subject.upload(x), packed))

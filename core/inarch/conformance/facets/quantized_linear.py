@@ -77,7 +77,7 @@ def _check(subject: Subject, candidate: Candidate, spec: QuantizedLinearSpec, na
     kernel: QuantizedLinear = candidate.loaded()()
     rng = generator("quantized_linear", name)
     host = _weight(rng, spec)
-    arguments = Arguments(subject, host)
+    arguments = Arguments(subject, host, weights=tuple(host))
     values = dict(arguments.values)
     bias = values.pop("bias", None)
     with poisoned(subject):

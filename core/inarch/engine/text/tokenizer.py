@@ -1,13 +1,8 @@
-"""Text to token ids and back, with the chat template: all that a front end needs of a model.
-
-A front end starts in a fraction of a second because this reads tokenizer.json by the `tokenizers`
-library alone; torch and transformers stay away unless a folder has nothing but an older format.
-"""
+"""Text to token ids and back, with the chat template: all that a front end needs of a model."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +12,8 @@ from inarch.engine.text.chat_template import ChatTemplate, given_template, read_
 from inarch.engine.text.detokenizer import ByteText, Detokenizer, TextSource, WindowText
 from inarch.engine.text.stop_patterns import MatchingBudget
 from inarch.engine.text.token_bytes import TokenBytes, spelling_of
-from inarch.errors import InvalidRequestError, ModelError
+from inarch.engine.text.tokenizer_files import id_of, read_tokenizer_files
+from inarch.errors import InvalidRequestError
 
 
 class Tokenizer:
@@ -41,7 +37,7 @@ class Tokenizer:
         self.special_ids = frozenset(token_id for token_id, token in added if token.special)
         self.special_texts = tuple(token.content for _, token in added if token.special)
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
-        self.bos_token_id: int | None = _id_of(backend, special_tokens.get("bos_token"))
+        self.bos_token_id: int | None = id_of(backend, special_tokens.get("bos_token"))
         self.eos_token_ids = tuple(eos_token_ids)
         spelling = spelling_of(backend.decoder)
         self._bytes = None if spelling is None else TokenBytes(backend, spelling)
@@ -56,24 +52,16 @@ class Tokenizer:
         `chat_template` is a file, or the template itself, to use instead of the model's. Raises
         ModelError if the folder has no usable tokenizer, ConfigError for a bad `chat_template`.
         """
-        config = _read_json(folder / "tokenizer_config.json")
-        special_tokens = _special_tokens(_read_json(folder / "special_tokens_map.json") | config)
-        if (folder / "tokenizer.json").is_file():
-            backend = _read_backend(folder / "tokenizer.json", config)
+        files = read_tokenizer_files(folder)
+        if chat_template:
+            templates = given_template(chat_template)
         else:
-            backend, known = _convert(folder)
-            special_tokens = known | special_tokens
-        if config.get("add_eos_token") is True and (folder / "modules.json").is_file():
-            _end_texts(backend, special_tokens.get("eos_token"))
-        _mark_special(backend, special_tokens.values())
-        templates = (
-            given_template(chat_template) if chat_template else read_templates(folder, config)
-        )
+            templates = read_templates(folder, files.config)
         return cls(
-            backend,
-            special_tokens=special_tokens,
-            eos_token_ids=_eos_token_ids(folder, _id_of(backend, special_tokens.get("eos_token"))),
-            chat_template=ChatTemplate(templates, special_tokens),
+            files.backend,
+            special_tokens=files.special_tokens,
+            eos_token_ids=files.eos_token_ids,
+            chat_template=ChatTemplate(templates, files.special_tokens),
         )
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
@@ -195,107 +183,3 @@ def _not_unicode(text: str) -> str:
         at = error.start
         return f"the text is not valid Unicode: lone surrogate {text[at]!r} at character {at}"
     return "the text cannot be encoded"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a file, empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is not readable JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
-
-
-def _read_backend(path: Path, config: Mapping[str, Any]) -> Backend:
-    try:
-        backend = Backend.from_file(str(path))
-    except Exception as error:  # the library raises nothing more precise
-        raise ModelError(f"{path} is not a usable tokenizer: {error}") from None
-    # What a trainer may have left in the file: prompts are neither cut nor filled up.
-    backend.no_truncation()
-    backend.no_padding()
-    _add_missing(backend, config.get("added_tokens_decoder"))
-    return backend
-
-
-def _add_missing(backend: Backend, added: Any) -> None:
-    """Add the tokens of tokenizer_config.json that tokenizer.json lacks, in order of their ids."""
-    from tokenizers import AddedToken
-
-    for _, entry in sorted((added or {}).items(), key=lambda item: int(item[0])):
-        if backend.token_to_id(entry["content"]) is None:
-            flags = {key: bool(entry.get(key, False)) for key in _ADDED_TOKEN_FLAGS}
-            backend.add_tokens([AddedToken(entry["content"], **flags)])
-
-
-def _end_texts(backend: Backend, eos: str | None) -> None:
-    """Put the token that ends a text behind each, as makers of embedding models expect it who let
-    transformers add it; tokenizer.json need not say so."""
-    from tokenizers.processors import TemplateProcessing
-
-    around = backend.encode("")
-    if eos is None or eos in around.tokens[-1:]:
-        return
-    before, ids = around.tokens, [(token, backend.token_to_id(token)) for token in around.tokens]
-    single, second = [*before, "$A", eos], [*before, "$B", eos]
-    backend.post_processor = TemplateProcessing(
-        single=single,
-        pair=[*single, *second],
-        special_tokens=[*ids, (eos, backend.token_to_id(eos))],
-    )
-
-
-_ADDED_TOKEN_FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
-
-
-def _mark_special(backend: Backend, tokens: Iterable[str]) -> None:
-    """Make sure that tokens with a role are skipped as special, whatever tokenizer.json says."""
-    special = {t.content for t in backend.get_added_tokens_decoder().values() if t.special}
-    known = [token for token in tokens if backend.token_to_id(token) is not None]
-    backend.add_special_tokens([token for token in known if token not in special])
-
-
-def _convert(folder: Path) -> tuple[Backend, dict[str, str]]:
-    """A tokenizer of an older format, by way of transformers."""
-    from transformers import AutoTokenizer
-
-    try:
-        loaded = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # anything, from a missing file to a missing package
-        raise ModelError(
-            f"{folder} has no tokenizer.json, and transformers finds no other tokenizer in it: "
-            + " ".join(str(error).split())
-        ) from None
-    backend = getattr(loaded, "backend_tokenizer", None)
-    if backend is None:
-        raise ModelError(
-            f"{folder} has no tokenizer.json, and its {type(loaded).__name__} cannot be turned "
-            "into one: use a copy of the model that has the file"
-        )
-    return backend, _special_tokens(loaded.special_tokens_map)
-
-
-def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """Role -> text of the special tokens that have a role, each written as text or as object."""
-    tokens = {key: value for key, value in config.items() if key.endswith("_token")}
-    if isinstance(extra := config.get("extra_special_tokens"), dict):
-        tokens |= extra
-    texts = {key: v.get("content") if isinstance(v, dict) else v for key, v in tokens.items()}
-    return {key: text for key, text in texts.items() if isinstance(text, str)}
-
-
-def _id_of(backend: Backend, token: str | None) -> int | None:
-    return None if token is None else backend.token_to_id(token)
-
-
-def _eos_token_ids(folder: Path, tokenizer_eos: int | None) -> tuple[int, ...]:
-    """Every token that ends an answer; a chat model often has several."""
-    declared = _read_json(folder / "generation_config.json").get("eos_token_id")
-    if declared is None:
-        declared = _read_json(folder / "config.json").get("eos_token_id")
-    ids = list(declared) if isinstance(declared, list) else [declared]
-    return tuple(dict.fromkeys(i for i in [*ids, tokenizer_eos] if isinstance(i, int)))
