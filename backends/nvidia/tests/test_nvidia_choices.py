@@ -79,8 +79,8 @@ ON_THE_REFERENCE = {
     "causal_conv", "gated_delta_rule", "state_space_scan", "gated_rms_norm",
 }  # fmt: skip
 FACETS_ON_THE_REFERENCE = {
-    "latent_attention", "quantized_linear",
-    "experts",  # is made of its parts
+    "latent_attention", "quantized_linear", "quantized_grouped_linear",
+    "experts", "quantized_experts",  # are made of their parts
 }  # fmt: skip
 
 
