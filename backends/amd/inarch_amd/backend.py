@@ -13,7 +13,6 @@ from inarch.errors import BackendError
 from inarch.hal.backend import Backend, Probe
 from inarch.hal.probing import Host
 from inarch_amd.architectures import known
-from inarch_triton.gpu.installed import torch_and_triton
 
 if TYPE_CHECKING:
     from inarch.hal.device import Device
@@ -123,7 +122,7 @@ class AmdBackend(Backend):
     def _libraries(self) -> dict[str, str]:
         version = self._host.read("opt/rocm/.info/version")
         found = {"ROCm": version} if version else {}
-        return found | torch_and_triton(self._host, "HIP", TRITON)
+        return found | self._host.torch_for("HIP") | self._host.versions(*TRITON)
 
 
 def _arch(version: int) -> str:

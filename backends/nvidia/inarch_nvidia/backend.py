@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from inarch.errors import BackendError
 from inarch.hal.backend import Backend, Probe
 from inarch.hal.probing import Host
-from inarch_triton.gpu.installed import torch_and_triton
 
 if TYPE_CHECKING:
     from inarch.hal.device import Device
@@ -91,4 +90,4 @@ class NvidiaBackend(Backend):
         text = self._host.read("proc/driver/nvidia/version")
         driver = re.search(r"Module.*?\s(\d+\.[\d.]+)", text)
         found = {"driver": driver[1]} if driver else {}
-        return found | torch_and_triton(self._host, "CUDA", TRITON)
+        return found | self._host.torch_for("CUDA") | self._host.versions(*TRITON)

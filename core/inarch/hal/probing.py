@@ -6,6 +6,7 @@ Each look costs milliseconds, never raises, and loads no library of the hardware
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,3 +60,22 @@ class Host:
         site = list(sys.path if self.site is None else self.site)
         found = (each for name in names for each in Distribution.discover(name=name, path=site))
         return next(found, None)
+
+    def torch_for(self, toolkit: str) -> dict[str, str]:
+        """torch's version, and that of the vendor's toolkit which it was built with, or "none".
+
+        toolkit: as torch's own version.py spells it, but for the case. Nothing is imported.
+        """
+        torch = self.installed("torch")
+        if torch is None:
+            return {}
+        found = {"torch": torch.version}
+        if build := torch.read_text("../torch/version.py"):
+            version = re.search(rf"^{toolkit.lower()}\b.*=\s*'([\w.-]+)'", build, re.MULTILINE)
+            found[f"{toolkit} of torch"] = version[1] if version else "none"
+        return found
+
+    def versions(self, name: str, *others: str) -> dict[str, str]:
+        """Of one package, by its first name; nothing if it is not installed under any."""
+        found = self.installed(name, *others)
+        return {name: found.version} if found else {}

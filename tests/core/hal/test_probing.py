@@ -45,6 +45,19 @@ def test_a_package_is_found_under_any_of_its_names_where_import_would_find_it(
     assert host.installed("acme") is None
 
 
+def test_what_torch_was_built_with_is_read_and_not_imported(tmp_path: Path) -> None:
+    write(tmp_path / "torch-2.9.dist-info/METADATA", "Version: 2.9\n")
+    host = Host(site=[str(tmp_path)])
+    assert host.torch_for("ACME") == {"torch": "2.9"}
+    write(
+        tmp_path / "torch/version.py", "debug = False\nacme: Optional[str] = '13.0'\nother = None\n"
+    )
+    assert host.torch_for("ACME") == {"torch": "2.9", "ACME of torch": "13.0"}
+    assert host.torch_for("Other") == {"torch": "2.9", "Other of torch": "none"}
+    assert host.versions("torch") == {"torch": "2.9"}
+    assert host.versions("acme", "acme-rt") == {}
+
+
 def test_it_is_this_machine_unless_told_otherwise() -> None:
     host = Host()
     assert host.root == Path("/")
