@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from inarch.hal import graphs
 from inarch.hal.attention import AttentionBatch, AttentionSpec
 from inarch.hal.device import Device, Transfer
 from inarch.hal.executor import StepInputs, StepShape
@@ -81,6 +82,18 @@ def test_replays_attend_with_the_lengths_and_the_pages_of_their_own_step(npu: De
         )
     assert decoder.executor.captured == 1
     assert decoder.steps == 2, "once as it comes and once captured: replays call nothing"
+
+
+def test_what_is_too_much_for_the_memory_that_shapes_share_has_its_own(
+    npu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the page table of a context of a million tokens is."""
+    monkeypatch.setattr(graphs, "INPUT_BYTES", 64)
+    decoder = Decoder(npu)
+    for each in (decodes(5, 200), decodes(90, 300)):
+        found = decoder.run(each)
+        np.testing.assert_allclose(found[:2], expected(each)[:2], rtol=0.02, atol=0.01)
+    assert decoder.executor.captured == 1
 
 
 def test_a_replay_that_is_not_updated_waits_forever(

@@ -232,6 +232,8 @@ def _padded_run(name: str, args: Any) -> Any:
     """The operations that leave padding where it is; None: not one of them."""
     if is_tracing() or not isinstance(args[0], JaxTensor):
         return None
+    if args[0].origin is not None:
+        args[0].origin.refresh(args[0])
     first = args[0].array
     if isinstance(first, np.ndarray):
         return None

@@ -211,10 +211,11 @@ def test_what_is_written_to_a_view_is_written_to_all_that_share_its_memory() -> 
 def test_a_view_shows_what_was_written_to_its_base_since() -> None:
     def run(x: Tensor) -> tuple[Tensor, ...]:
         columns, turned, halves = x[:, 1:3], x.t(), x.chunk(2, -1)
+        first, last = x[:2], x[2:]
         before = columns + 0
         x.neg_()
         x.index_copy_(0, torch.tensor([2]), torch.ones(1, 6))
-        return before, columns, turned, *halves
+        return before, columns, turned, *halves, first.clone(), last[torch.tensor([1])]
 
     both(run)
 

@@ -35,7 +35,7 @@ DECODES = {
 }  # fmt: skip
 # The same over 8-bit pages, whose tiles are half as large: 24 to 512 such sequences.
 NARROW_DECODES = {"sm_90": ((4, 64, 3, 2), (math.inf, 64, 4, 2))}
-WIDE = 128  # heads, beyond which two warps are slow for lack of registers
+WIDE = 128  # features of a head, beyond which two warps are slow for lack of registers
 
 
 # Of sequences with many query tokens, where the kernel written for the device applies (`_is_plain`).

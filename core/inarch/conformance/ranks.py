@@ -6,10 +6,11 @@ not answer ends its world; the next case begins with another.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
@@ -55,12 +56,13 @@ class World:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         self.ended = False
-        self.arrived = context.Value("i", 0)
+        # A place for each rank: no lock, which some containers have no /dev/shm for.
+        self._arrived = context.RawArray("i", size)
         self._pipes: list[Connection] = []
         self._processes = []
         for rank in range(size):
             mine, its = context.Pipe()
-            given = (place, rank, size, self.arrived, its)
+            given = (place, rank, size, self._arrived, its)
             process = context.Process(target=serve, args=given, daemon=True)
             process.start()
             its.close()
@@ -77,17 +79,18 @@ class World:
     def run(self, order: Callable[..., Any], *arguments: Any) -> list[Any]:
         """What each rank gives for `order(rank, *arguments)`. Raises Failed or Refused."""
         for pipe in self._pipes:
-            pipe.send((order, arguments))
+            _tell(pipe, order, arguments)
         return self._answers()
 
     def barrier(self) -> list[int]:
         """How many ranks had arrived when each of them went on."""
-        self.arrived.value = 0
+        for rank in range(len(self._pipes)):
+            self._arrived[rank] = 0
         first, *others = self._pipes
         for pipe in others:
-            pipe.send((barrier, ()))
+            _tell(pipe, barrier)
         wait(others, LATE)
-        first.send((barrier, ()))
+        _tell(first, barrier)
         return self._answers()
 
     def _answers(self) -> list[Any]:
@@ -107,7 +110,7 @@ class World:
     def _answer(self, rank: int) -> Any:
         try:
             kind, answer = self._pipes[rank].recv()
-        except EOFError:
+        except (EOFError, OSError):  # the latter if it left something unread
             self.end(f"the process of rank {rank} of {len(self._pipes)} ended")
         if kind is Refused:
             self.end(answer, Refused)
@@ -123,6 +126,12 @@ class World:
         raise kind(why)
 
 
+def _tell(pipe: Connection, order: Callable[..., Any], arguments: Sequence[Any] = ()) -> None:
+    """Where nobody listens any more, the missing answer tells."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        pipe.send((order, arguments))
+
+
 # ---- in the process of a rank ----
 
 
@@ -133,7 +142,7 @@ class Rank:
     subject: Subject
     rank: int
     size: int
-    arrived: Any  # a number that all ranks share
+    arrived: Any  # by rank, whether it came to the barrier: memory that all ranks share
     communicator: Communicator | None = None
 
 
@@ -169,10 +178,9 @@ def meet(own: Rank, address: str) -> None:
 
 def barrier(own: Rank) -> int:
     assert own.communicator is not None
-    with own.arrived.get_lock():
-        own.arrived.value += 1
+    own.arrived[own.rank] = 1
     own.communicator.barrier()
-    return int(own.arrived.value)
+    return int(sum(own.arrived))
 
 
 def numbers(own: Rank) -> tuple[int, int]:

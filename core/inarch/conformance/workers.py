@@ -21,6 +21,8 @@ from inarch.conformance.suite import Suite, find
 from inarch.engine.resolve import set_environment
 from inarch.plugins import load_plugins
 
+PATIENCE_S = 5.0  # to end by itself, and take its temporary folders away
+
 
 def judged(suite: Suite, cases: Sequence[Case], jobs: int) -> Iterator[Result]:
     """The results in the order of the cases, which are the suite's."""
@@ -80,8 +82,11 @@ class Worker:
         process, self._process = self._process, None
         if process is None:
             return None
-        process.kill()
-        process.communicate()  # closes the pipes
+        try:
+            process.communicate(timeout=PATIENCE_S)  # closes the pipes: nothing more is asked
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
         return process.returncode
 
 

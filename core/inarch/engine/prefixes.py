@@ -21,6 +21,9 @@ from inarch.engine.runner import Runner
 from inarch.errors import InvalidRequestError, OutOfMemoryError
 from inarch.hal.kv import CanonicalPages
 
+# As drivers say it of pinned memory, and torch of a CPU's.
+SHORT = ("out of memory", "can't allocate memory")
+
 
 class Prefixes:
     """The prefix cache of one engine, seen from other engines."""
@@ -107,12 +110,20 @@ def _memory(failure: str) -> Iterator[None]:
     """The memory that is short is beside the KV cache, which was given its own before."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not _is_short(error):
+            raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise OutOfMemoryError(
             f"{failure}, for which memory beside the KV cache is short: {reason}. Hand over a shorter "
             "prefix, or start the engine with a lower --memory-share"
         ) from error
+
+
+def _is_short(error: Exception) -> bool:
+    """Whether memory of any kind is: torch has a class for its allocators of devices alone."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(words in str(error) for words in SHORT)
 
 
 def _space(namespace: str, *, is_long: bool) -> str:

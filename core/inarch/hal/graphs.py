@@ -25,8 +25,8 @@ from inarch.hal.kv import KVState
 from inarch.hal.packing import Packing, pack
 from inarch.hal.pinned import staged
 
-# All that the largest captured step reads, some 100 KiB for each kind of attention, and what else
-# comes with it.
+# What captured steps read, some 100 KiB for each kind of attention, and what else comes with it. A
+# shape that reads more, such as the page tables of very long contexts, has memory of its own.
 INPUT_BYTES = 4 << 20
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,7 @@ class Inputs:
     """Where the arrays of a bucket are: in every one of its steps."""
 
     layout: tuple[Any, ...]
+    buffer: Tensor  # bytes that they lie in
     tensors: dict[str, Tensor]
 
 
@@ -137,20 +138,24 @@ class GraphExecutor:
             found, packing = apart.views(there, passing), pack(arrays)
         else:
             found = packing.views(self._buffer, passing)
-        self._buffer[: packing.size].copy_(staged(packing), non_blocking=True)
-        return found | self._fixed(shape, packing, arrays)
+        inputs = self._fixed(shape, packing, arrays)
+        inputs.buffer[: packing.size].copy_(staged(packing), non_blocking=True)
+        return found | inputs.tensors
 
     def _fixed(
         self, shape: StepShape, packing: Packing, arrays: Mapping[str, np.ndarray]
-    ) -> dict[str, Tensor]:
+    ) -> Inputs:
         """The same tensors for every step of a shape: making them again would take the host long."""
         layout = tuple((name, array.shape, array.dtype) for name, array in arrays.items())
         inputs = self._inputs.get(shape)
         if inputs is None:
-            inputs = self._inputs[shape] = Inputs(layout, packing.views(self._buffer, arrays))
+            buffer = self._buffer
+            if packing.size > INPUT_BYTES:
+                buffer = torch.zeros(packing.size, dtype=torch.uint8, device=self._device)
+            inputs = self._inputs[shape] = Inputs(layout, buffer, packing.views(buffer, arrays))
         if inputs.layout != layout:
             raise RuntimeError(f"the arrays of {shape} were {inputs.layout} and became {layout}")
-        return inputs.tensors
+        return inputs
 
     # ---- run ----
 
