@@ -44,6 +44,7 @@ def inarch(task: Task) -> Answer:
         options["dtype"] = "float32"
     config = EngineConfig(
         model=task.folder,
+        backend="intel_cpu",
         kv_tokens=8192,
         max_running_requests=STREAMS,
         max_step_tokens=1024,

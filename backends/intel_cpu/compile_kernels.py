@@ -38,6 +38,7 @@ class Variant(NamedTuple):
     own: tuple[str, ...] = ()
 
 
+LEAST = "avx2"  # without it there is nothing to install
 AVX2 = ("-mavx2", "-mfma", "-mf16c", "-mbmi2")
 AVX512 = (
     *(*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
@@ -72,8 +73,8 @@ COMMON = ("-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-pthread", 
 def compile_kernels(folder: Path, variants: Mapping[str, Variant] = VARIANTS) -> list[Path]:
     """Write call.abi3.so and one kernels_NAME.so for each instruction set into the folder.
 
-    What the compiler does not know is left out, and told of. Raises RuntimeError with what to do where
-    there is no compiler, or with what it said.
+    What the compiler does not know beyond LEAST is left out, and told of. Raises RuntimeError with what
+    to do where there is no compiler, or with what it said.
     """
     if not shutil.which(CXX) or not shutil.which(CC):
         raise RuntimeError(
@@ -85,7 +86,11 @@ def compile_kernels(folder: Path, variants: Mapping[str, Variant] = VARIANTS) ->
         tempfile.TemporaryDirectory() as scratch,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
-        known = {name: variant for name, variant in variants.items() if _known(name, variant)}
+        known = {
+            name: variant
+            for name, variant in variants.items()
+            if name == LEAST or _known(name, variant)
+        }
         objects: dict[str, dict[str, tuple[Path, concurrent.futures.Future[None]]]] = {}
         for name, variant in known.items():
             objects[name] = dict(objects[variant.base]) if variant.base else {}

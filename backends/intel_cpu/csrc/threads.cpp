@@ -13,10 +13,10 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -37,8 +37,9 @@ struct Pool {
     explicit Pool(int count) : shares(count) {
         try {
             for (int n = 1; n < count; n++) std::thread([this, n] { work(n); }).detach();
-        } catch (const std::system_error&) {
-            // The system gives no more threads. Those that are here also take the shares of the others.
+        } catch (const std::exception&) {
+            // The system gives no more threads, or no memory for one. Those that are here also take the
+            // shares of the others; and they run in this pool, which must stay.
         }
     }
 
