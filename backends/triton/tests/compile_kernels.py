@@ -282,7 +282,8 @@ def sources(arch: str) -> Iterator[Source]:
         yield hopper_source(replace(LLAMA, key_dim=64, value_dim=64), lse=False)
     if arch.startswith("gfx"):
         yield from amd_attention(arch)
-    for crowd, *_ in tiles.DECODES.get(arch, ())[1:]:
+    alike = {row[1:3]: row[0] for row in tiles.DECODES.get(arch, ())}  # by keys and stages
+    for crowd in alike.values():
         yield attention_source(arch, LLAMA, 64, long=False, crowd=crowd)
     yield from small_sources(arch)
     yield from linear_sources(arch)
