@@ -143,6 +143,7 @@ def add_bias(logits: Tensor, rows: Tensor, tokens: Tensor, values: Tensor) -> Te
 
 @jax.jit
 def _add_bias(logits: Array, rows: Array, tokens: Array, values: Array) -> Array:
+    rows, tokens, values = _aligned(rows, tokens, values)
     return logits.at[rows, tokens].add(values)
 
 
@@ -153,6 +154,7 @@ def apply_token_mask(logits: Tensor, bitmask: Tensor, rows: Tensor) -> Tensor:
 
 @jax.jit
 def _mask(logits: Array, bitmask: Array, rows: Array) -> Array:
+    bitmask, rows = _aligned(bitmask, rows)
     bits = jnp.right_shift(bitmask[:, :, None], jnp.arange(32, dtype=jnp.int32)) & 1
     allowed = bits.reshape(len(bitmask), -1)[:, : logits.shape[1]].astype(bool)
     masked = jnp.where(allowed, logits[jnp.minimum(rows, len(logits) - 1)], -jnp.inf)

@@ -174,6 +174,20 @@ def test_sampling_is_that_of_the_reference_whatever_is_behind_the_rows(
         torch.testing.assert_close(back(mine), theirs, rtol=1e-5, atol=1e-5, check_dtype=False)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "on_device"),
+    [("add_bias", SAMPLED[5][1], 3), ("apply_token_mask", SAMPLED[6][1], 1)],
+)
+def test_what_is_padded_and_what_is_not_may_come_together(
+    name: str, given: tuple[Tensor, ...], on_device: int
+) -> None:
+    """Places from the host are padded; what was computed on the device is not."""
+    expected = getattr(reference, name)(*(x.clone() for x in given))
+    ours = [JaxTensor(jax.numpy.asarray(x.numpy())) if i in (0, on_device) else x
+            for i, x in enumerate(given)]  # fmt: skip
+    assert torch.equal(back(getattr(sampling, name)(*ours)), expected)
+
+
 def test_rows_that_sample_are_taken_and_noted_without_a_program_for_each_count() -> None:
     logits = JaxTensor(jax.numpy.asarray(LOGITS.numpy()))
     last = there(torch.zeros(9, dtype=torch.int64))
