@@ -84,8 +84,8 @@ class XlaExperts:
         if spec.scale_input:
             rows = rows * factors.reshape(-1)[order][:, None].astype(rows.dtype)
         hidden = _product(rows, packed.gate_up, packed.gate_up_bias, sizes, by_expert)
-        hidden = ACTIVATIONS[spec.activation](hidden, spec)
-        found = _product(hidden, packed.down, packed.down_bias, sizes, by_expert)
+        active = ACTIVATIONS[spec.activation](hidden.astype(jnp.float32), spec).astype(hidden.dtype)
+        found = _product(active, packed.down, packed.down_bias, sizes, by_expert)
         given = jnp.zeros_like(found).at[order].set(found).reshape(*chosen.shape, -1)
         if spec.scale_input:
             return JaxTensor(given.sum(1))
